@@ -1,0 +1,245 @@
+"""The pool of captions: read it, embed it once, find the captions nearest to an image.
+
+Embedding a large pool takes minutes, so the vectors are kept on disk under a hash of all they
+depend on: a changed model or caption file gives another name, never a stale answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pooch
+from tqdm import tqdm
+
+from . import embedding
+from .formats import MismatchError, ModelFileError, atomic_path, read_lines
+
+CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
+SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
+
+
+def load_captions(path: str | os.PathLike) -> list[str]:
+    """Read a pool of captions: UTF-8 text, one a line.
+
+    Parameters
+    ----------
+    path : path
+        A byte order mark and Windows line ends do no harm.
+
+    Returns
+    -------
+    list of str
+        Without white space on either side. Blank lines are dropped (2015 kept them as captions
+        without a word).
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    ModelFileError
+        If it is not UTF-8, or holds no caption.
+    """
+    captions = [caption for line in read_lines(path) if (caption := line.strip())]
+    if not captions:
+        raise ModelFileError(f'{path}: expected one caption a line, found none')
+    return captions
+
+
+def caption_vectors(
+    vse: dict[str, Any],
+    captions: Sequence[str],
+    *,
+    cache: str | os.PathLike | bool | None = True,
+    verbose: bool = False,
+) -> np.ndarray:
+    """Embed a pool of captions, or take its vectors from the cache.
+
+    Parameters
+    ----------
+    vse : dict
+        A model of `embedding.load_model`.
+    captions : sequence of N str
+    cache : path or bool, default True
+        The folder to keep the vectors in; True: `cache_folder()`; False or None: none. A folder
+        that cannot be written is no error: the vectors are then made anew each time.
+    verbose : bool, default False
+        Show progress on stderr.
+
+    Returns
+    -------
+    (N, E) float32 array
+        Unit rows, mapped from disk and read-only if they are cached.
+    """
+    captions = list(captions)
+    folder = cache_folder() if cache is True else cache
+    if not folder or not captions:
+        return embedding.encode_sentences(vse, captions, verbose=verbose)
+    path = pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
+    shape = (len(captions), embedding.width(vse))
+    vectors = _read_cached(path, shape)
+    if vectors is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_cached(path, shape, _embedded(vse, captions, verbose))
+            vectors = _read_cached(path, shape)
+        except OSError:  # read-only or full
+            vectors = None
+    if vectors is None:
+        return embedding.encode_sentences(vse, captions, verbose=verbose)
+    return vectors
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder of cached vectors: ``STORYTELLER_CACHE``, else the user's cache folder."""
+    return pathlib.Path(os.environ.get('STORYTELLER_CACHE') or pooch.os_cache('storyteller'))
+
+
+def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
+    content = hashlib.sha256(embedding.fingerprint(vse).encode())
+    for caption in captions:
+        raw = caption.encode('utf-8', 'surrogatepass')
+        content.update(struct.pack('<q', len(raw)) + raw)
+    return content.hexdigest()
+
+
+def _embedded(vse: dict[str, Any], captions: list[str], verbose: bool) -> Iterator[np.ndarray]:
+    with tqdm(total=len(captions), disable=not verbose, unit='caption') as progress:
+        for start in range(0, len(captions), CAPTIONS_AT_ONCE):
+            block = captions[start : start + CAPTIONS_AT_ONCE]
+            yield embedding.encode_sentences(vse, block)
+            progress.update(len(block))
+
+
+def _write_cached(path: pathlib.Path, shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> None:
+    """Write a ``.npy`` file and behind it four bytes that readers of ``.npy`` never look at:
+    the CRC-32 of the numbers."""
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+    crc = 0
+    # Written, not mapped: a full disk then raises an error instead of ending the process.
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            raw = np.ascontiguousarray(block, dtype='<f4').tobytes()
+            crc = zlib.crc32(raw, crc)
+            file.write(raw)
+        file.write(struct.pack('<I', crc))
+
+
+def _read_cached(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The mapped vectors, or None if they are missing or damaged."""
+    try:
+        vectors = np.lib.format.open_memmap(path, mode='r')
+        with open(path, 'rb') as file:
+            file.seek(-4, os.SEEK_END)
+            crc = struct.unpack('<I', file.read())[0]
+    except (OSError, ValueError, EOFError):
+        return None
+    if vectors.shape != shape or vectors.dtype != np.dtype('<f4'):
+        return None
+    if path.stat().st_size != vectors.offset + vectors.nbytes + 4:
+        return None
+    return vectors if zlib.crc32(vectors.reshape(-1)) == crc else None
+
+
+def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the `k` rows of `vectors` with the largest dot product with each query.
+
+    Parameters
+    ----------
+    queries : (B, E) array, or (E,) for one query
+    vectors : (N, E) array
+        May be mapped from disk: it is read once, a block of rows at a time.
+    k : int
+        1 or more; more than N gives N, with a warning.
+
+    Returns
+    -------
+    indices : (B, k) int64 array, or (k,)
+        Rows of `vectors`, best first; of rows with equal scores the later comes first, the order
+        of a reversed ascending sort, as in 2015.
+    scores : (B, k) float32 array, or (k,)
+        Dot products, in [-1, 1] for unit rows.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not a whole number of 1 or more, `vectors` is empty, or a value is not finite.
+    MismatchError
+        If the widths differ.
+
+    Examples
+    --------
+    >>> indices, scores = nearest([1.0, 0.0], [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], k=2)
+    >>> indices, scores
+    (array([2, 1]), array([1., 1.], dtype=float32))
+    """
+    queries = np.asarray(queries, dtype=np.float32)
+    vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
+    k = _checked_search(queries, vectors, k)
+    many = np.atleast_2d(queries)
+    best = np.empty((len(many), 0), dtype=np.int64)
+    step = max(k, SCORES_AT_ONCE // max(1, len(many)))
+    for start in range(0, len(vectors), step):
+        block = np.asarray(vectors[start : start + step], dtype=np.float32)
+        best = _largest(np.hstack([best, _keys(many @ block.T, start, best, k)]), k)
+    indices, scores = _from_keys(np.sort(best, axis=1)[:, ::-1])
+    return (indices, scores) if queries.ndim == 2 else (indices[0], scores[0])
+
+
+def _checked_search(queries: np.ndarray, vectors: np.ndarray, k: int) -> int:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f'k: expected a whole number, 1 or more, found {k!r}')
+    if queries.ndim not in (1, 2) or vectors.ndim != 2 or queries.shape[-1] != vectors.shape[1]:
+        raise MismatchError(
+            f'queries (B, E) and vectors (N, E) must share E, found {queries.shape} '
+            f'and {vectors.shape}'
+        )
+    if not len(vectors):
+        raise ValueError('vectors: expected at least one row to search, found none')
+    if not np.isfinite(queries).all():
+        raise ValueError('queries: a value is not finite')
+    if k > len(vectors):
+        warnings.warn(f'k={k}, but there are only {len(vectors)} rows: all of them', stacklevel=3)
+    return min(int(k), len(vectors))
+
+
+# A score and its row make one int64: the float's bits, arranged so that integers sort as the floats
+# do, above the row's index. No two keys are equal, so the order of equal scores is settled without
+# a stable sort, and the running best is a plain partition.
+
+
+def _keys(scores: np.ndarray, first: int, best: np.ndarray, k: int) -> np.ndarray:
+    """Keys of the columns of `scores` (B, n) that may still be among some query's best."""
+    if np.isnan(scores).any():
+        raise ValueError('vectors: a value is not finite')
+    rows = np.arange(first, first + scores.shape[1], dtype=np.int64)
+    if best.shape[1] == k:  # nearly all columns fall away here
+        worst = _from_keys(best.min(axis=1, keepdims=True))[1]
+        hopeful = (scores >= worst).any(axis=0)
+        scores, rows = scores[:, hopeful], rows[hopeful]
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0 into 0
+    return (_sortable(bits) << 32) + rows
+
+
+def _from_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    bits = _sortable(keys >> 32).astype(np.int32)
+    return keys & 0xFFFFFFFF, bits.view(np.float32)
+
+
+def _sortable(bits: np.ndarray) -> np.ndarray:
+    """Bits of a float32 to an integer of the same order, or back."""
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+def _largest(keys: np.ndarray, k: int) -> np.ndarray:
+    if keys.shape[1] <= k:
+        return keys
+    return np.partition(keys, -k, axis=1)[:, -k:]

@@ -1,0 +1,376 @@
+"""The story decoder: a GRU language model that starts from a thought vector.
+
+It turns a skip-thought vector into a passage in the style of the books it was trained on
+(Kiros et al., "Skip-Thought Vectors", 2015). The vector gives the first state, tanh(c W + b); each
+step reads the word before and gives the probabilities of the next one. Files of 2015 and ours are
+read alike; :mod:`storyteller.search` does the searching.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storyteller import formats, layers, search
+
+# A search of many contexts takes so many numbers (rows times words) at a time: 256 MB in float32.
+LARGEST_STEP = 2**26
+
+
+class Decoder(nn.Module):
+    """The network behind a decoder, from its arrays of 2015.
+
+    Parameters
+    ----------
+    params : mapping of str to float32 array
+        ``Wemb`` (V, W), ``ff_state_W`` (D, H), ``decoder_*`` (a GRU, W to H), ``ff_logit_W``
+        (H, V), each affine layer with its ``_b``. With a deep output ``ff_hid_W`` (H, W) and
+        ``ff_logit_W`` (W, V).
+
+    Examples
+    --------
+    >>> rng = np.random.RandomState(0)
+    >>> params = {'Wemb': layers.norm_weight(rng, 9, 2)} | layers.init_gru(rng, 'decoder', 2, 3)
+    >>> params |= layers.init_affine(rng, 'ff_state', 4, 3)
+    >>> model = Decoder(params | layers.init_affine(rng, 'ff_logit', 3, 9))
+    >>> logp, state = model.step(torch.tensor([search.START]), model.start(torch.ones(1, 4)))
+    >>> logp.shape, state.shape
+    (torch.Size([1, 9]), torch.Size([1, 3]))
+    """
+
+    def __init__(self, params: Mapping[str, np.ndarray]):
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
+        self.first = layers.affine(params, 'ff_state')
+        self.gru = layers.gru(params, 'decoder')
+        self.hidden = layers.affine(params, 'ff_hid') if 'ff_hid_W' in params else None
+        self.logit = layers.affine(params, 'ff_logit')
+
+    def start(self, contexts: Tensor) -> Tensor:
+        """The first state (B, H) from contexts (B, D)."""
+        return self.first(contexts).tanh()
+
+    def embed(self, words: Tensor) -> Tensor:
+        """Word vectors (..., W); all zero for word -1, which stands before the first."""
+        return self.embedding(words.clamp(min=0)) * (words >= 0).unsqueeze(-1)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Scores of the next word (..., V) from states (..., H)."""
+        return self.logit(states if self.hidden is None else self.hidden(states).tanh())
+
+    def step(self, words: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of :mod:`storyteller.search`: words (R,), state (R, H) to logp (R, V), state."""
+        vectors = self.embed(words)
+        state = torch.gru_cell(vectors, state, *self.gru.all_weights[0])
+        return self.logits(state).log_softmax(dim=-1), state
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def load_model(
+    path: formats.PathLike,
+    dictionary: formats.PathLike,
+    *,
+    device: str | torch.device | None = None,
+) -> dict[str, Any]:
+    """Load a decoder and its dictionary.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npz`` of 2015 with its ``.npz.pkl``, or ``.safetensors``.
+    dictionary : path-like
+        Word -> index, ``.pkl`` of 2015 or ``.txt``. It may hold more words than the model.
+    device : str or torch.device, optional
+        Where to compute. None: the GPU if there is one, else the CPU.
+
+    Returns
+    -------
+    dict
+        - ``options``: those of the file; ``doutput`` is True where it is missing, as in 2015.
+        - ``worddict``: str -> int, as in the file.
+        - ``word_idict``: int -> str, the inverse; 0 is ``'<eos>'``, 1 is ``'UNK'``.
+        - ``f_init(ctx)``: contexts (B, D) -> states (B, H), float32.
+        - ``f_next(words, state)``: words (B,) (-1 before the first), states (B, H) ->
+          probabilities (B, V), a word drawn from each (B,), states (B, H).
+        - ``_model``: the :class:`Decoder`.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If a file is not there, or not what it should be.
+    """
+    params, options = formats.read_model(path)
+    options.setdefault('doutput', True)
+    params = _checked(params, options, path)
+    worddict = formats.load_dictionary(dictionary)
+    word_idict = {index: word for word, index in worddict.items()}
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = _packed(Decoder(params)).to(device).eval()
+    return {
+        'options': options,
+        'worddict': worddict,
+        'word_idict': word_idict | {search.EOS: '<eos>', search.UNK: 'UNK'},
+        'f_init': functools.partial(_f_init, model),
+        'f_next': functools.partial(_f_next, model),
+        '_model': model,
+    }
+
+
+def _checked(
+    params: Mapping[str, np.ndarray], options: dict[str, Any], path: formats.PathLike
+) -> dict[str, np.ndarray]:
+    """The parameters of the decoder that the options describe, and no other; sizes are added."""
+    formats.require(params, {'Wemb': (None, None), 'ff_state_W': (None, None)}, path)
+    (V, W), (D, H) = params['Wemb'].shape, params['ff_state_W'].shape
+    if V < 2:
+        raise formats.ModelFileError(f'{path}: expected <eos>, UNK and more, found {V} words')
+    shapes: dict[str, tuple[int, ...]] = {'Wemb': (V, W), 'ff_state_W': (D, H), 'ff_state_b': (H,)}
+    shapes |= {'decoder_W': (W, 2 * H), 'decoder_U': (H, 2 * H), 'decoder_b': (2 * H,)}
+    shapes |= {'decoder_Wx': (W, H), 'decoder_Ux': (H, H), 'decoder_bx': (H,)}
+    if options['doutput']:
+        shapes |= {'ff_hid_W': (H, W), 'ff_hid_b': (W,)}
+    shapes |= {'ff_logit_W': (W if options['doutput'] else H, V), 'ff_logit_b': (V,)}
+    formats.require(params, shapes, path)
+    for name in shapes:
+        if not np.isfinite(params[name]).all():
+            raise formats.ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
+    for name, found in {'n_words': V, 'dim_word': W, 'dimctx': D, 'dim': H}.items():
+        if options.setdefault(name, found) != found:
+            raise formats.ModelFileError(
+                f'{path}: option {name!r} is {options[name]!r}, but the parameters have {found}'
+            )
+    return {name: params[name] for name in shapes}
+
+
+def _packed(model: Decoder) -> Decoder:
+    """Store the matrices of each step input by output, as the files of 2015 do.
+
+    Their shape stays (out, in). A product with a beam's few rows runs up to a third faster so.
+    """
+    weights = [model.gru.weight_ih_l0, model.gru.weight_hh_l0, model.logit.weight]
+    for weight in weights:
+        weight.data = weight.data.t().contiguous().t()
+    return model
+
+
+@torch.inference_mode()
+def _f_init(model: Decoder, ctx: np.ndarray) -> np.ndarray:
+    return model.start(_contexts(model, ctx)).cpu().numpy()
+
+
+@torch.inference_mode()
+def _f_next(
+    model: Decoder, words: np.ndarray, state: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    device = model.logit.weight.device
+    logp, new = model.step(
+        torch.as_tensor(np.asarray(words, np.int64), device=device),
+        torch.as_tensor(np.asarray(state, np.float32), device=device),
+    )
+    probs = logp.exp()
+    drawn = probs.multinomial(1)[:, 0]
+    return probs.cpu().numpy(), drawn.cpu().numpy(), new.cpu().numpy()
+
+
+def _contexts(model: Decoder, c: np.ndarray) -> Tensor:
+    """Check contexts (B, D) and bring them to the model's device as float32."""
+    width = model.first.in_features
+    array = np.asarray(c)
+    if array.dtype.kind not in 'fiu':
+        raise ValueError(f'contexts: expected numbers, found type {array.dtype}')
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f'contexts: expected shape (B, {width}), found {array.shape}')
+    with np.errstate(over='ignore'):  # what float32 cannot hold becomes infinite
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError('contexts: expected finite numbers, found NaN or infinity')
+    return torch.from_numpy(array).to(model.first.weight.device)
+
+
+# --- from vector to text -------------------------------------------------------------------------
+
+
+def gen_sample(
+    dec: Mapping[str, Any],
+    c: np.ndarray,
+    k: int = 1,
+    maxlen: int = 1000,
+    stochastic: bool = False,
+    argmax: bool = False,
+    use_unk: bool = False,
+    *,
+    early_stop: bool = False,
+    seed: int | None = None,
+) -> tuple[list[list[int]], list[float]]:
+    """Generate word sequences from one context.
+
+    Parameters
+    ----------
+    dec : dict
+        From :func:`load_model`.
+    c : array, shape (D,) or (1, D)
+        The context: a thought vector.
+    k : int
+        Beam width.
+    maxlen : int
+        Greatest number of words, ``<eos>`` included.
+    stochastic : bool
+        Draw one sequence from the model instead of searching; `k` must be 1.
+    argmax : bool
+        With `stochastic`: take the most probable word each time instead of drawing one.
+    use_unk : bool
+        Allow the word ``UNK``.
+    early_stop : bool
+        Stop once the best non-empty sequence is known; the others may then be missing.
+    seed : int, optional
+        Makes a drawn sequence repeatable.
+
+    Returns
+    -------
+    sequences : list of lists of int
+        In the order of 2015: finished ones, in the order of finishing, each with its final 0,
+        then those that were cut at `maxlen`.
+    scores : list of float
+        Their summed negative log-probabilities, in nats.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or `c` has another width than the decoder.
+    """
+    c = np.reshape(c, (1, -1))
+    (hypotheses,) = _generate(dec, c, k, maxlen, stochastic, argmax, use_unk, early_stop, seed)
+    return [item.words for item in hypotheses], [item.score for item in hypotheses]
+
+
+def run_sampler(
+    dec: Mapping[str, Any],
+    c: np.ndarray,
+    beam_width: int = 1,
+    stochastic: bool = False,
+    use_unk: bool = False,
+    *,
+    maxlen: int = 1000,
+    argmax: bool = False,
+    seed: int | None = None,
+) -> str:
+    """Tell the story of one context: the text with the lowest summed NLL that is not empty.
+
+    Parameters
+    ----------
+    dec, c, stochastic, use_unk, maxlen, argmax, seed
+        As for :func:`gen_sample`.
+    beam_width : int
+        Beam width.
+
+    Returns
+    -------
+    str
+        Words joined by blanks. A text that was cut at `maxlen` keeps its last word.
+
+    Raises
+    ------
+    EmptyStoryError
+        If the search found nothing but the empty text.
+    MismatchError
+        If the dictionary has no word for an index of the text.
+    ValueError
+        As for :func:`gen_sample`.
+    """
+    c, options = np.reshape(c, (1, -1)), {'maxlen': maxlen, 'argmax': argmax, 'seed': seed}
+    (story,) = run_samplers(dec, c, beam_width, stochastic, use_unk, **options)
+    if isinstance(story, formats.EmptyStoryError):
+        raise story
+    return story
+
+
+def run_samplers(
+    dec: Mapping[str, Any],
+    contexts: np.ndarray,
+    beam_width: int = 1,
+    stochastic: bool = False,
+    use_unk: bool = False,
+    *,
+    maxlen: int = 1000,
+    argmax: bool = False,
+    seed: int | Sequence[int] | None = None,
+) -> list[str | formats.EmptyStoryError]:
+    """Tell the stories of many contexts, searched in one batch.
+
+    Parameters
+    ----------
+    dec, beam_width, stochastic, use_unk, maxlen, argmax
+        As for :func:`run_sampler`.
+    contexts : array, shape (B, D)
+        One thought vector per story.
+    seed : int or sequence of B ints, optional
+        With one number each story is the one that :func:`run_sampler` tells with that seed.
+
+    Returns
+    -------
+    list of B str or EmptyStoryError
+        Each what :func:`run_sampler` gives for that context, its EmptyStoryError not raised.
+    """
+    found = _generate(dec, contexts, beam_width, maxlen, stochastic, argmax, use_unk, True, seed)
+    return [_story(dec, search.best(hypotheses)) for hypotheses in found]
+
+
+def _story(
+    dec: Mapping[str, Any], hypothesis: search.Hypothesis | None
+) -> str | formats.EmptyStoryError:
+    if hypothesis is None:
+        return formats.EmptyStoryError(
+            'the decoder ends this story before its first word; a wider beam may find another'
+        )
+    try:
+        return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
+    except KeyError as error:
+        raise formats.MismatchError(
+            f'the decoder has {dec["options"]["n_words"]} words, but its dictionary '
+            f'of {len(dec["worddict"])} names none with index {error}'
+        ) from None
+
+
+@torch.inference_mode()
+def _generate(
+    dec: Mapping[str, Any],
+    contexts: np.ndarray,
+    k: int,
+    maxlen: int,
+    stochastic: bool,
+    argmax: bool,
+    use_unk: bool,
+    early_stop: bool,
+    seed: int | Sequence[int] | None,
+) -> list[list[search.Hypothesis]]:
+    """The hypotheses of each context, from as many contexts at a time as fit into memory."""
+    model: Decoder = dec['_model']
+    contexts = _contexts(model, contexts)
+    search.check_count('beam width', k)
+    if stochastic and k != 1:
+        raise ValueError(f'beam width: expected 1 for a stochastic sample, found {k}')
+    seeds = [seed] * len(contexts) if np.ndim(seed) == 0 else list(seed)
+    if len(seeds) != len(contexts):
+        raise ValueError(f'seed: expected one, or {len(contexts)} of them, found {len(seeds)}')
+    size = max(1, LARGEST_STEP // (k * model.logit.out_features))
+    found = []
+    for first in range(0, len(contexts), size):
+        here = slice(first, first + size)
+        state = model.start(contexts[here])
+        if stochastic and not argmax:
+            drawn = search.sample(model.step, state, maxlen, use_unk=use_unk, seeds=seeds[here])
+            found += [[hypothesis] for hypothesis in drawn]
+        else:
+            n_best = 1 if early_stop else None
+            found += search.beam_search(
+                model.step, state, k, maxlen, use_unk=use_unk, n_best=n_best
+            )
+    return found

@@ -1,0 +1,331 @@
+"""The joint space of images and sentences.
+
+A visual-semantic embedding (Kiros, Salakhutdinov and Zemel, "Unifying visual-semantic embeddings
+with multimodal neural language models", arXiv:1411.2539): an affine map takes image features into
+the space, a GRU over words (or their sum) takes sentences there, and a dot product of unit vectors
+says how well a sentence describes an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+from tqdm import tqdm
+
+from . import formats, layers
+from .formats import MismatchError, ModelFileError
+
+EOS, UNK = 0, 1
+IMAGE_LAYERS = ('ff_image', 'ff_image_vgg19')  # ours may hold one for each of two convnets
+WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
+
+# White space as Python 2 saw it in byte strings: a no-break space is part of a word.
+_split = re.compile(r'\S+', re.ASCII).findall
+
+
+def load_model(
+    path: str | os.PathLike, *, device: str | torch.device | None = None
+) -> dict[str, Any]:
+    """Load an embedding, ours or one of 2015.
+
+    Parameters
+    ----------
+    path : path
+        A ``.npz`` of 2015 with its ``.npz.pkl`` and ``.npz.dictionary.pkl`` beside it (the suffix
+        may be left out), or our ``.safetensors`` with ``<stem>_dictionary.txt`` beside it.
+    device : str or torch.device, optional
+        Where to compute; by default a GPU if there is one, else the CPU.
+
+    Returns
+    -------
+    dict
+        ``options``; ``worddict`` (word to index) and ``word_idict`` (index to word, 0 is ``<eos>``
+        and 1 ``UNK``). Keys that begin with an underscore are the library's own.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If a file is missing, or is not what its name says.
+    """
+    path = pathlib.Path(path)
+    if not path.exists() and (named := path.with_name(f'{path.name}.npz')).exists():
+        path = named
+    params, options = formats.read_model(path)
+    beside = pathlib.Path(f'{path}.dictionary.pkl')
+    if path.suffix == '.safetensors':
+        beside = path.with_name(f'{path.stem}_dictionary.txt')
+    worddict = formats.load_dictionary(beside)
+    if worddict and min(worddict.values()) < 0:
+        raise ModelFileError(f'{beside}: an index is negative')
+    encoder = _checked(params, options, path)
+    device = pick_device(device)
+    images = [layers.affine(params, name) for name in IMAGE_LAYERS if f'{name}_W' in params]
+    return {
+        'options': options,
+        'worddict': worddict,
+        'word_idict': {i: w for w, i in worddict.items()} | {EOS: '<eos>', UNK: 'UNK'},
+        '_words': params['Wemb'][: int(options.get('n_words', len(params['Wemb'])))],
+        '_gru': layers.gru(params, 'encoder').to(device) if encoder == 'gru' else None,
+        '_images': {layer.in_features: layer.to(device) for layer in images},
+    }
+
+
+def _checked(
+    params: Mapping[str, np.ndarray], options: Mapping[str, Any], path: os.PathLike
+) -> str:
+    """Check the parameters' shapes; the name of the sentence encoder."""
+    encoder = options.get('encoder', 'gru')
+    if encoder not in ('gru', 'bow'):
+        raise ModelFileError(f"{path}: expected encoder 'gru' or 'bow', found {encoder!r}")
+    formats.require(params, {'Wemb': (None, None), 'ff_image_W': (None, None)}, path)
+    n_words, joint = params['Wemb'].shape
+    if encoder == 'gru':
+        joint = require_gru(params, 'encoder', path, joint)
+    images = [name for name in IMAGE_LAYERS if f'{name}_W' in params]
+    for name in images:
+        formats.require(params, {f'{name}_W': (None, joint), f'{name}_b': (joint,)}, path)
+    if len({len(params[f'{name}_W']) for name in images}) < len(images):
+        raise ModelFileError(f'{path}: two image matrices take features of the same width')
+    known = options.get('n_words', n_words)
+    if not isinstance(known, (int, np.integer)) or not 2 <= known <= n_words:
+        raise ModelFileError(f"{path}: option n_words is {known!r}, but 'Wemb' has {n_words} rows")
+    return encoder
+
+
+def encode_sentences(
+    model: dict[str, Any], X: str | Iterable[str], verbose: bool = False, batch_size: int = 128
+) -> np.ndarray:
+    """Sentences to unit vectors in the joint space.
+
+    Parameters
+    ----------
+    model : dict
+        From `load_model`.
+    X : iterable of N str, or str
+        Words parted by white space; no tokeniser. A word that is unknown, or among the rarest
+        whose index is not below ``n_words``, is read as ``UNK``; one ``<eos>`` is read at the end.
+    verbose : bool, default False
+        Show progress on stderr.
+    batch_size : int, default 128
+        Sentences at once; changes the speed, not the result.
+
+    Returns
+    -------
+    (N, E) float32 array, or (E,) for a str
+        Unit rows; a row that is all zero stays so (2015 gave NaN).
+
+    Raises
+    ------
+    TypeError
+        If `X` holds something else than str.
+    """
+    texts = as_texts(X)
+    unique = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    sequences = [_ids(model, text) for text in unique]
+    vectors = np.empty((len(unique), width(model)), dtype=np.float32)
+    with tqdm(total=len(unique), disable=not verbose, unit='sentence') as progress:
+        for rows in batches([len(s) for s in sequences], batch_size):
+            vectors[rows] = _encode(model, [sequences[row] for row in rows])
+            progress.update(len(rows))
+    vectors = unit_rows(vectors)[[unique[text] for text in texts]]
+    return vectors[0] if isinstance(X, str) else vectors
+
+
+def _ids(model: dict[str, Any], text: str) -> np.ndarray:
+    index, n_words = model['worddict'], len(model['_words'])
+    ids = np.array([*(index.get(word, UNK) for word in _split(text)), EOS], dtype=np.int64)
+    ids[ids >= n_words] = UNK
+    return ids
+
+
+def _encode(model: dict[str, Any], sequences: list[np.ndarray]) -> np.ndarray:
+    if model['_gru'] is not None:
+        return last_states(model['_gru'], sequences, model['_words'].__getitem__)
+    return np.stack([model['_words'][ids].sum(axis=0) for ids in sequences])
+
+
+def encode_images(model: dict[str, Any], IM: np.ndarray) -> np.ndarray:
+    """Image features to unit vectors in the joint space.
+
+    Parameters
+    ----------
+    model : dict
+        From `load_model`.
+    IM : (N, F) array, or (F,) for one image
+        Features of the convnet that the model was trained with, in unit rows (fc7 of VGG-19 has
+        F = 4096). Where a model serves two convnets, F tells which.
+
+    Returns
+    -------
+    (N, E) float32 array, or (E,)
+        Unit rows; a row that is all zero stays so.
+
+    Raises
+    ------
+    MismatchError
+        If the model knows no features of width F.
+    ValueError
+        If a value is not finite.
+    """
+    features = np.asarray(IM, dtype=np.float32)
+    if features.ndim not in (1, 2) or features.shape[-1] not in model['_images']:
+        known = ' or '.join(str(F) for F in model['_images'])
+        raise MismatchError(f'IM: expected (N, F) with F = {known}, found shape {features.shape}')
+    if not np.isfinite(features).all():
+        raise ValueError('IM: a value is not finite')
+    layer = model['_images'][features.shape[-1]]
+    with torch.inference_mode():
+        images = layer(torch.tensor(features, device=layer.weight.device))
+    return unit_rows(images.cpu().numpy())
+
+
+def width(model: dict[str, Any]) -> int:
+    """E, the width of the joint space."""
+    return next(iter(model['_images'].values())).out_features
+
+
+def fingerprint(model: dict[str, Any]) -> str:
+    """A hash of everything that the vector of a sentence depends on.
+
+    Parameters
+    ----------
+    model : dict
+        From `load_model`.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. Models that differ only in their image matrices share it.
+    """
+    arrays = {'Wemb': model['_words']}
+    if model['_gru'] is not None:
+        arrays |= layers.gru_params(model['_gru'], 'encoder')
+    content = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content.update(f'{name}{array.shape}{array.dtype}'.encode())
+        content.update(np.ascontiguousarray(array).tobytes())
+    content.update(repr(sorted(model['worddict'].items())).encode('utf-8', 'surrogatepass'))
+    return content.hexdigest()
+
+
+# --- what both sentence encoders need, here and in skipthoughts ----------------------------------
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """`device`, or a GPU if there is one, else the CPU."""
+    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+
+
+def as_texts(X: str | Iterable[str]) -> list[str]:
+    """One text, or many, as a list; anything but str in it is refused by its index."""
+    texts = [X] if isinstance(X, (str, bytes)) else list(X)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f'X[{i}]: expected str, found {type(text).__name__}')
+    return texts
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1; rows of length 0 stay as they are.
+
+    Examples
+    --------
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
+
+
+def require_gru(
+    params: Mapping[str, np.ndarray], prefix: str, path: str | os.PathLike, width: int | None = None
+) -> int:
+    """Check the six arrays of a GRU with inputs of `width`; H, the width of its states."""
+    formats.require(params, {f'{prefix}_Ux': (None, None), f'{prefix}_Wx': (width, None)}, path)
+    hidden, width = len(params[f'{prefix}_Ux']), len(params[f'{prefix}_Wx'])
+    shapes = {
+        'W': (width, 2 * hidden), 'U': (hidden, 2 * hidden), 'b': (2 * hidden,),
+        'Wx': (width, hidden), 'Ux': (hidden, hidden), 'bx': (hidden,),
+    }  # fmt: skip
+    formats.require(params, {f'{prefix}_{name}': shape for name, shape in shapes.items()}, path)
+    return hidden
+
+
+def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """Rows with about equal lengths, the longest first, so that what does not fit fails at once.
+
+    Parameters
+    ----------
+    lengths : sequence of N int
+        Words in each sequence, 1 or more.
+    batch_size : int
+        The most rows in a batch; long sequences stand in smaller ones.
+
+    Yields
+    ------
+    (B,) int array
+        Rows, by descending length.
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in batches([3, 9, 4, 8], batch_size=2)]
+    [[1, 3], [2, 0]]
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size: expected a whole number, 1 or more, found {batch_size!r}')
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind='stable')
+    start = 0
+    while start < len(order):
+        fitting = WORDS_AT_ONCE // int(lengths[order[start]])
+        stop = start + min(batch_size, max(1, fitting))
+        yield order[start:stop]
+        start = stop
+
+
+def last_states(
+    module: nn.GRU,
+    sequences: Sequence[np.ndarray],
+    lookup: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """The state of a GRU after the last word of each sequence.
+
+    Each sequence is read for exactly its length: at every step those that have ended are no longer
+    in the batch, so there is no padding and no mask, and the inputs of all words are projected in
+    one product. A very long sequence is read in pieces.
+
+    Parameters
+    ----------
+    module : torch.nn.GRU
+    sequences : sequence of B int arrays
+        Word indices, 1 or more each, by descending length.
+    lookup : callable
+        Indices (n,) to word vectors (n, W), float32.
+
+    Returns
+    -------
+    (B, H) float32 array
+    """
+    ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
+    for column, sequence in enumerate(sequences):
+        ids[: len(sequence), column] = sequence
+    device = module.weight_hh_l0.device
+    states = torch.zeros(1, len(sequences), module.hidden_size, device=device)
+    step = max(1, WORDS_AT_ONCE // len(sequences))
+    with torch.inference_mode():
+        for start in range(0, len(ids), step):
+            piece = ids[start : start + step]
+            live = torch.from_numpy((piece >= 0).sum(axis=1))  # (T,) sequences at each step
+            words = torch.from_numpy(lookup(piece[piece >= 0])).to(device)  # time-major
+            going = states[:, : live[0]].clone()
+            states[:, : live[0]] = module(PackedSequence(words, live), going)[1]
+    return states[0].cpu().numpy()

@@ -1,0 +1,479 @@
+"""Reading and writing model files, safely.
+
+Two families of files are read. *Theirs*, made by the code of 2015: NumPy ``.npz`` parameters with
+a Python 2 pickle of options beside them, ``.npy`` tables, dictionaries and ``vgg19.pkl`` as
+pickles. *Ours*: ``.safetensors`` with the options as JSON in the header, and UTF-8 text. Nothing
+read here can run code: pickles go through an unpickler that knows arrays and plain containers and
+refuses everything else by name.
+
+Every file is written whole or not at all: see :func:`atomic_path`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import contextlib
+import io
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+PathLike = str | os.PathLike
+
+
+class ModelFileError(ValueError):
+    """A model file is not what it should be; the message names file, key and what was found."""
+
+
+class MissingFileError(FileNotFoundError):
+    """A file that was asked for is not there; the message names it and what it is for."""
+
+
+class MismatchError(ValueError):
+    """Two parts, each sound by itself, do not fit together (a width, a vocabulary)."""
+
+
+class EmptyStoryError(ValueError):
+    """The search ended with nothing but the empty text."""
+
+
+class ImageError(ValueError):
+    """A photo cannot be used.
+
+    Attributes
+    ----------
+    path : str
+        The photo, as it was given.
+    reason : str
+        What is wrong with it, in one line.
+    """
+
+    def __init__(self, path: PathLike, reason: str):
+        super().__init__(f'{path}: {reason}')
+        self.path, self.reason = str(path), reason
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place when the block ends well.
+
+    A reader sees the old file or the new one, never a part: the temporary file is flushed to disk
+    before it is renamed, and removed if the block raises.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write. Missing folders above it are made.
+
+    Yields
+    ------
+    pathlib.Path
+        The path to write to, with the same suffix.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp(), 'note.txt')
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text('whole')
+    >>> target.read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix comes last, since NumPy appends its own to names that lack it.
+    handle, name = tempfile.mkstemp(
+        prefix=f'.{path.name}.', suffix=''.join(path.suffixes[-1:]), dir=path.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process' file mask: ``mkstemp`` ignores it and makes files for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all, with ``\\n`` line ends on every system."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode('utf-8'))
+
+
+def write_array(path: PathLike, array: np.ndarray) -> None:
+    """Write one array as ``.npy``, whole or not at all; arrays of objects are refused."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def write_model(
+    path: PathLike,
+    params: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    dtype: str = 'float32',
+) -> None:
+    """Write parameters and options, in our format or in that of 2015.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.safetensors`` writes one file with `options` as JSON in its header. ``.npz`` writes the
+        pair of 2015: the arrays, and `options` as a pickle of protocol 2 in ``path + '.pkl'``.
+    params : mapping of str to array
+        The parameters under their names of 2015.
+    options : mapping
+        Plain values only (str, int, float, bool, None, lists).
+    dtype : {'float32', 'float16'}
+        What is stored. ``'float16'`` halves the file; readers give float32 again.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is neither of the two.
+    """
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()}
+    if path.suffix == '.safetensors':
+        with atomic_path(path) as temporary:
+            safetensors.numpy.save_file(
+                arrays, temporary, {'options': json.dumps(dict(options), sort_keys=True)}
+            )
+    elif path.suffix == '.npz':
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)
+        write_pickle(f'{path}.pkl', dict(options))
+    else:
+        raise ValueError(f'{path}: a model file ends in .safetensors or .npz, not {path.suffix!r}')
+
+
+def write_pickle(path: PathLike, *objects: Any) -> None:
+    """Write plain objects as the pickles, one after the other, that the code of 2015 reads."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b''.join(pickle.dumps(item, protocol=2) for item in objects))
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_model(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read parameters and options from a model file of either family.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.safetensors`` as :func:`write_model` makes it, or a ``.npz`` of 2015 with its options
+        in ``path + '.pkl'``.
+
+    Returns
+    -------
+    params : dict of str to float32 array
+        Without ``history_errs``, which the trainers of 2015 saved beside the parameters.
+    options : dict
+
+    Raises
+    ------
+    MissingFileError
+        If the file, or the options of a ``.npz``, are not there.
+    ModelFileError
+        If it cannot be read as what its name says.
+    """
+    path = existing(path, 'a model file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    options = existing(f'{path}.pkl', f'the options of {path.name}')
+    return _read_npz(path), _as_options(load_pickles(options)[0], options)
+
+
+def load_dictionary(path: PathLike) -> dict[str, int]:
+    """Read a dictionary word -> index.
+
+    Parameters
+    ----------
+    path : path-like
+        A pickle of 2015, whose first object counts (a second one holds the word counts), or our
+        UTF-8 text: one word a line, the first line has index 0.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If the file is not there, or is no dictionary.
+    """
+    path = existing(path, 'a dictionary')
+    if path.suffix == '.txt':
+        lines = read_lines(path)
+        words = {word: index for index, word in enumerate(lines)}
+        if len(words) != len(lines):
+            raise ModelFileError(f'{path}: {len(lines) - len(words)} words stand there twice')
+        return words
+    words = load_pickles(path)[0]
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words):
+        raise ModelFileError(f'{path}: expected a dictionary word -> index, found {_kind(words)}')
+    return {word: int(index) for word, index in words.items()}
+
+
+def read_lines(path: PathLike) -> list[str]:
+    """Read UTF-8 text as the lines between ``\\n``; a byte order mark and ``\\r`` are dropped.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If the file is not there, or not UTF-8.
+    """
+    path = existing(path, 'a text file')
+    try:
+        text = path.read_bytes().decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f'{path}: expected UTF-8 text: {error}') from None
+    return [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
+
+
+def open_table(path: PathLike) -> np.ndarray:
+    """Open a ``.npy`` table of word vectors, memory-mapped and read-only.
+
+    Returns
+    -------
+    array, shape (V, W), a float type
+        Rows are read from disk as they are used.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If it is not there, or not a matrix of numbers.
+    """
+    path = existing(path, 'a table of word vectors')
+    try:
+        table = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
+        raise ModelFileError(f'{path}: expected a (V, W) array of floats, found {_kind(table)}')
+    return table
+
+
+def read_array(path: PathLike) -> np.ndarray:
+    """Read one ``.npy`` array whole, as float32.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If it is not there, or not an array of finite numbers.
+    """
+    path = existing(path, 'an array')
+    try:
+        with open(path, 'rb') as file:
+            array = _read_npy(file, path.stat().st_size)
+        array = np.asarray(array, dtype=np.float32)
+    except (ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
+    if not np.isfinite(array).all():
+        raise ModelFileError(f'{path}: holds numbers that are not finite')
+    return array
+
+
+def require(
+    params: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int | None, ...]],
+    path: PathLike,
+) -> None:
+    """Check that `params`, read from `path`, has the named arrays in these shapes.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+    shapes : mapping of str to tuple
+        The shape of each; None stands for any length.
+    path : path-like
+        For the message.
+
+    Raises
+    ------
+    ModelFileError
+        Naming file, key, and the shape found and expected.
+    """
+    for name, shape in shapes.items():
+        if name not in params:
+            raise ModelFileError(f'{path}: parameter {name!r} is missing')
+        found = params[name].shape
+        fits = len(found) == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, found, strict=True)
+        )
+        if not fits:
+            wanted = '(' + ', '.join('any' if want is None else str(want) for want in shape) + ')'
+            raise ModelFileError(f'{path}: parameter {name!r} has shape {found}, not {wanted}')
+
+
+def existing(path: PathLike, purpose: str) -> Path:
+    """Give `path` back if it is a file.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing, or a folder, is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MissingFileError(f'{path}: expected {purpose}, found a folder')
+    if not path.exists():
+        raise MissingFileError(f'{path}: no such file (expected {purpose})')
+    return path
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, 'np') as file:
+            header = file.metadata() or {}
+            params = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        raise ModelFileError(f'{path}: not a readable safetensors file: {error}') from None
+    try:
+        options = json.loads(header['options'])
+    except (KeyError, ValueError):
+        raise ModelFileError(f"{path}: the header holds no 'options' in JSON") from None
+    return params, _as_options(options, path)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    params = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix('.npy')
+                if name != 'history_errs':
+                    with archive.open(member) as file:
+                        params[name] = np.asarray(_read_npy(file, member.file_size), np.float32)
+    except (zipfile.BadZipFile, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
+    return params
+
+
+def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
+    """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f'.npy version {version} is not known')
+    shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        return _Unpickler(file).load()
+    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if wanted > size:
+        raise ValueError(f'the header declares {wanted} bytes, the file has {size}')
+    data = file.read(wanted)
+    if len(data) < wanted:
+        raise ValueError(f'the file ends after {len(data)} of {wanted} bytes')
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape, order='F' if fortran else 'C')
+
+
+# --- pickles of 2015 -----------------------------------------------------------------------------
+
+
+def load_pickles(path: PathLike) -> list[Any]:
+    """Read every pickle in a file, one after the other, without running any code.
+
+    Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
+
+    Raises
+    ------
+    MissingFileError
+        If the file is not there.
+    ModelFileError
+        If it is no pickle, or asks for anything but arrays and plain containers.
+    """
+    path = existing(path, 'a pickle')
+    objects = []
+    try:
+        with open(path, 'rb') as file:
+            while file.peek(1):
+                objects.append(_decoded(_Unpickler(file).load()))
+    except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
+        raise ModelFileError(f'{path}: not a readable pickle: {error}') from None
+    if not objects:
+        raise ModelFileError(f'{path}: the file is empty')
+    return objects
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """What a pickle may name: arrays, their types and scalars, and OrderedDict."""
+    from numpy._core import multiarray, numeric
+
+    allowed: dict[tuple[str, str], Any] = {
+        ('collections', 'OrderedDict'): collections.OrderedDict,
+        ('_codecs', 'encode'): codecs.encode,
+        ('numpy', 'ndarray'): np.ndarray,
+        ('numpy', 'dtype'): np.dtype,
+    }
+    for core in ('numpy.core', 'numpy._core'):
+        allowed[f'{core}.multiarray', '_reconstruct'] = multiarray._reconstruct
+        allowed[f'{core}.multiarray', 'scalar'] = multiarray.scalar
+        allowed[f'{core}.numeric', '_frombuffer'] = numeric._frombuffer
+    return allowed
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that looks names up in a short list instead of importing them."""
+
+    def __init__(self, file: BinaryIO | io.BytesIO):
+        # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.
+        super().__init__(file, encoding='bytes')
+        self._allowed = _allowed_globals()
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f'it asks for {module}.{name}, which is not on the list of what may be loaded'
+            ) from None
+
+
+def _decoded(value: Any) -> Any:
+    """Turn byte strings, at any depth of plain containers, into str."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode('utf-8')
+        except UnicodeDecodeError:
+            return value.decode('latin-1')
+    if isinstance(value, dict):
+        return type(value)((_decoded(key), _decoded(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(_decoded(item) for item in value)
+    return value
+
+
+def _as_options(options: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(options, dict):
+        raise ModelFileError(f'{path}: expected a dict of options, found {_kind(options)}')
+    return dict(options)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f'an array of shape {value.shape} and type {value.dtype}'
+    return type(value).__name__

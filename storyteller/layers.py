@@ -1,0 +1,134 @@
+"""The GRU and affine layers, and their parameter names of 2015.
+
+The code of 2015 kept a GRU with inputs of width W and states of width H in six arrays: ``_W``
+(W, 2H), ``_U`` (H, 2H) and ``_b`` (2H,) for the reset gate r and the update gate u side by side,
+``_Wx`` (W, H), ``_Ux`` (H, H) and ``_bx`` (H,) for the candidate. One step is
+
+    r, u = sigmoid(x W + h U + b)
+    c    = tanh(x Wx + r * (h Ux) + bx)
+    h'   = u * h + (1 - u) * c
+
+which is the form of cuDNN, so :class:`torch.nn.GRU` computes it once the arrays are stacked and
+its second bias is held at zero. The affine layer is ``x W + b``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
+    """Build a GRU from six arrays of 2015.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Holds ``{prefix}_W``, ``_U``, ``_b``, ``_Wx``, ``_Ux`` and ``_bx``.
+    prefix : str
+        ``'encoder'``, ``'encoder_r'``, ``'decoder'``, ...
+
+    Returns
+    -------
+    torch.nn.GRU
+        Takes (T, B, W), gives (T, B, H). Its hidden bias is zero and not trained.
+    """
+    width, hidden = params[f'{prefix}_Wx'].shape
+    module = nn.GRU(width, hidden)
+    module.bias_hh_l0.requires_grad_(False)
+    with torch.no_grad():
+        for target, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
+            gates, candidate = params[f'{prefix}_{name}'], params[f'{prefix}_{name}x']
+            packed = np.concatenate([gates, candidate], axis=-1).T
+            getattr(module, f'{target}_l0').copy_(torch.from_numpy(np.ascontiguousarray(packed)))
+        module.bias_hh_l0.zero_()
+    return module
+
+
+def run_gru(
+    module: nn.GRU, x: torch.Tensor, state: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """All states (T, B, H) of a GRU on inputs (T, B, W) from a first state (B, H).
+
+    With ``torch.bfloat16`` the steps are computed in half width from float32 weights, for
+    training where that is faster; the states come back as float32.
+    """
+    names = ('weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0')
+    weights = [getattr(module, name).to(dtype) for name in names]
+    settings = (True, 1, 0.0, module.training, False, False)  # biases, one layer, no dropout, ...
+    return torch.gru(x.to(dtype), state[None].to(dtype).contiguous(), weights, *settings)[0].float()
+
+
+def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
+    """The six arrays of 2015, float32, of a module that :func:`gru` built."""
+    params = {}
+    for source, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
+        packed = getattr(module, f'{source}_l0').detach().cpu().numpy().T
+        gates, candidate = np.split(packed, [2 * module.hidden_size], axis=-1)
+        params[f'{prefix}_{name}'] = np.ascontiguousarray(gates)
+        params[f'{prefix}_{name}x'] = np.ascontiguousarray(candidate)
+    return params
+
+
+def affine(params: Mapping[str, np.ndarray], prefix: str) -> nn.Linear:
+    """Build ``x W + b`` from ``{prefix}_W`` (in, out) and ``{prefix}_b`` (out,)."""
+    weight = params[f'{prefix}_W']
+    module = nn.Linear(*weight.shape)
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
+        module.bias.copy_(torch.from_numpy(np.ascontiguousarray(params[f'{prefix}_b'])))
+    return module
+
+
+def affine_params(module: nn.Linear, prefix: str) -> dict[str, np.ndarray]:
+    """The two arrays of 2015, float32, of an affine layer."""
+    return {
+        f'{prefix}_W': np.ascontiguousarray(module.weight.detach().cpu().numpy().T),
+        f'{prefix}_b': module.bias.detach().cpu().numpy().copy(),
+    }
+
+
+# --- how the trainers of 2015 began --------------------------------------------------------------
+
+
+def ortho_weight(rng: np.random.RandomState, n: int) -> np.ndarray:
+    """A random orthogonal matrix (n, n), float32: the left singular vectors of Gaussian noise.
+
+    Their signs depend on the LAPACK at hand.
+    """
+    return np.linalg.svd(rng.randn(n, n))[0].astype(np.float32)
+
+
+def norm_weight(rng: np.random.RandomState, n_in: int, n_out: int | None = None) -> np.ndarray:
+    """A random matrix (n_in, n_out), float32: uniform in [-0.1, 0.1], orthogonal if square."""
+    n_out = n_in if n_out is None else n_out
+    if n_in == n_out:
+        return ortho_weight(rng, n_in)
+    return rng.uniform(low=-0.1, high=0.1, size=(n_in, n_out)).astype(np.float32)
+
+
+def init_gru(
+    rng: np.random.RandomState, prefix: str, width: int, hidden: int
+) -> dict[str, np.ndarray]:
+    """Initial arrays of a GRU: uniform input weights, orthogonal recurrent ones, zero biases."""
+    return {
+        f'{prefix}_W': np.concatenate([norm_weight(rng, width, hidden) for _ in 'ru'], axis=1),
+        f'{prefix}_b': np.zeros(2 * hidden, np.float32),
+        f'{prefix}_U': np.concatenate([ortho_weight(rng, hidden) for _ in 'ru'], axis=1),
+        f'{prefix}_Wx': norm_weight(rng, width, hidden),
+        f'{prefix}_Ux': ortho_weight(rng, hidden),
+        f'{prefix}_bx': np.zeros(hidden, np.float32),
+    }
+
+
+def init_affine(
+    rng: np.random.RandomState, prefix: str, n_in: int, n_out: int
+) -> dict[str, np.ndarray]:
+    """Initial arrays of an affine layer: :func:`norm_weight` and a zero bias."""
+    return {
+        f'{prefix}_W': norm_weight(rng, n_in, n_out),
+        f'{prefix}_b': np.zeros(n_out, np.float32),
+    }

@@ -1,0 +1,180 @@
+"""Training the joint space of images and sentences by a pairwise ranking loss.
+
+The objective is that of Kiros et al. (2014), "Unifying Visual-Semantic Embeddings with Multimodal
+Neural Language Models": every other caption of a batch must score lower for an image than its own,
+and every other image for a caption, by a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from .corpus import batches_of_equal_length, padded
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """What is trained.
+
+    Attributes
+    ----------
+    dim_image, dim_word, dim : int
+        F, W and E. With ``encoder='bow'``, E is `dim_word`.
+    encoder : {'gru', 'bow'}
+        How words become a sentence: the last state of a GRU, or the sum of word vectors.
+    margin : float
+        By how much the right pair must win.
+    unit_images : bool
+        Whether image vectors are made unit length before scoring. In 2015 they were not while
+        training, only afterwards.
+    dropout : float
+        Share of image features and of word vectors' entries dropped while training.
+    batch_size : int
+        Pairs in a batch; all others of the batch are negatives.
+    """
+
+    dim_image: int = 4096
+    dim_word: int = 300
+    dim: int = 1024
+    encoder: str = 'gru'
+    margin: float = 0.2
+    unit_images: bool = False
+    dropout: float = 0.0
+    batch_size: int = 128
+
+    def __post_init__(self):
+        for name in ('dim_image', 'dim_word', 'dim', 'batch_size'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
+        if self.encoder not in ('gru', 'bow'):
+            raise ValueError(f"encoder: expected 'gru' or 'bow', found {self.encoder!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout: expected 0 to below 1, found {self.dropout!r}')
+        if not self.margin > 0:
+            raise ValueError(f'margin: expected more than 0, found {self.margin!r}')
+
+
+def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
+    """Random parameters under the names of 2015; the image layer has Glorot's range."""
+    rng = np.random.RandomState(seed)
+    width = options.dim_word if options.encoder == 'bow' else options.dim
+    params = {'Wemb': layers.norm_weight(rng, n_words, options.dim_word)}
+    if options.encoder == 'gru':
+        params |= layers.init_gru(rng, 'encoder', options.dim_word, options.dim)
+    bound = np.sqrt(6.0 / (options.dim_image + width))
+    params['ff_image_W'] = rng.uniform(-bound, bound, (options.dim_image, width)).astype(np.float32)
+    params['ff_image_b'] = np.zeros(width, np.float32)
+    return params
+
+
+def ranking_cost(images: Tensor, sentences: Tensor, margin: float) -> Tensor:
+    """The summed hinge over all wrong pairs of a batch.
+
+    Parameters
+    ----------
+    images, sentences : (B, E) tensors
+        Row i of both belong together. They are scored by their dot product.
+    margin : float
+
+    Returns
+    -------
+    () tensor
+    """
+    scores = images @ sentences.T  # (B, B): image i, sentence j
+    right = scores.diagonal()
+    other_sentences = (margin - right[:, None] + scores).clamp(min=0)
+    other_images = (margin - right[None, :] + scores).clamp(min=0)
+    wrong = 1 - torch.eye(len(scores), device=scores.device)
+    return ((other_sentences + other_images) * wrong).sum()
+
+
+class JointEmbedding(nn.Module):
+    """Image layer and sentence encoder as they are trained.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Under the names of 2015: ``Wemb``, ``encoder_*`` (gru), ``ff_image_*``.
+    options : EmbeddingOptions
+    """
+
+    def __init__(self, params: Mapping[str, np.ndarray], options: EmbeddingOptions):
+        super().__init__()
+        self.options = options
+        self.table = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
+        self.encoder = layers.gru(params, 'encoder') if options.encoder == 'gru' else None
+        self.image = layers.affine(params, 'ff_image')
+        self.drop = nn.Dropout(options.dropout)
+
+    def sentences(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors (B, E) of word sequences (T, B); the mask counts the ``<eos>``."""
+        vectors = self.drop(self.table(x))
+        if self.encoder is None:
+            joined = (vectors * mask[..., None]).sum(0)
+        else:
+            ends = mask.sum(0).long() - 1
+            joined = self.encoder(vectors)[0][ends, torch.arange(x.shape[1], device=x.device)]
+        return joined / joined.norm(dim=1, keepdim=True)
+
+    def images(self, features: Tensor) -> Tensor:
+        """Vectors (B, E) of image features (B, F); unit length if the options say so."""
+        joined = self.image(self.drop(features))
+        return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
+
+    def forward(self, x: Tensor, mask: Tensor, features: Tensor) -> Tensor:
+        """The summed ranking cost of a batch of pairs."""
+        return ranking_cost(self.images(features), self.sentences(x, mask), self.options.margin)
+
+    def params(self) -> dict[str, np.ndarray]:
+        """All parameters, float32, under the names of 2015."""
+        params = {'Wemb': self.table.weight.detach().cpu().numpy().copy()}
+        if self.encoder is not None:
+            params |= layers.gru_params(self.encoder, 'encoder')
+        return params | layers.affine_params(self.image, 'ff_image')
+
+
+class Pairs:
+    """Captions with the features of their photos, in batches of equal caption length.
+
+    Parameters
+    ----------
+    captions : list of int arrays
+        Word indices.
+    photos : (n,) int array
+        For each caption, the row of `features`.
+    features : (P, F) array
+        Unit rows, as the image encoder takes them.
+    options : EmbeddingOptions
+    seed : int
+    """
+
+    def __init__(
+        self,
+        captions: Sequence[np.ndarray],
+        photos: np.ndarray,
+        features: np.ndarray,
+        options: EmbeddingOptions,
+        seed: int = 0,
+    ):
+        self.captions, self.photos, self.features = captions, np.asarray(photos), features
+        self.options, self.seed = options, seed
+        self.lengths = np.array([len(caption) for caption in captions])
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, as caption numbers; lone captions are left out."""
+        rng = np.random.default_rng([self.seed, epoch])
+        size = self.options.batch_size
+        batches = batches_of_equal_length(self.lengths, rng, size, size * 1000)
+        return [batch for batch in batches if len(batch) > 1]
+
+    def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
+        """x (T, B), its mask (T, B), and the features (B, F)."""
+        x, mask = padded([self.captions[i] for i in batch])
+        features = np.asarray(self.features[self.photos[batch]], np.float32)
+        return [torch.from_numpy(array).to(device) for array in (x, mask, features)]

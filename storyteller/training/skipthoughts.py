@@ -1,0 +1,287 @@
+"""Training the skip-thought encoders: a unit of text predicts the sentences around it.
+
+The objective is that of Kiros et al. (2015), "Skip-Thought Vectors": the last state of the encoder
+starts two GRU decoders, one for the sentence before and one for the sentence after; both read one
+table of word vectors and share one output layer. The published code trains the *uni* encoder. A
+*bi* encoder here is two encoders, one reading forwards and one backwards, whose last states, side
+by side, start decoders of twice the width.
+
+Beyond 2015, for small models: a unit may be several sentences, captions of one photo may be each
+other's neighbours, and the vector may also have to name the words of its own unit
+(``own_words``), which keeps its content linear in the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import layers
+from .corpus import Corpus, batches_of_equal_length, padded
+from .softmax import SampledSoftmax, full_cost
+
+
+@dataclass(frozen=True)
+class SkipThoughtsOptions:
+    """What is trained, and on which units.
+
+    Attributes
+    ----------
+    dim_word, dim : int
+        W, and the width H of one encoder.
+    bidirectional : bool
+        Train the bi encoder instead of the uni encoder.
+    read_eos : bool
+        Whether the encoder also reads the ``<eos>`` after the text, as the trainer of 2015 did.
+    samples : int
+        Words drawn for a sampled softmax; 0 is the full one.
+    word_dropout : float
+        Share of the decoders' input words that are replaced by the zero vector.
+    own_words : float
+        Weight of the cost of naming the words of the unit itself; 0 leaves it out.
+    frequent : int
+        So many of the most frequent words are left out of that cost.
+    singles : float
+        Share of units that are one sentence; the others are sentences up to `longest` words.
+    captions : float
+        Share of units that are captions, where there is a corpus of them.
+    longest, longest_target : int
+        Limits in words. Units beyond are left out, neighbours are cut.
+    batch_size, batch_words : int
+        Most units, and most words of units, in a batch.
+    bfloat16 : bool
+        Whether the GRUs step in bfloat16, several times faster where the processor has it.
+    """
+
+    dim_word: int = 620
+    dim: int = 2400
+    bidirectional: bool = False
+    read_eos: bool = True
+    samples: int = 0
+    word_dropout: float = 0.0
+    own_words: float = 0.0
+    frequent: int = 100
+    singles: float = 1.0
+    captions: float = 0.0
+    longest: int = 30
+    longest_target: int = 30
+    batch_size: int = 64
+    batch_words: int = 8192
+    bfloat16: bool = False
+
+    def __post_init__(self):
+        for name in ('dim_word', 'dim', 'longest', 'longest_target', 'batch_size', 'batch_words'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
+        for name in ('word_dropout', 'singles', 'captions'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
+
+
+def initial_params(options: SkipThoughtsOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
+    """Random parameters under the names of 2015; ``own_words`` beside them if it is trained."""
+    rng = np.random.RandomState(seed)
+    width, hidden = options.dim_word, options.dim * (2 if options.bidirectional else 1)
+    params = {'Wemb': layers.norm_weight(rng, n_words, width)}
+    for prefix in ('encoder', 'encoder_r') if options.bidirectional else ('encoder',):
+        params |= layers.init_gru(rng, prefix, width, options.dim)
+    for prefix in ('decoder_f', 'decoder_b'):
+        params |= layers.init_gru(rng, prefix, width, hidden)
+    params |= layers.init_affine(rng, 'ff_logit', hidden, n_words)
+    if options.own_words:
+        params |= layers.init_affine(rng, 'own_words', hidden, n_words)
+    return params
+
+
+class SkipThoughts(nn.Module):
+    """The encoder with the two decoders that train it.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Under the names of 2015: ``Wemb``, ``encoder_*`` (and ``encoder_r_*``), ``decoder_f_*`` for
+        the sentence after, ``decoder_b_*`` for the one before, ``ff_logit_*``.
+    options : SkipThoughtsOptions
+    counts : (V,) array, optional
+        Word counts, for a sampled softmax.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        options: SkipThoughtsOptions,
+        counts: np.ndarray | None = None,
+    ):
+        super().__init__()
+        self.options = options
+        self.table = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
+        self.encoder = layers.gru(params, 'encoder')
+        self.encoder_r = layers.gru(params, 'encoder_r') if options.bidirectional else None
+        self.after = layers.gru(params, 'decoder_f')
+        self.before = layers.gru(params, 'decoder_b')
+        self.output = layers.affine(params, 'ff_logit')
+        self.own_words = layers.affine(params, 'own_words') if options.own_words else None
+        self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+        self.word_cost = full_cost
+        if options.samples:
+            self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The last states (B, H or 2H) of texts (T, B); the mask says where each ends."""
+        ends = mask.sum(0).long() - 1
+        columns = torch.arange(x.shape[1], device=x.device)
+        last = self._states(self.encoder, x)[ends, columns]
+        if self.encoder_r is None:
+            return last
+        rows = torch.arange(x.shape[0], device=x.device)[:, None]
+        backwards = x[(ends - rows).clamp(min=0), columns]  # each column reversed in place
+        return torch.cat([last, self._states(self.encoder_r, backwards)[ends, columns]], dim=1)
+
+    def _states(self, encoder: nn.GRU, x: Tensor) -> Tensor:
+        first = self.table.weight.new_zeros(x.shape[1], encoder.hidden_size)
+        return layers.run_gru(encoder, self.table(x), first, self.dtype)
+
+    def decoding_cost(self, decoder: nn.GRU, thought: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        """Summed cost of the words y (T, B) where the mask (T, B) is 1, given thoughts (B, H)."""
+        inputs = self.table(y[:-1])
+        if self.training and self.options.word_dropout:
+            keep = torch.rand(inputs.shape[:2], device=y.device) >= self.options.word_dropout
+            inputs = inputs * keep[..., None]
+        inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
+        states = layers.run_gru(decoder, inputs, thought, self.dtype)
+        counted = mask.bool()
+        return self.word_cost(states[counted], y[counted], self.output)
+
+    def own_cost(self, thought: Tensor, x: Tensor) -> Tensor:
+        """Summed cost of naming each word of the unit once, in any order, frequent ones apart."""
+        logits = self.own_words(thought)  # (B, V)
+        present = torch.zeros_like(logits).scatter_(1, x.T, 1.0)
+        present[:, : 2 + self.options.frequent] = 0
+        cost = logits.logsumexp(1) * present.sum(1) - (logits * present).sum(1)
+        return cost.sum()
+
+    def forward(self, x, x_mask, after, after_mask, before, before_mask) -> Tensor:
+        """The summed cost of a batch: words after, words before, and the unit's own if asked."""
+        thought = self.encode(x, x_mask)
+        cost = self.decoding_cost(self.after, thought, after, after_mask)
+        cost = cost + self.decoding_cost(self.before, thought, before, before_mask)
+        if self.own_words is not None:
+            cost = cost + self.options.own_words * self.own_cost(thought, x)
+        return cost
+
+    def params(self) -> dict[str, np.ndarray]:
+        """All parameters, float32, under the names of 2015."""
+        params = {'Wemb': self.table.weight.detach().cpu().numpy().copy()}
+        params |= layers.gru_params(self.encoder, 'encoder')
+        if self.encoder_r is not None:
+            params |= layers.gru_params(self.encoder_r, 'encoder_r')
+        params |= layers.gru_params(self.after, 'decoder_f')
+        params |= layers.gru_params(self.before, 'decoder_b')
+        params |= layers.affine_params(self.output, 'ff_logit')
+        if self.own_words is not None:
+            params |= layers.affine_params(self.own_words, 'own_words')
+        return params
+
+
+# --- units and batches ---------------------------------------------------------------------------
+
+
+class Units:
+    """Units of text with the sentences around them, in batches of equal length.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Books. A unit and its neighbours lie inside one document.
+    captions : Corpus or None
+        Captions, a document a photo. A unit is one caption, its neighbours are two siblings.
+    options : SkipThoughtsOptions
+    seed : int
+    """
+
+    def __init__(
+        self, corpus: Corpus, captions: Corpus | None, options: SkipThoughtsOptions, seed: int = 0
+    ):
+        self.corpus, self.captions = corpus, captions
+        self.options, self.seed = options, seed
+
+    def batches(self, epoch: int) -> list[tuple[Corpus, np.ndarray]]:
+        """The batches of an epoch: a corpus, and (B, 4) rows first, last + 1, before, after."""
+        rng = np.random.default_rng([self.seed, epoch])
+        units = self._of_books(rng)
+        batches = self._grouped(self.corpus, units, rng)
+        if self.captions is not None and self.options.captions:
+            share = self.options.captions
+            wanted = int(len(units) * share / (1 - share))
+            batches += self._grouped(self.captions, self._of_captions(rng, wanted), rng)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def tensors(self, batch: tuple[Corpus, np.ndarray], device: torch.device) -> list[Tensor]:
+        """x, its mask, the words after, their mask, the words before, their mask: each (T, B)."""
+        corpus, rows = batch
+        own = padded([corpus.words(first, end) for first, end, _, _ in rows])
+        if not self.options.read_eos:
+            own = own[0][:-1], own[1][1:]
+        limit = self.options.longest_target
+        after = self._neighbours(corpus, rows[:, 3], limit)
+        before = self._neighbours(corpus, rows[:, 2], limit)
+        return [torch.from_numpy(array).to(device) for array in (*own, *after, *before)]
+
+    def _neighbours(self, corpus, sentences, limit):
+        y, mask = padded([corpus.words(i, i + 1)[:limit] for i in sentences])
+        return y[:limit], mask[:limit]  # a sentence that was cut does not end
+
+    def _grouped(self, corpus, units, rng):
+        lengths = corpus.sentences[units[:, 1]] - corpus.sentences[units[:, 0]]
+        options = self.options
+        groups = batches_of_equal_length(lengths, rng, options.batch_size, options.batch_words)
+        return [(corpus, units[group]) for group in groups]
+
+    def _of_books(self, rng) -> np.ndarray:
+        """Cut each document into units, in order; what is too long is left out."""
+        lengths = np.diff(self.corpus.sentences)
+        units = []
+        for begin, end in zip(
+            self.corpus.documents[:-1], self.corpus.documents[1:], strict=True
+        ):
+            first = begin + 1
+            while first < end - 1:
+                last = first + 1 if rng.random() < self.options.singles else self._reach(
+                    lengths, first, end - 1, rng
+                )
+                if lengths[first:last].sum() <= self.options.longest:
+                    units.append((first, last, first - 1, last))
+                first = last
+        return np.asarray(units, np.int64).reshape(-1, 4)
+
+    def _reach(self, lengths, first: int, limit: int, rng) -> int:
+        """The end of a unit of several sentences: a length drawn evenly on a log scale."""
+        wanted = np.exp(rng.uniform(np.log(12), np.log(self.options.longest)))
+        last, words = first + 1, lengths[first]
+        while last < limit and words + lengths[last] <= wanted:
+            words += lengths[last]
+            last += 1
+        return last
+
+    def _of_captions(self, rng, wanted: int) -> np.ndarray:
+        """Captions drawn at random, each with two siblings of the same photo."""
+        documents = self.captions.documents
+        begin, count = documents[:-1], np.diff(documents)
+        usable = np.flatnonzero(count >= 3)
+        photos = rng.choice(usable, wanted)
+        first = rng.integers(0, count[photos])
+        before = (first + rng.integers(1, count[photos])) % count[photos]
+        # The third is one of the count - 2 others: step past the two that are taken.
+        after = rng.integers(0, count[photos] - 2)
+        low, high = np.minimum(first, before), np.maximum(first, before)
+        after += after >= low
+        after += after >= high
+        start = begin[photos]
+        units = np.stack([start + first, start + first + 1, start + before, start + after], axis=1)
+        lengths = self.captions.sentences[units[:, 1]] - self.captions.sentences[units[:, 0]]
+        return units[(lengths > 0) & (lengths <= self.options.longest)]

@@ -1,0 +1,107 @@
+"""What a predicted word costs: the full softmax of 2015, and two cheaper ways to the same end.
+
+All three take hidden states and give a *sum* over words, as the costs of 2015 are sums. They share
+one output layer, so a model trained with either is exported in the same form.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+_EPSILON = 1e-8  # the cost of 2015 is -log(p + 1e-8)
+
+
+def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+    """The summed cost -log(p + 1e-8) of 2015 over the whole vocabulary.
+
+    Parameters
+    ----------
+    hidden : (n, H) tensor
+    targets : (n,) int64 tensor
+    output : torch.nn.Linear
+        H -> V.
+
+    Returns
+    -------
+    () tensor
+    """
+    probabilities = torch.softmax(output(hidden), dim=1).gather(1, targets[:, None])
+    return -torch.log(probabilities + _EPSILON).sum()
+
+
+def fast_full_cost(
+    hidden: Tensor, targets: Tensor, output: nn.Linear, rows: int = 2048
+) -> Tensor:
+    """Summed cost over the whole vocabulary with the products in bfloat16.
+
+    The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
+    at hand. Shapes as in :func:`full_cost`; costs agree to the precision of bfloat16.
+    """
+    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows)
+
+
+class _BlockedSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, rows):
+        states, words = hidden.detach().bfloat16(), weight.detach().bfloat16()
+        d_hidden = torch.empty_like(hidden)
+        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        cost = hidden.new_zeros(())
+        for block in torch.arange(len(hidden), device=hidden.device).split(rows):
+            logits = (states[block] @ words.T).float().add_(bias)  # (rows, V)
+            aim = targets[block, None]
+            normaliser = logits.logsumexp(1, keepdim=True)
+            cost += (normaliser - logits.gather(1, aim)).sum()
+            errors = logits.sub_(normaliser).exp_()
+            errors.scatter_add_(1, aim, -torch.ones_like(normaliser))
+            d_bias += errors.sum(0)
+            errors = errors.bfloat16()
+            d_hidden[block] = (errors @ words).float()
+            d_weight += errors.T @ states[block]
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        return cost
+
+    @staticmethod
+    def backward(ctx, scale):
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None
+
+
+class SampledSoftmax(nn.Module):
+    """The cost against a sample of words shared by the whole batch.
+
+    Each target competes with `samples` words drawn from the flattened word frequencies instead of
+    all V; logits are corrected by the log of the expected counts, so that the optimum is that of
+    the full softmax (Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine
+    Translation").
+
+    Parameters
+    ----------
+    counts : (V,) tensor
+        How often each word occurs in the training text.
+    samples : int
+        How many words are drawn for each batch.
+    power : float
+        Frequencies are raised to this power before drawing.
+    """
+
+    def __init__(self, counts: Tensor, samples: int = 1000, power: float = 0.75):
+        super().__init__()
+        noise = counts.double().clamp(min=1).pow(power)
+        self.samples = samples
+        self.register_buffer('noise', (noise / noise.sum()).float(), persistent=False)
+
+    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+        """Shapes as in :func:`full_cost`."""
+        drawn = torch.multinomial(self.noise, self.samples, replacement=True)  # (S,)
+        expected = torch.log(self.noise) + math.log(self.samples)  # (V,) log expected counts
+        shift = output.bias - expected
+        with torch.autocast(hidden.device.type, dtype=torch.bfloat16):
+            against = hidden @ output.weight[drawn].T  # (n, S)
+        against = against.float() + shift[drawn]
+        against = against.masked_fill(targets[:, None] == drawn, -torch.inf)
+        aim = (hidden * output.weight[targets]).sum(1) + shift[targets]  # (n,)
+        return (torch.logaddexp(against.logsumexp(1), aim) - aim).sum()

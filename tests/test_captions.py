@@ -1,0 +1,259 @@
+"""The pool: read with care, embedded once, searched exactly."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from storyteller import captions, embedding, formats
+
+POOL = REFERENCE / 'story' / 'captions.txt'
+
+
+@pytest.fixture(scope='module')
+def vse():
+    return embedding.load_model(REFERENCE / 'embedding' / 'coco_embedding.npz', device='cpu')
+
+
+@pytest.fixture
+def never_embeds(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError('embedded again')
+
+    return lambda: monkeypatch.setattr(captions.embedding, 'encode_sentences', fail)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_pool_of_2015():
+    pool = captions.load_captions(POOL)
+    assert pool == [line.decode('utf-8').strip() for line in POOL.read_bytes().split(b'\n')[:-1]]
+    assert len(pool) == 60
+
+
+def test_white_space_line_ends_mark_and_blank_lines(tmp_path):
+    path = tmp_path / 'pool.txt'
+    path.write_bytes('\ufeff  a café \r\n\r\n \t\nb\u2028b\nlast'.encode())
+    assert captions.load_captions(str(path)) == ['a café', 'b\u2028b', 'last']
+
+
+@pytest.mark.parametrize('content', [b'', b'\n\n', b' \r\n\t', b'\xef\xbb\xbf'])
+def test_file_without_a_caption(tmp_path, content):
+    path = tmp_path / 'pool.txt'
+    path.write_bytes(content)
+    with pytest.raises(formats.ModelFileError, match=r'pool.txt: expected one caption a line'):
+        captions.load_captions(path)
+
+
+def test_file_that_is_missing_or_no_text(tmp_path):
+    with pytest.raises(formats.MissingFileError, match=r'pool.txt'):
+        captions.load_captions(tmp_path / 'pool.txt')
+    (tmp_path / 'pool.txt').write_bytes(b'a caf\xe9\n')
+    with pytest.raises(formats.ModelFileError, match=r'pool.txt.*UTF-8'):
+        captions.load_captions(tmp_path / 'pool.txt')
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+def test_vectors_of_2015_made_and_from_the_cache(vse, tmp_path, never_embeds):
+    expected = np.load(REFERENCE / 'story' / 'vectors.npz')['cvec']
+    pool = captions.load_captions(POOL)
+    made = captions.caption_vectors(vse, pool, cache=tmp_path)
+    np.testing.assert_allclose(made, expected, atol=1e-5, rtol=0)
+    never_embeds()
+    cached = captions.caption_vectors(vse, pool, cache=str(tmp_path))
+    np.testing.assert_array_equal(cached, made)
+    assert isinstance(cached, np.memmap)
+    assert not cached.flags.writeable
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_cached_file_is_an_ordinary_npy(vse, tmp_path):
+    made = captions.caption_vectors(vse, ['a dog', 'a cat'], cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(np.load(path), made)
+
+
+def test_a_large_pool_is_written_in_blocks(vse, tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, 'CAPTIONS_AT_ONCE', 7)
+    pool = captions.load_captions(POOL)
+    found = captions.caption_vectors(vse, pool, cache=tmp_path)
+    np.testing.assert_allclose(found, embedding.encode_sentences(vse, pool), atol=1e-6)
+
+
+def test_other_captions_or_model_are_other_files(vse, tmp_path):
+    other = embedding.load_model(REFERENCE / 'embedding' / 'coco_embedding_bow.npz', device='cpu')
+    for model, pool in [(vse, ['a dog', 'a cat']), (vse, ['a cat', 'a dog']),
+                        (vse, ['a do', 'ga cat']), (other, ['a dog', 'a cat'])]:  # fmt: skip
+        found = captions.caption_vectors(model, pool, cache=tmp_path)
+        np.testing.assert_allclose(found, embedding.encode_sentences(model, pool), atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def flip(raw, at):
+    return raw[:at] + bytes([raw[at] ^ 0x80]) + raw[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda raw: b'',
+        lambda raw: b'not an array',
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw[:-4],
+        lambda raw: raw + b'\0',
+        lambda raw: flip(raw, 300),  # one bit, the sign of a number
+        lambda raw: flip(raw, len(raw) - 1),
+        lambda raw: raw.replace(b'(60, 32)', b'(32, 60)'),
+        lambda raw: raw.replace(b'<f4', b'<i4'),
+        lambda raw: raw.replace(b'<f4', b'|O4'),
+    ],
+)
+def test_damaged_cache_is_made_anew(vse, tmp_path, damage):
+    pool = captions.load_captions(POOL)
+    made = np.array(captions.caption_vectors(vse, pool, cache=tmp_path))
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    np.testing.assert_array_equal(captions.caption_vectors(vse, pool, cache=tmp_path), made)
+    assert path.read_bytes() == whole
+
+
+def test_folder_that_cannot_be_written_is_no_failure(vse, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    found = captions.caption_vectors(vse, ['a dog'], cache=tmp_path / 'file' / 'cache')
+    np.testing.assert_allclose(found, embedding.encode_sentences(vse, ['a dog']), atol=1e-6)
+
+
+def test_full_disk_is_no_failure_and_leaves_nothing(vse, tmp_path):
+    with mock.patch.object(captions.zlib, 'crc32', side_effect=OSError(28, 'No space left')):
+        found = captions.caption_vectors(vse, ['a dog'], cache=tmp_path)
+    np.testing.assert_allclose(found, embedding.encode_sentences(vse, ['a dog']), atol=1e-6)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('cache', [None, False])
+def test_no_cache_when_none_is_wanted(vse, tmp_path, monkeypatch, cache):
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
+    assert captions.caption_vectors(vse, ['a dog'], cache=cache).shape == (1, 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_default_folder(vse, tmp_path, monkeypatch):
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'mine'))
+    captions.caption_vectors(vse, ['a dog'])
+    assert len(list((tmp_path / 'mine').iterdir())) == 1
+    monkeypatch.delenv('STORYTELLER_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'user'))
+    assert captions.cache_folder().name == 'storyteller'
+
+
+def test_empty_pool_has_no_vectors(vse, tmp_path):
+    assert captions.caption_vectors(vse, [], cache=tmp_path).shape == (0, 32)
+
+
+# --- searching -----------------------------------------------------------------------------------
+
+
+def by_full_sort(queries, vectors, k):
+    """2015: the ascending sort reversed, here with a stable sort."""
+    scores = queries @ vectors.T
+    order = np.argsort(scores, axis=1, kind='stable')[:, ::-1][:, :k]
+    return order, np.take_along_axis(scores, order, axis=1)
+
+
+# Small whole numbers: sums are exact and ties many.
+numbers = st.integers(-2, 2).map(np.float32)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_equals_a_full_sort(data):
+    B, N, E = (data.draw(st.integers(1, most)) for most in (4, 40, 3))
+    queries = data.draw(arrays.arrays(np.float32, (B, E), elements=numbers))
+    vectors = data.draw(arrays.arrays(np.float32, (N, E), elements=numbers))
+    k = data.draw(st.integers(1, N))
+    with mock.patch.object(captions, 'SCORES_AT_ONCE', data.draw(st.integers(1, 100))):
+        indices, scores = captions.nearest(queries, vectors, k)
+    expected_indices, expected_scores = by_full_sort(queries, vectors, k)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_array_equal(scores, expected_scores)
+    assert scores.dtype == np.float32
+
+
+def test_large_random_pool_equals_a_full_sort():
+    rng = np.random.default_rng(0)
+    queries = rng.standard_normal((5, 16)).astype(np.float32)
+    vectors = rng.standard_normal((20_000, 16)).astype(np.float32)
+    indices, scores = captions.nearest(queries, vectors, 100)
+    expected_indices, expected_scores = by_full_sort(queries, vectors, 100)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['landscape', 'portrait', 'grey'])
+def test_nearest_captions_of_2015(name):
+    story = json.loads((REFERENCE / 'story' / 'story.json').read_text(encoding='utf-8'))
+    vectors = np.load(REFERENCE / 'story' / 'vectors.npz')
+    image = next(v for k, v in story['images'].items() if k.startswith(name))
+    indices, _ = captions.nearest(vectors[f'im_{name}'], vectors['cvec'], 10)
+    assert indices[0].tolist() == image['nearest_index']
+
+
+def test_scores_of_every_size_come_back_unchanged():
+    vectors = np.array([[0.0], [-0.0], [-1e-40], [1e-40], [-3e38], [3e38], [-1], [1]], np.float32)
+    indices, scores = captions.nearest([1.0], vectors, 8)
+    assert indices.tolist() == [5, 7, 3, 1, 0, 2, 6, 4]
+    np.testing.assert_array_equal(scores, vectors[indices, 0])
+
+
+def test_half_precision_and_mapped_vectors(tmp_path):
+    vectors = np.eye(4, dtype=np.float16)
+    np.save(tmp_path / 'v.npy', vectors)
+    mapped = np.load(tmp_path / 'v.npy', mmap_mode='r')
+    indices, scores = captions.nearest(np.eye(4)[2], mapped, 1)
+    assert indices.tolist() == [2]
+    assert scores.tolist() == [1]
+
+
+def test_more_than_there_are_gives_all_with_a_warning():
+    with pytest.warns(UserWarning, match='k=9, but there are only 2'):
+        indices, scores = captions.nearest(np.ones((1, 1)), np.ones((2, 1)), 9)
+    assert indices.tolist() == [[1, 0]]
+    assert scores.shape == (1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        captions.nearest(np.ones((1, 1)), np.ones((2, 1)), 2)
+
+
+@pytest.mark.parametrize('k', [0, -1, True, 1.5, None, '3'])
+def test_wrong_k(k):
+    with pytest.raises(ValueError, match='k: expected a whole number'):
+        captions.nearest(np.ones((1, 1)), np.ones((2, 1)), k)
+
+
+def test_arguments_that_do_not_fit():
+    with pytest.raises(formats.MismatchError, match=r'\(1, 3\) and \(2, 4\)'):
+        captions.nearest(np.ones((1, 3)), np.ones((2, 4)), 1)
+    with pytest.raises(ValueError, match='at least one row'):
+        captions.nearest(np.ones((1, 3)), np.ones((0, 3)), 1)
+    with pytest.raises(ValueError, match='queries: a value is not finite'):
+        captions.nearest(np.full((1, 3), np.nan), np.ones((2, 3)), 1)
+    with pytest.raises(ValueError, match='vectors: a value is not finite'):
+        captions.nearest(np.ones((1, 1)), np.array([[1.0], [np.nan]]), 1)
+
+
+def test_no_query():
+    indices, scores = captions.nearest(np.ones((0, 3)), np.ones((5, 3)), 2)
+    assert indices.shape == scores.shape == (0, 2)
