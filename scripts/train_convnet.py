@@ -1,49 +1,49 @@
-"""Train the narrow VGG network of the default bundle."""
+"""Train the narrow VGG network of the default bundle.
+
+Stages are taken up where they stopped, so the same command goes on after an interruption.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
+import shutil
 from pathlib import Path
 
 import torch
 
-from storyteller.training import convnet
+from storyteller import formats
+from storyteller.training.convnet import Recipe
+from storyteller.training.folds import Stages
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='holds tinyimagenet/, flickr8k/')
     parser.add_argument('--out', type=Path, required=True, help='the network, .safetensors')
-    parser.add_argument('--run', type=Path, required=True, help='folder of checkpoints and log')
-    parser.add_argument('--minutes', type=float, default=math.inf, help='stop after that time')
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--stages', nargs='+', default=['labels', 'fold0', 'distil'])
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    args.run.mkdir(parents=True, exist_ok=True)
-
-    def log(record: dict) -> None:
-        with open(args.run / 'log.jsonl', 'a', encoding='utf-8') as file:
-            print(json.dumps(record), file=file)
-
-    trainer = convnet.Trainer(
-        args.data,
-        args.run,
-        convnet.TrainOptions(),
-        log=log,
-        deadline=time.monotonic() + 60 * args.minutes,
+    parser.add_argument('--run', type=Path, required=True, help='folder of checkpoints, metrics')
+    parser.add_argument('--minutes', type=float, help='time for all stages together')
+    parser.add_argument('--targets', type=Path, help="training photos' joint vectors, .npy (N, E)")
+    parser.add_argument('--threads', type=int, help='default: all')
+    parser.add_argument(
+        '--without-folds', action='store_true', help='only the network, no features of folds'
     )
-    for stage in args.stages:
-        if stage == 'labels':
-            trainer.labels()
-        elif stage == 'distil':
-            convnet.export(trainer.distil(), args.out)
-        else:
-            fold = int(stage.removeprefix('fold'))
-            convnet.export(trainer.distil(fold), args.run / f'{stage}.safetensors')
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = Recipe() if args.minutes is None else Recipe().within(args.minutes)
+    stages = Stages(args.data, args.run, recipe, targets=args.targets)
+    stages.distil()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(args.run / 'distil.safetensors', args.out)
+    if args.without_folds:
+        return
+    for k in range(recipe.folds):
+        stages.fold(k)
+    features = stages.features()
+    for name, array in features.items():
+        formats.write_array(args.run / f'features_{name}.npy', array)
+    print(json.dumps(stages.probe(features), indent=1))
 
 
 if __name__ == '__main__':

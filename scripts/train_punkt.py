@@ -123,12 +123,11 @@ def prune(trainer: PunktTrainer, min_count: int, min_share: float) -> dict:
                 if count >= min_share * (lower if flag & ANY_LOWER else upper)
             )
     # Of abbreviations only those that look it (p.d.q) are sure; of sentence starters those that
-    # are no names, and "I". The pairs it finds are the names of one book ("P. Rochester").
+    # are no names, and "I". The pairs it finds are no use: they are names ("P. Rochester").
     abbreviations = [a for a in trainer._params.abbrev_types if LETTERS_AND_STOPS.fullmatch(a)]
     starters = [s for s in trainer._params.sent_starters if not contexts.get(s, 0) & MIDDLE_UPPER]
     return {
         'abbreviations': sorted(set(abbreviations) - listed_abbreviations()[0]),
-        'collocations': [],
         'sentence_starters': sorted({*starters, 'i'} & contexts.keys()),
         'orthographic_context': {word: flags for word, flags in contexts.items() if flags},
     }

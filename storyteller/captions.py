@@ -146,7 +146,7 @@ def _read_cached(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | Non
         return None
     if path.stat().st_size != vectors.offset + vectors.nbytes + 4:
         return None
-    return vectors if zlib.crc32(vectors.reshape(-1)) == crc else None
+    return vectors if zlib.crc32(vectors.reshape(-1).data) == crc else None
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -282,8 +282,7 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f'batch_size: expected a whole number, 1 or more, found {batch_size!r}')
-    lengths = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(-lengths, kind='stable')
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind='stable')
     start = 0
     while start < len(order):
         fitting = WORDS_AT_ONCE // int(lengths[order[start]])
@@ -318,7 +317,7 @@ def last_states(
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):
         ids[: len(sequence), column] = sequence
-    device = module.weight_hh_l0.device
+    device = next(module.parameters()).device
     states = torch.zeros(1, len(sequences), module.hidden_size, device=device)
     step = max(1, WORDS_AT_ONCE // len(sequences))
     with torch.inference_mode():

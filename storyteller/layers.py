@@ -43,7 +43,7 @@ def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
         for target, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
             gates, candidate = params[f'{prefix}_{name}'], params[f'{prefix}_{name}x']
             packed = np.concatenate([gates, candidate], axis=-1).T
-            getattr(module, f'{target}_l0').copy_(torch.from_numpy(np.ascontiguousarray(packed)))
+            getattr(module, f'{target}_l0').copy_(torch.tensor(packed))
         module.bias_hh_l0.zero_()
     return module
 
@@ -78,8 +78,8 @@ def affine(params: Mapping[str, np.ndarray], prefix: str) -> nn.Linear:
     weight = params[f'{prefix}_W']
     module = nn.Linear(*weight.shape)
     with torch.no_grad():
-        module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
-        module.bias.copy_(torch.from_numpy(np.ascontiguousarray(params[f'{prefix}_b'])))
+        module.weight.copy_(torch.tensor(weight).T)
+        module.bias.copy_(torch.tensor(params[f'{prefix}_b']))
     return module
 
 

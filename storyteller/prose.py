@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 _LINKS = frozenset({'--', '---', '—', '―'})  # closed up on both sides
 _CLOSERS = frozenset('.,;:!?%)]}>…”»')
 _OPENERS = frozenset('([{<$#“„«‘')
-_ENDS = frozenset('.,!?')
 _QUOTES = {'``': '"', "''": '"', '"': '"', "'": "'", '`': "'"}
 _CLITICS = frozenset({"'s", "'m", "'d", "'ll", "'re", "'ve", "n't"})
 _AFTER_CURLY = frozenset({'s', 'm', 'd', 'll', 're', 've', 't'})
@@ -100,8 +99,8 @@ class _Setter:
             return True, False
         if "'" in self.opened:
             return self._turn("'", False)
-        if not _is_word(following) or (previous in _ENDS and after == following and not more):
-            return True, False  # the second: the end of a speech whose start is cut off
+        if not _is_word(following):
+            return True, False
         if word_before and not more:
             return False, True  # an apostrophe: a quote would end
         return self._turn("'", True)

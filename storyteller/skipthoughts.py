@@ -21,16 +21,8 @@ from .embedding import as_texts, batches, last_states, pick_device, require_gru,
 from .formats import MismatchError, MissingFileError, ModelFileError
 from .text import preprocess
 
-__all__ = [
-    'Encoder',
-    'WordTable',
-    'encode',
-    'load_model',
-    'nn',
-    'nn_words',
-    'preprocess',
-    'word_features',
-]
+__all__ = ['Encoder', 'WordTable', 'encode', 'load_model', 'nn', 'nn_words']
+__all__ += ['preprocess', 'word_features']
 
 EOS, UNK = '<eos>', 'UNK'
 
@@ -120,12 +112,17 @@ def load_model(
     uni, bi = (_model_file(path_to_models, name) for name in ('uni_skip', 'bi_skip'))
     (uparams, uoptions), (bparams, boptions) = formats.read_model(uni), formats.read_model(bi)
     utable, btable = _load_tables(pathlib.Path(path_to_tables))
+    model: dict[str, Any] = {
+        'uoptions': uoptions,
+        'boptions': boptions,
+        'utable': utable,
+        'btable': btable,
+    }
     parts = (
         ('_uni', uparams, 'encoder', uni, utable),
         ('_forward', bparams, 'encoder', bi, btable),
         ('_backward', bparams, 'encoder_r', bi, btable),
     )
-    model = {'uoptions': uoptions, 'boptions': boptions, 'utable': utable, 'btable': btable}
     for key, params, prefix, path, table in parts:
         require_gru(params, prefix, path)
         if (width := len(params[f'{prefix}_Wx'])) != table.width:
@@ -262,11 +259,7 @@ class Encoder:
 
 
 def nn(
-    model: dict[str, Any],
-    text: Sequence[str],
-    vectors: np.ndarray,
-    query: str,
-    k: int = 5,
+    model: dict[str, Any], text: Sequence[str], vectors: np.ndarray, query: str, k: int = 5
 ) -> list[tuple[str, int, float]]:
     """Find the texts whose thoughts are nearest to that of a query.
 
@@ -284,7 +277,8 @@ def nn(
     Returns
     -------
     list of (text, index, score)
-        Best first; the score is the cosine, in [-1, 1]. (2015 printed them.)
+        Best first; the score is the cosine, in [-1, 1]. (2015 printed them, and did not take the
+        lengths of `vectors` out.)
 
     Raises
     ------

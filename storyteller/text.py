@@ -124,7 +124,8 @@ def listed_abbreviations() -> tuple[set[str], set[tuple[str, str]]]:
     """Read our abbreviations, and the pairs of words of which the first is one only there."""
     lines = (_DATA / 'abbreviations.txt').read_text(encoding='utf-8').splitlines()
     entries = [tuple(line.split()) for line in lines if line and not line.startswith('# ')]
-    return {entry[0] for entry in entries if len(entry) == 1}, {e for e in entries if len(e) == 2}
+    pairs = {entry for entry in entries if len(entry) == 2}
+    return {entry[0] for entry in entries if entry[1:] in ((), ('*',))}, pairs
 
 
 def _checked(text: str, name: str) -> str:
@@ -178,15 +179,22 @@ def _nltk_parameters(punkt: str) -> PunktParameters:
         return _shipped_parameters()
 
 
+class _Pairs(frozenset):
+    """Pairs of words of which the first is an abbreviation; a second word ``*`` is any word."""
+
+    def __contains__(self, pair: object) -> bool:
+        return super().__contains__(pair) or super().__contains__((pair[0], '*'))
+
+
 @functools.cache
 def _shipped_parameters() -> PunktParameters:
     table = json.loads((_DATA / 'punkt_english.json').read_text(encoding='utf-8'))
     listed, pairs = listed_abbreviations()
+    quotes = ('', "'", '‘', '“')  # Punkt leaves these on the word: 'Mr. Smith is here.'
     parameters = PunktParameters()
-    for abbreviation in listed.union(table['abbreviations']):
-        # Punkt leaves a curly or single opening quote on the word: 'Mr. Smith is here.'
-        parameters.abbrev_types.update(quote + abbreviation for quote in ('', "'", '‘', '“'))
-    parameters.collocations.update(pairs, map(tuple, table['collocations']))
+    for quote in quotes:
+        parameters.abbrev_types.update(quote + a for a in listed.union(table['abbreviations']))
+    parameters.collocations = _Pairs((q + first, second) for q in quotes for first, second in pairs)
     parameters.sent_starters.update(table['sentence_starters'])
     parameters.ortho_context.update(table['orthographic_context'])
     return parameters
@@ -293,9 +301,11 @@ class Vocabulary:
         for word, index in dictionary.items():
             if entries.setdefault(index, word) != word:
                 raise ValueError(f'index {index} belongs to {entries[index]!r} and to {word!r}')
-        missing = next((i for i in range(len(entries)) if i not in entries), None)
-        if missing is not None:
-            raise ValueError(f'{len(entries)} indices up to {max(entries)}: {missing} is missing')
+        if min(entries) < 0 or max(entries) >= len(entries):
+            raise ValueError(
+                f'{len(entries)} entries must have the indices 0 to {len(entries) - 1}, '
+                f'found {min(entries)} to {max(entries)}'
+            )
         return cls(tuple(entries[i] for i in range(len(entries))))
 
     @classmethod
@@ -317,8 +327,9 @@ class Vocabulary:
     def save(self, path: PathLike) -> None:
         """Write UTF-8 text, one entry a line; the line number, from 0, is the index."""
         for index, word in enumerate(self.entries):
-            if not word or '\n' in word or self._index[word] != index:
-                raise ValueError(f'{path}: cannot write entry {index}, {word!r}: empty, or twice')
+            as_read = word.encode('utf-8', 'replace').decode('utf-8').removesuffix('\r')
+            if not word or '\n' in word or word != as_read or self._index[word] != index:
+                raise ValueError(f'{path}: {word!r} cannot be a line, or stands there twice')
         with atomic_path(path) as temporary:
             temporary.write_bytes(''.join(word + '\n' for word in self.entries).encode('utf-8'))
 
@@ -344,8 +355,12 @@ class Vocabulary:
             raise IndexError(f'index {index} is not in 0 ... {len(self) - 1}')
         return self.entries[index]
 
-    def encode(self, tokens: Iterable[str], n_words: int | None = None) -> list[int]:
-        """Give the index of each token; 1 if it is unknown, or its index is `n_words` or more."""
+    def encode(self, tokens: Iterable[str] | str, n_words: int | None = None) -> list[int]:
+        """Give the index of each token: 1 if it is unknown, or its index is `n_words` or more.
+
+        A str is parted at white space, as texts were in 2015.
+        """
+        tokens = tokens.split() if isinstance(tokens, str) else tokens
         limit = len(self) if n_words is None else n_words
         indices = (self._index.get(token, UNK) for token in tokens)
         return [index if index < limit else UNK for index in indices]

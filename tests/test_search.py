@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from storyteller import search
 
-# --- a slow, obvious beam search, and small random models ------------------------------------------
+# --- a slow, obvious beam search, and small random models ----------------------------------------
 
 
 def slow_beam_search(step, state, k, maxlen, use_unk):
@@ -74,17 +74,17 @@ def plain(hypotheses):
     return [(hypothesis.words, np.float32(hypothesis.score)) for hypothesis in hypotheses]
 
 
-# --- beam search -----------------------------------------------------------------------------------
+# --- beam search ---------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(models, searches)
 def test_equals_the_slow_search(model, options):
     (fast,) = search.beam_search(model.step, torch.tensor([0]), **options)
     assert plain(fast) == slow_beam_search(model.slow_step, 0, **options)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(models, searches, st.sampled_from([None, 1, 2]))
 def test_a_batch_gives_what_each_context_gives_alone(model, options, n_best):
     states = torch.arange(len(model.next)).repeat(2)
@@ -95,7 +95,7 @@ def test_a_batch_gives_what_each_context_gives_alone(model, options, n_best):
     assert together == alone
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(models, searches, st.integers(1, 4))
 def test_stopping_early_gives_the_same_best(model, options, n):
     def ranked(hypotheses):
@@ -180,13 +180,13 @@ def test_a_wide_vocabulary_needs_no_sort_to_be_right():
     logp = torch.randn(7, 5003, generator=torch.Generator().manual_seed(1)).log_softmax(dim=1)
 
     def step(words, state):
-        return logp[state], torch.arange(len(words))
+        return logp[words % 7], state
 
     (found,) = search.beam_search(step, torch.tensor([0]), 7, 2)
-    first = logp[0].clone()
+    first = logp[-1].clone()
     first[1] = -torch.inf
     first = first.sort(descending=True)
-    costs = -first.values[:7, None] - logp
+    costs = -first.values[:7, None] - logp[first.indices[:7] % 7]
     costs[:, 1] = 1e20
     order = costs.flatten().sort(stable=True).indices[:7]
     expected = [[int(first.indices[i // 5003]), int(i % 5003)] for i in order]
@@ -212,7 +212,7 @@ def test_nan_is_refused():
             run(step, torch.tensor([0]), maxlen=3)
 
 
-# --- the best of a list ----------------------------------------------------------------------------
+# --- the best of a list --------------------------------------------------------------------------
 
 
 def test_best_drops_an_empty_text_only_where_it_stands_first():
@@ -230,7 +230,7 @@ def test_a_cut_hypothesis_keeps_its_last_word():
     assert search.Hypothesis([4, 5], 1.0).text == [4, 5]
 
 
-# --- sampling --------------------------------------------------------------------------------------
+# --- sampling ------------------------------------------------------------------------------------
 
 
 def test_samples_follow_the_distribution_without_unk():
@@ -243,7 +243,7 @@ def test_samples_follow_the_distribution_without_unk():
     np.testing.assert_allclose(shares, [0.1, 0.5, 0.1, 0.3], atol=0.03)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(models, st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.booleans())
 def test_a_seed_repeats_a_sample_whatever_its_neighbours(model, seeds, use_unk):
     states = torch.arange(len(seeds)) % len(model.next)
@@ -253,7 +253,7 @@ def test_a_seed_repeats_a_sample_whatever_its_neighbours(model, seeds, use_unk):
         assert alone == [hypothesis]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(models, st.integers(0, 2**40))
 def test_the_score_of_a_sample_is_its_summed_nll(model, seed):
     (hypothesis,) = search.sample(model.step, torch.tensor([0]), 20, use_unk=True, seeds=[seed])

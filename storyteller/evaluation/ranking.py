@@ -201,5 +201,5 @@ def _ranks(scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
 
 
 def _summary(ranks: np.ndarray) -> Ranking:
-    recalls = (100.0 * float(np.mean(ranks < n)) for n in (1, 5, 10))
-    return Ranking(*recalls, float(np.floor(np.median(ranks)) + 1), float(ranks.mean() + 1))
+    r1, r5, r10 = (100.0 * float(np.mean(ranks < n)) for n in (1, 5, 10))
+    return Ranking(r1, r5, r10, float(np.floor(np.median(ranks)) + 1), float(ranks.mean() + 1))

@@ -7,7 +7,7 @@ the GRU writes the passage word by word.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import layers
+from ..formats import PathLike, write_model
 from .corpus import Corpus, batches_of_equal_length, padded
+from .loop import TrainOptions, pick_device, train
 from .softmax import SampledSoftmax, fast_full_cost, full_cost
 
 
@@ -73,7 +75,8 @@ def initial_params(
     params |= layers.init_gru(rng, 'decoder', width, hidden)
     if options.doutput:
         params |= layers.init_affine(rng, 'ff_hid', hidden, width)
-    return params | layers.init_affine(rng, 'ff_logit', width if options.doutput else hidden, n_words)
+        hidden = width
+    return params | layers.init_affine(rng, 'ff_logit', hidden, n_words)
 
 
 class ConditionalGRU(nn.Module):
@@ -189,3 +192,79 @@ class Passages:
         vectors = np.asarray(self.vectors[np.sort(batch)], np.float32)
         vectors = vectors[np.argsort(np.argsort(batch))]  # read in order of the file
         return [torch.from_numpy(array).to(device) for array in (x, mask, vectors)]
+
+
+def fit(
+    passages: Passages,
+    options: DecoderOptions,
+    training: TrainOptions,
+    out: PathLike,
+    checkpoint: PathLike,
+    *,
+    n_words: int,
+    counts: np.ndarray | None = None,
+    held_out: Passages | None = None,
+    device: str | torch.device | None = None,
+) -> None:
+    """Train a decoder and export it as :func:`storyteller.decoder.load_model` reads it.
+
+    Parameters
+    ----------
+    passages : Passages
+    options : DecoderOptions
+    training : TrainOptions
+    out : path-like
+        ``.npz`` (the pair of 2015) or ``.safetensors``; written at each save.
+    checkpoint : path-like
+        Where training goes on from, if it is there; see :func:`storyteller.training.loop.train`.
+    n_words : int
+        V, the size of the vocabulary of ``passages.corpus``.
+    counts : (V,) array, optional
+        Word counts, for a sampled softmax.
+    held_out : Passages, optional
+        Its cost per word, in nats, goes into the metrics.
+    device : str or torch.device, optional
+        None takes a GPU if there is one.
+    """
+    device = pick_device(device)
+    mean = np.asarray(passages.vectors[:4096], np.float32).mean(0)
+    params = initial_params(options, n_words, passages.vectors.shape[1], training.seed)
+    model = ConditionalGRU(params, options, counts, mean).to(device)
+    kept = asdict(options) | {
+        'dimctx': passages.vectors.shape[1],
+        'n_words': n_words,
+        'encoder': 'gru',
+        'decoder': 'gru',
+    }
+
+    def cost(batch):
+        x, mask, vectors = passages.tensors(batch, device)
+        return model(x, mask, vectors), int(mask.sum())
+
+    train(
+        model,
+        passages.batches,
+        cost,
+        training,
+        checkpoint,
+        report=None if held_out is None else lambda: perplexity(model, held_out, device),
+        save=lambda: write_model(out, model.params(), kept),
+    )
+
+
+def perplexity(
+    model: ConditionalGRU, held_out: Passages, device: torch.device, n_batches: int = 8
+) -> dict[str, float]:
+    """Cost per word in nats, and perplexity, over some batches, with their vectors and without."""
+    costs, words = np.zeros(2), 0
+    for batch in held_out.batches(0)[:n_batches]:
+        x, mask, vectors = held_out.tensors(batch, device)
+        middle = model.mean.expand_as(vectors)
+        costs += [float(model(x, mask, vectors)), float(model(x, mask, middle))]
+        words += int(mask.sum())
+    told, untold = costs / max(1, words)
+    return {
+        'held_out_cost': told,
+        'held_out_perplexity': float(np.exp(told)),
+        'perplexity_of_the_mean_vector': float(np.exp(untold)),
+    }

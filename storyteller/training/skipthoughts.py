@@ -14,7 +14,7 @@ other's neighbours, and the vector may also have to name the words of its own un
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import layers
+from ..formats import PathLike, write_model
 from .corpus import Corpus, batches_of_equal_length, padded
+from .loop import TrainOptions, pick_device, train
 from .softmax import SampledSoftmax, full_cost
 
 
@@ -246,14 +248,12 @@ class Units:
         """Cut each document into units, in order; what is too long is left out."""
         lengths = np.diff(self.corpus.sentences)
         units = []
-        for begin, end in zip(
-            self.corpus.documents[:-1], self.corpus.documents[1:], strict=True
-        ):
+        for begin, end in zip(self.corpus.documents[:-1], self.corpus.documents[1:], strict=True):
             first = begin + 1
             while first < end - 1:
-                last = first + 1 if rng.random() < self.options.singles else self._reach(
-                    lengths, first, end - 1, rng
-                )
+                last = first + 1
+                if rng.random() >= self.options.singles:
+                    last = self._reach(lengths, first, end - 1, rng)
                 if lengths[first:last].sum() <= self.options.longest:
                     units.append((first, last, first - 1, last))
                 first = last
@@ -285,3 +285,73 @@ class Units:
         units = np.stack([start + first, start + first + 1, start + before, start + after], axis=1)
         lengths = self.captions.sentences[units[:, 1]] - self.captions.sentences[units[:, 0]]
         return units[(lengths > 0) & (lengths <= self.options.longest)]
+
+
+def fit(
+    units: Units,
+    training: TrainOptions,
+    out: PathLike,
+    checkpoint: PathLike,
+    *,
+    n_words: int,
+    counts: np.ndarray | None = None,
+    held_out: Units | None = None,
+    device: str | torch.device | None = None,
+) -> None:
+    """Train an encoder and export all its parameters.
+
+    Parameters
+    ----------
+    units : Units
+    training : TrainOptions
+    out : path-like
+        ``.npz`` (the pair of 2015: ``uni_skip.npz``, ``bi_skip.npz``) or ``.safetensors``.
+    checkpoint : path-like
+        Where training goes on from, if it is there; see :func:`storyteller.training.loop.train`.
+    n_words : int
+        V, the size of the vocabulary of the corpora.
+    counts : (V,) array, optional
+        Word counts, for a sampled softmax.
+    held_out : Units, optional
+        Its costs go into the metrics.
+    device : str or torch.device, optional
+        None takes a GPU if there is one.
+    """
+    device, options = pick_device(device), units.options
+    model = SkipThoughts(initial_params(options, n_words, training.seed), options, counts)
+    model.to(device)
+    kept = asdict(options) | {'n_words': n_words, 'encoder': 'gru', 'decoder': 'gru'}
+
+    def cost(batch):
+        tensors = units.tensors(batch, device)
+        return model(*tensors), int(tensors[3].sum() + tensors[5].sum())
+
+    train(
+        model,
+        units.batches,
+        cost,
+        training,
+        checkpoint,
+        report=None if held_out is None else lambda: neighbour_cost(model, held_out, device),
+        save=lambda: write_model(out, model.params(), kept),
+    )
+
+
+def neighbour_cost(
+    model: SkipThoughts, held_out: Units, device: torch.device, n_batches: int = 12
+) -> dict[str, float]:
+    """Cost per word, in nats over the whole vocabulary, of the sentences around held-out units."""
+    cost, words, own_cost, own_words = 0.0, 0, 0.0, 0
+    chosen, model.word_cost = model.word_cost, full_cost
+    for batch in held_out.batches(0)[:n_batches]:
+        x, x_mask, after, after_mask, before, before_mask = held_out.tensors(batch, device)
+        thought = model.encode(x, x_mask)
+        cost += float(model.decoding_cost(model.after, thought, after, after_mask))
+        cost += float(model.decoding_cost(model.before, thought, before, before_mask))
+        words += int(after_mask.sum() + before_mask.sum())
+        if model.own_words is not None:
+            own_cost += float(model.own_cost(thought, x))
+            own_words += sum(len(set(column.tolist())) for column in x.T)
+    model.word_cost = chosen
+    figures = {'neighbour_cost': cost / words, 'neighbour_perplexity': float(np.exp(cost / words))}
+    return figures | ({'own_words_cost': own_cost / own_words} if own_words else {})

@@ -1,0 +1,65 @@
+"""The main job: ``python -m storyteller PHOTO`` prints captions and a story."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .formats import EmptyStoryError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog='storyteller', description='Tell a little story about a photograph.'
+    )
+    result.add_argument('photos', nargs='+', metavar='PHOTO', help='a photo to tell')
+    result.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
+    result.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
+    result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
+    result.add_argument('--style', help='a style of the models, or a .npy file of your own')
+    result.add_argument(
+        '--strength', type=float, default=1.0, help='how far to shift the style (%(default)s)'
+    )
+    result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    result.add_argument(
+        '--seed', type=int, help='sample a story by this number instead of searching the best'
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
+    options = parser().parse_args(arguments)
+    from . import generate  # after the arguments are known to be right: it takes seconds
+
+    told = {name: getattr(options, name) for name in ('k', 'bw', 'lyric', 'strength', 'seed')}
+    try:
+        _check(options)
+        z = generate.load_all(options.models)
+    except (ValueError, OSError) as error:
+        return _complain(error)
+    status = 0
+    for photo in options.photos:
+        try:
+            generate.story(z, photo, style=options.style, **told)
+        except (ValueError, OSError, EmptyStoryError) as error:
+            status = _complain(error)
+    return status
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what can be refused before models are loaded."""
+    for name in ('k', 'bw'):
+        if getattr(options, name) < 1:
+            raise ValueError(f'{name}: expected 1 or more, found {getattr(options, name)}')
+
+
+def _complain(error: Exception) -> int:
+    print(f'storyteller: {error}', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())

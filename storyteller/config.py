@@ -1,0 +1,102 @@
+"""Which file is where.
+
+`paths` is what :func:`storyteller.generate.load_all` reads when it is called. It starts as the
+bundle that comes with the package, or as the folder that the environment variable
+``STORYTELLER_MODELS`` names, and may be changed entry by entry. Each entry may be a file of 2015
+or one of ours.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from .formats import MissingFileError, PathLike
+
+# For each key of 2015, the names a file may have in a folder: ours first. None is the folder.
+_NAMES: dict[str, tuple[str, ...] | None] = {
+    'skmodels': None,
+    'sktables': None,
+    'decmodel': ('decoder.safetensors', 'romance.npz'),
+    'dictionary': ('decoder_dictionary.txt', 'romance_dictionary.pkl'),
+    'vsemodel': ('embedding.safetensors', 'coco_embedding.npz'),
+    'vgg': ('convnet.safetensors', 'vgg19.pkl'),
+    'captions': ('captions.txt', 'coco_train_caps.txt'),
+    'negbias': ('caption_style.npy',),
+    'posbias': ('romance_style.npy',),
+}
+
+
+def default_folder() -> Path:
+    """The folder of models: ``STORYTELLER_MODELS``, else the bundle of the package."""
+    chosen = os.environ.get('STORYTELLER_MODELS')
+    if chosen:
+        return Path(chosen)
+    installed = Path(str(resources.files('storyteller'))) / 'models'
+    # In a checkout, and in an editable install, the bundle lies beside the package.
+    return installed if installed.is_dir() else Path(__file__).parent.parent / 'models'
+
+
+def folder_paths(folder: PathLike) -> dict[str, str]:
+    """The entries for a folder that holds all models.
+
+    Parameters
+    ----------
+    folder : path-like
+        Each file may have our name or that of 2015; a file that is not there is named as ours.
+
+    Returns
+    -------
+    dict of str to str
+        With the keys of 2015.
+    """
+    folder = Path(folder)
+    entries = {}
+    for key, names in _NAMES.items():
+        if names is None:
+            entries[key] = str(folder)
+        else:
+            found = [name for name in names if (folder / name).is_file()]
+            entries[key] = str(folder / (found or names)[0])
+    return entries
+
+
+def style_files(folder: PathLike) -> dict[str, str]:
+    """The style vectors in a folder: ``NAME_style.npy`` -> name and path, sorted by name."""
+    files = sorted(Path(folder).glob('*_style.npy'))
+    return {file.name.removesuffix('_style.npy'): str(file) for file in files}
+
+
+def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
+    """The entries to load.
+
+    Parameters
+    ----------
+    chosen : path-like, dict or None
+        A folder; or entries that take the place of single ones in `paths`; or nothing.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    MissingFileError
+        If `chosen` is a folder that is not there.
+    ValueError
+        If an entry has a key that is not known.
+    """
+    if chosen is None:
+        return dict(paths)
+    if not isinstance(chosen, dict):
+        if not Path(chosen).is_dir():
+            raise MissingFileError(f'{chosen}: no such folder of models')
+        return folder_paths(chosen)
+    unknown = sorted(set(chosen) - set(_NAMES))
+    if unknown:
+        raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join(_NAMES)}')
+    return {**paths, **{key: os.fspath(value) for key, value in chosen.items()}}
+
+
+paths: dict[str, str] = folder_paths(default_folder())

@@ -1,0 +1,320 @@
+"""The facade: load everything, tell the story of a photo.
+
+    >>> from storyteller import generate
+    >>> z = generate.load_all()                           # doctest: +SKIP
+    >>> generate.story(z, './images/ex1.jpg')             # doctest: +SKIP
+
+This is the one module that knows all the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import captions as pool
+from . import config, decoder, embedding, skipthoughts
+from . import style as styling
+from .convnet import build_convnet, compute_features
+from .formats import EmptyStoryError, ImageError, MismatchError, MissingFileError, PathLike
+from .images import Photo, load_image
+from .result import Story, StoryError
+
+__all__ = [
+    'Story',
+    'StoryError',
+    'build_convnet',
+    'compute_features',
+    'load_all',
+    'load_image',
+    'stories',
+    'story',
+]
+
+Style = str | os.PathLike | np.ndarray | Mapping[str, float]
+
+
+def load_all(
+    paths: PathLike | Mapping[str, PathLike] | None = None, device: Any = None
+) -> dict[str, Any]:
+    """Load all that a story needs.
+
+    Parameters
+    ----------
+    paths : path-like, mapping or None
+        A folder of models, or entries that override single ones of ``config.paths``, or None for
+        these as they are.
+    device : str, torch.device or None
+        None takes a GPU if there is one, else the CPU.
+
+    Returns
+    -------
+    dict
+        With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
+        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32),
+        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); and ``styles``, name -> vector.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If a file is not there, or not what it should be.
+    MismatchError
+        If two parts do not fit together; the message names both files.
+    """
+    files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
+    z: dict[str, Any] = {
+        'stv': skipthoughts.load_model(files['skmodels'], files['sktables'], device=device),
+        'dec': decoder.load_model(files['decmodel'], files['dictionary'], device=device),
+        'vse': embedding.load_model(files['vsemodel'], device=device),
+        'net': build_convnet(files['vgg'], device=device),
+        'cap': pool.load_captions(files['captions']),
+    }
+    width = _checked_widths(z, files)
+    for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
+        z[key] = styling.load_style(files[entry], width)
+    beside = config.style_files(Path(files['posbias']).parent)
+    z['styles'] = {name: styling.load_style(file, width) for name, file in beside.items()}
+    z['cvec'] = pool.caption_vectors(z['vse'], z['cap'])
+    return z
+
+
+def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
+    """D, once it is known that encoder and decoder, network and embedding agree."""
+    thought = skipthoughts.encode(z['stv'], []).shape[1]
+    context = z['dec']['options']['dimctx']
+    if thought != context:
+        raise MismatchError(
+            f'{files["decmodel"]}: the decoder reads vectors of width {context}, '
+            f'the encoder in {files["skmodels"]} gives {thought}'
+        )
+    feature, known = z['net']['dim'], list(z['vse']['_images'])
+    if feature not in known:
+        raise MismatchError(
+            f'{files["vgg"]}: the network gives features of width {feature}, '
+            f'the embedding {files["vsemodel"]} reads {" or ".join(map(str, known))}'
+        )
+    return thought
+
+
+def story(
+    z: Mapping[str, Any],
+    image_loc: Photo,
+    k: int = 100,
+    bw: int = 50,
+    lyric: bool = False,
+    *,
+    style: Style | None = None,
+    strength: float = 1.0,
+    seed: int | None = None,
+    maxlen: int = 1000,
+) -> Story:
+    """Tell the story of a photo: print its nearest captions and the story, and return both.
+
+    Parameters
+    ----------
+    z : dict
+        From :func:`load_all`.
+    image_loc : path, PIL image or array
+        The photo.
+    k : int
+        How many captions the thought is averaged over.
+    bw : int
+        Beam width of the search.
+    lyric : bool
+        Set the story in lines, one for each part between commas.
+    style : str, path, (D,) array, mapping or None
+        A name in ``z['styles']``, a ``.npy`` file, a vector, or weights for names. None is
+        ``z['bpos']``.
+    strength : float
+        s in F(x) = x - s (c - b): 0 keeps the style of captions, 1 is the formula of 2015.
+    seed : int or None
+        None searches for the most probable story. A number samples one word by word instead, the
+        same one for the same number.
+    maxlen : int
+        Most words of a story.
+
+    Returns
+    -------
+    Story
+
+    Raises
+    ------
+    ImageError
+        If the photo cannot be read.
+    EmptyStoryError
+        If the decoder has nothing to say.
+    ValueError
+        If an argument is out of range.
+    """
+    options = {'style': style, 'strength': strength, 'seed': seed, 'maxlen': maxlen}
+    (told,) = stories(z, [image_loc], k=k, bw=bw, lyric=lyric, **options)
+    print(told)
+    return told
+
+
+def stories(
+    z: Mapping[str, Any],
+    images: Iterable[Photo],
+    *,
+    k: int = 100,
+    bw: int = 50,
+    lyric: bool = False,
+    style: Style | None = None,
+    strength: float = 1.0,
+    seed: int | None = None,
+    maxlen: int = 1000,
+    on_error: str = 'raise',
+    batch_size: int = 16,
+) -> list[Story | StoryError]:
+    """Tell the stories of many photos, each stage in batches. Prints nothing.
+
+    Parameters
+    ----------
+    z, k, bw, lyric, style, strength, seed, maxlen
+        As for :func:`story`.
+    images : iterable of photos
+    on_error : {'raise', 'return'}
+        What becomes of a photo that cannot be told: an exception, or a :class:`StoryError` in its
+        place.
+    batch_size : int
+        How many photos go through a stage at once.
+
+    Returns
+    -------
+    list of Story or StoryError
+        One for each photo, in order.
+
+    Raises
+    ------
+    ImageError, EmptyStoryError
+        With ``on_error='raise'``.
+    ValueError
+        If an argument is out of range.
+    """
+    if on_error not in ('raise', 'return'):
+        raise ValueError(f"on_error: expected 'raise' or 'return', found {on_error!r}")
+    for name, value in (('k', k), ('bw', bw), ('maxlen', maxlen), ('batch_size', batch_size)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f'{name}: expected a whole number, 1 or more, found {value!r}')
+    if isinstance(images, (str, os.PathLike)):
+        raise TypeError(f'images: expected a list of photos, found one: {images!r}')
+    settings = {
+        'k': int(k),
+        'bw': int(bw),
+        'lyric': bool(lyric),
+        'style': _style_name(style),
+        'strength': float(strength),
+        'seed': seed,
+        'maxlen': int(maxlen),
+    }
+    towards = _style_vector(z, style)
+    images, told = list(images), []
+    for first in range(0, len(images), batch_size):
+        told += _tell(z, images[first : first + batch_size], towards, settings, on_error)
+    return told
+
+
+def _tell(
+    z: Mapping[str, Any],
+    images: list[Photo],
+    towards: np.ndarray,
+    settings: dict[str, Any],
+    on_error: str,
+) -> list[Story | StoryError]:
+    """The stories of one batch of photos."""
+    told: list[Any] = [None] * len(images)
+    rows, pictures, inputs = [], [], []
+    for row, image in enumerate(images):
+        try:
+            picture, pixels = load_image(image)
+        except ImageError as error:
+            if on_error == 'raise':
+                raise
+            told[row] = StoryError(error.path, error.reason)
+        else:
+            rows.append(row)
+            pictures.append(picture)
+            inputs.append(pixels)
+    if not rows:
+        return told
+    features = embedding.unit_rows(compute_features(z['net'], np.concatenate(inputs)))
+    joint = embedding.encode_images(z['vse'], features)
+    nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])
+    thoughts = _thoughts(z, nearest)
+    shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
+    sampled = settings['seed'] is not None
+    passages = decoder.run_samplers(
+        z['dec'],
+        shifted,
+        1 if sampled else settings['bw'],
+        stochastic=sampled,
+        maxlen=settings['maxlen'],
+        seed=settings['seed'],
+    )
+    for i, row in enumerate(rows):
+        name = _photo_name(images[row])
+        if isinstance(passages[i], EmptyStoryError):
+            if on_error == 'raise':
+                raise EmptyStoryError(f'{name}: {passages[i]}')
+            told[row] = StoryError(name, str(passages[i]))
+            continue
+        told[row] = Story(
+            image=name,
+            captions=[
+                (z['cap'][j], float(score)) for j, score in zip(nearest[i], scores[i], strict=True)
+            ],
+            passage=passages[i],
+            settings=settings,
+            vectors={
+                'feature': features[i],
+                'joint': joint[i],
+                'thought': thoughts[i],
+                'shifted': shifted[i],
+            },
+            picture=pictures[i],
+        )
+    return told
+
+
+def _thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
+    """x (B, D): for each photo the mean thought of its nearest captions (B, k)."""
+    used, where = np.unique(nearest, return_inverse=True)
+    vectors = skipthoughts.encode(z['stv'], [z['cap'][i] for i in used], verbose=False)
+    return vectors[where.reshape(nearest.shape)].mean(axis=1)
+
+
+def _style_vector(z: Mapping[str, Any], style: Style | None) -> np.ndarray:
+    """b (D,) for what a user may name a style by."""
+    width = len(z['bpos'])
+    if style is None:
+        return z['bpos']
+    if isinstance(style, Mapping):
+        return styling.mix(z['styles'], style)
+    if isinstance(style, (str, os.PathLike)):
+        if style in z['styles']:
+            return z['styles'][style]
+        if not Path(style).is_file():
+            names = ', '.join(z['styles']) or 'none'
+            raise MissingFileError(f'style {str(style)!r}: no such file, nor a style of {names}')
+        return styling.load_style(style, width)
+    vector = np.asarray(style, dtype=np.float32)
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise MismatchError(f'style: expected {width} finite numbers, found shape {vector.shape}')
+    return vector
+
+
+def _style_name(style: Style | None) -> str | dict[str, float] | None:
+    """How a style is recorded among the settings."""
+    if isinstance(style, Mapping):
+        return {name: float(weight) for name, weight in style.items()}
+    if style is None or isinstance(style, (str, os.PathLike)):
+        return None if style is None else str(style)
+    return 'a vector'
+
+
+def _photo_name(image: Photo) -> str:
+    return str(image) if isinstance(image, (str, os.PathLike)) else f'<{type(image).__name__}>'

@@ -1,0 +1,117 @@
+"""What telling a photo gives: a story, or the reason why there is none."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import text
+
+SHOWN = 5  # captions that are printed, however many were found
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Story:
+    """A told photo.
+
+    Attributes
+    ----------
+    image : str
+        The photo, as it was given.
+    captions : list of (str, float)
+        The k nearest captions and their scores (dot products of unit vectors), best first.
+    passage : str
+        The story as 2015 printed it: tokens between blanks.
+    settings : dict
+        What it was told with: k, bw, lyric, style, strength, seed, maxlen.
+    vectors : dict of str to float32 array
+        ``feature`` (F,), ``joint`` (E,), ``thought`` (D,) and ``shifted`` (D,).
+    picture : (224, 224, 3) uint8 array
+        The part of the photo that was looked at.
+    """
+
+    image: str
+    captions: list[tuple[str, float]]
+    passage: str
+    settings: dict[str, Any]
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    picture: np.ndarray | None = None
+
+    @property
+    def prose(self) -> str:
+        """The story as a person would set it."""
+        return text.detokenise(self.passage)
+
+    @property
+    def lines(self) -> list[str]:
+        """The story as it is printed: one line, or in lyric mode one for each part between commas.
+
+        As in 2015 a part loses one leading blank; parts with nothing in them are left out.
+        """
+        if not self.settings.get('lyric'):
+            return [self.passage]
+        return [part.removeprefix(' ') for part in self.passage.split(',') if part.strip()]
+
+    def __str__(self) -> str:
+        """The text that :func:`storyteller.generate.story` prints, exactly that of 2015."""
+        shown = [caption for caption, _ in self.captions[:SHOWN]]
+        return '\n'.join(['NEAREST-CAPTIONS: ', *shown, '', 'OUTPUT: ', *self.lines])
+
+    def __repr__(self) -> str:
+        words = self.passage.split()
+        start = ' '.join(words[:8]) + (' ...' if len(words) > 8 else '')
+        return f'<Story of {self.image}: {start!r} ({len(words)} words)>'
+
+    def _repr_html_(self) -> str:
+        """Photo and text side by side, for notebooks."""
+        prose = '<br>'.join(html.escape(text.detokenise(line)) for line in self.lines)
+        captions = ''.join(f'<li>{html.escape(words)}</li>' for words, _ in self.captions[:SHOWN])
+        return (
+            '<div style="display:flex;gap:1.5em;align-items:flex-start">'
+            f'{self._image_html()}<div style="max-width:40em"><p>{prose}</p>'
+            f'<details><summary>nearest captions</summary><ul>{captions}</ul></details></div></div>'
+        )
+
+    def _image_html(self) -> str:
+        if self.picture is None:
+            return ''
+        buffer = io.BytesIO()
+        Image.fromarray(self.picture).save(buffer, 'JPEG', quality=85)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="" width="224" src="data:image/jpeg;base64,{data}">'
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the vectors and the picture, as plain values for JSON."""
+        return {
+            'image': self.image,
+            'captions': [[caption, round(score, 6)] for caption, score in self.captions],
+            'passage': self.passage,
+            'prose': self.prose,
+            'settings': self.settings,
+        }
+
+
+@dataclass(frozen=True)
+class StoryError:
+    """A photo that could not be told.
+
+    Attributes
+    ----------
+    path : str
+        The photo.
+    reason : str
+        Why, in one line.
+    """
+
+    path: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {'image': self.path, 'error': self.reason}

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+
+from storyteller import config, generate
+from storyteller.formats import ImageError, MismatchError, MissingFileError
+
+EXPECTED = json.loads((REFERENCE / 'story' / 'story.json').read_text())['images']
+VECTORS = np.load(REFERENCE / 'story' / 'vectors.npz')
+PHOTOS = {
+    'landscape': REFERENCE / 'vgg' / 'landscape_decoded.png',
+    'portrait': REFERENCE / 'vgg' / 'portrait.png',
+    'grey': REFERENCE / 'vgg' / 'grey.png',
+}
+PATHS = {
+    'skmodels': REFERENCE / 'skipthoughts',
+    'sktables': f'{REFERENCE / "skipthoughts"}/',
+    'decmodel': REFERENCE / 'decoder' / 'romance.npz',
+    'dictionary': REFERENCE / 'decoder' / 'romance_dictionary.pkl',
+    'vsemodel': REFERENCE / 'embedding' / 'coco_embedding.npz',
+    'captions': REFERENCE / 'story' / 'captions.txt',
+    'negbias': REFERENCE / 'story' / 'caption_style.npy',
+    'posbias': REFERENCE / 'story' / 'romance_style.npy',
+}
+
+
+def expected(name: str) -> dict:
+    return next(value for key, value in EXPECTED.items() if key.startswith(name))
+
+
+@pytest.fixture
+def z(monkeypatch, tmp_path):
+    """The models of the reference, with VGG-19 replaced by the features it gave."""
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
+    inputs = np.load(REFERENCE / 'vgg' / 'vgg.npz')
+
+    def known_features(net, im):
+        rows = []
+        for photo in im:
+            name = next(n for n in PHOTOS if np.abs(inputs[f'input_{n}'][0] - photo).max() < 0.01)
+            rows.append(inputs[f'fc7_{name}'])
+        return np.stack(rows)
+
+    monkeypatch.setattr(generate, 'compute_features', known_features)
+    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 4096})
+    return generate.load_all(PATHS)
+
+
+def test_load_all_has_the_keys_of_2015(z):
+    assert set(z) == {'stv', 'dec', 'vse', 'net', 'cap', 'cvec', 'bneg', 'bpos', 'styles'}
+    np.testing.assert_allclose(z['cvec'], VECTORS['cvec'], atol=1e-5)
+    np.testing.assert_allclose(z['bneg'], VECTORS['bneg'])
+    assert set(z['styles']) == {'caption', 'romance'}
+
+
+@pytest.mark.parametrize('name', PHOTOS)
+@pytest.mark.parametrize('lyric', [False, True])
+def test_printed_story_is_that_of_2015(z, capsys, name, lyric):
+    told = generate.story(z, str(PHOTOS[name]), k=10, bw=5, lyric=lyric)
+    printed = capsys.readouterr()
+    assert printed.out == expected(name)['stdout_lyric' if lyric else 'stdout']
+    assert printed.err == ''
+    assert told.passage == expected(name)['passage']
+    assert [caption for caption, _ in told.captions] == expected(name)['nearest']
+
+
+@pytest.mark.parametrize('name', PHOTOS)
+def test_vectors_on_the_way_are_those_of_2015(z, name):
+    (told,) = generate.stories(z, [PHOTOS[name]], k=10, bw=5)
+    np.testing.assert_allclose(told.vectors['joint'], VECTORS[f'im_{name}'][0], atol=1e-5)
+    np.testing.assert_allclose(told.vectors['shifted'], VECTORS[f'shift_{name}'], atol=1e-5)
+
+
+def test_many_photos_are_told_as_one_by_one_and_nothing_is_printed(z, capsys):
+    photos = [*PHOTOS.values(), PHOTOS['grey']]
+    many = generate.stories(z, photos, k=10, bw=5, batch_size=3)
+    alone = [generate.stories(z, [photo], k=10, bw=5)[0] for photo in photos]
+    assert [told.passage for told in many] == [told.passage for told in alone]
+    assert [told.image for told in many] == [str(photo) for photo in photos]
+    assert capsys.readouterr() == ('', '')
+
+
+def test_a_photo_that_fails_leaves_the_others(z, tmp_path):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_text('no photo')
+    photos = [PHOTOS['grey'], broken, PHOTOS['portrait']]
+    told = generate.stories(z, photos, k=10, bw=5, on_error='return')
+    assert isinstance(told[1], generate.StoryError)
+    assert told[1].path == str(broken) and told[1].reason
+    assert told[0].passage == expected('grey')['passage']
+    assert told[2].passage == expected('portrait')['passage']
+    with pytest.raises(ImageError, match=r'broken\.jpg'):
+        generate.stories(z, photos, k=10, bw=5)
+    assert generate.stories(z, [], k=10) == []
+
+
+def test_style_by_name_path_vector_and_weights(z):
+    def passage(**options):
+        return generate.stories(z, [PHOTOS['grey']], k=10, bw=5, **options)[0].vectors['shifted']
+
+    plain = passage()
+    path = REFERENCE / 'story' / 'romance_style.npy'
+    for style in ('romance', str(path), z['bpos'], {'romance': 2.0}):
+        np.testing.assert_allclose(passage(style=style), plain, atol=1e-6)
+    np.testing.assert_allclose(passage(style='caption'), passage(strength=0), atol=1e-6)
+    half = passage(style={'romance': 1, 'caption': 1})
+    np.testing.assert_allclose(half, (plain + passage(style='caption')) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'words'),
+    [
+        ({'k': 0}, ValueError, 'k'),
+        ({'bw': 0}, ValueError, 'bw'),
+        ({'bw': True}, ValueError, 'bw'),
+        ({'maxlen': 0}, ValueError, 'maxlen'),
+        ({'strength': float('nan')}, ValueError, 'strength'),
+        ({'style': 'gothic'}, MissingFileError, 'gothic'),
+        ({'style': {'gothic': 1.0}}, ValueError, 'gothic'),
+        ({'style': np.zeros(3)}, MismatchError, '48'),
+        ({'on_error': 'ignore'}, ValueError, 'on_error'),
+    ],
+)
+def test_bad_arguments_are_named(z, options, error, words):
+    with pytest.raises(error, match=words):
+        generate.stories(z, [PHOTOS['grey']], **{'k': 10, 'bw': 5, **options})
+
+
+def test_one_photo_where_a_list_is_expected(z):
+    with pytest.raises(TypeError, match='list of photos'):
+        generate.stories(z, str(PHOTOS['grey']))
+
+
+def test_sampled_stories_depend_on_the_seed_alone(z):
+    def sampled(seed):
+        return generate.stories(z, [PHOTOS['landscape']], k=10, seed=seed, maxlen=50)[0].passage
+
+    assert sampled(3) == sampled(3)
+    assert len({sampled(seed) for seed in range(8)}) > 1
+
+
+def test_story_shows_itself(z):
+    told = generate.stories(z, [PHOTOS['landscape']], k=10, bw=5)[0]
+    assert '\n' not in repr(told) and 'landscape_decoded.png' in repr(told)
+    page = told._repr_html_()
+    assert 'data:image/jpeg;base64,' in page
+    assert 'skis going down' not in page.split('<details>')[0]
+    assert json.loads(json.dumps(told.to_dict()))['passage'] == told.passage
+
+
+def test_parts_that_do_not_fit_are_refused_naming_both(monkeypatch, tmp_path):
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
+    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 512})
+    with pytest.raises(MismatchError, match=r'(?s)512.*coco_embedding'):
+        generate.load_all({**PATHS, 'vgg': 'narrow.safetensors'})
+
+
+def test_paths_are_read_when_loading(monkeypatch, tmp_path):
+    monkeypatch.setitem(config.paths, 'decmodel', str(tmp_path / 'nowhere.npz'))
+    with pytest.raises(MissingFileError, match=r'nowhere\.npz'):
+        generate.load_all({k: v for k, v in PATHS.items() if k != 'decmodel'})
+    with pytest.raises(ValueError, match='decmodle'):
+        generate.load_all({'decmodle': 'x'})
+    with pytest.raises(MissingFileError, match='no such folder'):
+        generate.load_all(tmp_path / 'missing')
+
+
+def test_a_folder_may_hold_files_of_2015(tmp_path):
+    for name in ('romance.npz', 'romance_dictionary.pkl', 'vgg19.pkl', 'captions.txt'):
+        (tmp_path / name).touch()
+    entries = config.folder_paths(tmp_path)
+    assert entries['decmodel'].endswith('romance.npz')
+    assert entries['vgg'].endswith('vgg19.pkl')
+    assert entries['vsemodel'].endswith('embedding.safetensors')
+    assert entries['skmodels'] == str(tmp_path)
