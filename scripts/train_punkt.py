@@ -116,7 +116,9 @@ def prune(trainer: PunktTrainer, min_count: int, min_share: float) -> dict:
     for word, counts in trainer._params.flag_counts.items():
         lower = sum(count for flag, count in counts.items() if flag & ANY_LOWER)
         upper = counts.total() - lower
-        if upper + lower >= min_count and word[0].isalpha() and not word.endswith('.'):
+        # Single letters are initials ("J. R. R. Tolkien"), whatever else they were seen as.
+        proper = word[0].isalpha() and not word.endswith('.') and (len(word) > 1 or word in 'ai')
+        if proper and upper + lower >= min_count:
             contexts[word] = sum(
                 flag
                 for flag, count in counts.items()

@@ -60,11 +60,14 @@ class Grammar:
     things
         Scene name -> label -> phrases that ``{thing}`` may become. The label '' holds the
         things of a scene that no image class stands for.
+    apart
+        Labels whose things appear in their own templates alone.
     """
 
     words: dict[str, list[str]] = field(default_factory=dict)
     scenes: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)
     things: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
 
     @functools.cached_property
     def labels(self) -> dict[str, str]:
@@ -86,8 +89,9 @@ def load_grammar(path: Path = GRAMMAR_FILE) -> Grammar:
         elif keyword == 'scene':
             phrases, scene, label = None, rest, None
             grammar.scenes[scene], grammar.things[scene] = [], {}
-        elif scene is not None and keyword == '=':
+        elif scene is not None and keyword in ('=', '=!'):
             label, _, things = (part.strip() for part in rest.partition(':'))
+            grammar.apart.update([label] if keyword == '=!' else [])
             grammar.things[scene].setdefault(label, []).extend(_alternatives(things))
         elif scene is not None and line.startswith('  '):
             own = label if keyword == '>' else None
@@ -174,15 +178,16 @@ class Writer:
             return self.possessive(name)
         if mark == 'n':
             mark = self.rng.choice(['a', 'a', 'a', 'two'])
-        agrees = mark == '~'
+        agrees = mark in ('~', 's')
         if agrees:
             many = many or bool(self.many)
         elif mark:
             many = mark in ('two', 'group', '+', '&')
             if self.many is None:
                 self.many = many
-        first = not self.subject and mark not in ('', '~')
-        phrase = self.expand(self.choose(name), many)
+        first = not self.subject and mark and not agrees
+        literal = agrees and name not in self.grammar.words and name != 'thing'
+        phrase = name if literal else self.expand(self.choose(name), many)
         if many and mark and mark != '&':
             phrase = plural(phrase)
         if first:
@@ -239,15 +244,22 @@ def acceptable(caption: str, seen: set[frozenset[str]]) -> bool:
     """Whether a caption has 5 to 18 tokens, repeats no word, and says something new."""
     words = content_words(caption)
     single = [word for word in words if word not in TWICE]
-    tokens = len(caption.split())
-    return 5 <= tokens <= 18 and len(set(single)) == len(single) and frozenset(words) not in seen
+    tokens = caption.split()
+    return (
+        5 <= len(tokens) <= 18
+        and tokens.count('with') < 2
+        and tokens.count('in') < 3
+        and len(set(single)) == len(single)
+        and frozenset(words) not in seen
+    )
 
 
 def collect(writer: Writer, templates, table, count: int, seen: set[frozenset[str]]) -> list[str]:
     """Sample ``count`` acceptable captions, or as many as MAX_TRIES vain draws allow."""
     captions: list[str] = []
     tries = 0
-    every = [thing for things in table.values() for thing in things]
+    apart = writer.grammar.apart
+    every = [thing for label, things in table.items() if label not in apart for thing in things]
     while len(captions) < count and tries < MAX_TRIES:
         template, label = writer.rng.choice(templates)
         things = every if label is None else table[label]
@@ -319,7 +331,8 @@ def captions_for_label(words: str, count: int = PER_LABEL, seed: int = 0) -> lis
     usable = [
         (text, own)
         for text, own in grammar.scenes[scene]
-        if own == label or (own is None and re.search(r'\bthing\}', text))
+        if own == label
+        or (own is None and label not in grammar.apart and re.search(r'\bthing\}', text))
     ]
     writer = Writer(grammar, random.Random(f'{seed} {label}'))
     return collect(writer, usable, table, count, set())

@@ -189,8 +189,8 @@ class _Beams:
         if self.n_best is None:
             return False
         scores = sorted(score for length, _, score in self.finished[context] if length > 0)
-        # From BANNED up a score may fall: a word of probability zero, then UNK.
-        return len(scores) >= self.n_best and scores[self.n_best - 1] <= min(lowest, BANNED)
+        # A score of inf may still fall to BANNED, but then a live one stands at BANNED already.
+        return len(scores) >= self.n_best and scores[self.n_best - 1] <= lowest
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """All of each context: the finished ones, then the live ones."""

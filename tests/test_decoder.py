@@ -153,6 +153,19 @@ def test_early_stop_gives_the_same_story(case, k):
         assert early[0] == sequences[0]
 
 
+def test_stories_stop_early(monkeypatch):
+    dec, steps = load('romance_doutput'), []
+    step = decoder.Decoder.step
+    monkeypatch.setattr(
+        decoder.Decoder,
+        'step',
+        lambda model, words, state: (steps.append(1), step(model, words, state))[1],
+    )
+    with np.load(FOLDER / 'romance_doutput_io.npz') as arrays:
+        assert decoder.run_sampler(dec, arrays['contexts'][5], 5) == 'breeze'
+    assert len(steps) < 10  # the whole search would take 1000
+
+
 def test_argmax_feeds_back_the_word_it_chose(case):
     dec, arrays, _ = case
     for context in arrays['contexts']:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storyteller import search
@@ -84,8 +84,12 @@ def test_equals_the_slow_search(model, options):
     assert plain(fast) == slow_beam_search(model.slow_step, 0, **options)
 
 
-@settings(deadline=None, max_examples=60)
+WIDE = {'k': 10, 'maxlen': 12, 'use_unk': True}  # few blocks of words for many places
+
+
+@settings(deadline=None, max_examples=100)
 @given(models, searches, st.sampled_from([None, 1, 2]))
+@example(Tables(16, words=4, states=3, levels=1000, zeros=0), WIDE, None)
 def test_a_batch_gives_what_each_context_gives_alone(model, options, n_best):
     states = torch.arange(len(model.next)).repeat(2)
     together = search.beam_search(model.step, states, **options, n_best=n_best)
@@ -220,6 +224,7 @@ def test_best_drops_an_empty_text_only_where_it_stands_first():
     pick = lambda *items: search.best([search.Hypothesis(*item) for item in items])  # noqa: E731
     assert pick(empty, short, long) == long
     assert pick(short, empty) == empty
+    assert pick(short, ([0], 3.0)) == short
     assert pick(empty) is None
     assert pick() is None
     assert pick(([5, 0], 1.0), ([6, 0], 1.0)).words == [5, 0]  # among equals the first

@@ -224,24 +224,8 @@ def test_any_text_is_tokenised_without_loss(any_text):
     assert result == '' if not parts else result.startswith(' ')
 
 
-PIECES = [
-    'a',
-    '.',
-    'a.',
-    '"',
-    "'",
-    "n't",
-    ' ',
-    '\x00',
-    '\ud800',
-    '(',
-    '--',
-    'a?b!',
-    '. .',
-    'Mr. ',
-    '.)',
-]
-PIECES += ['\n', '—', ':', '\u200b']
+PIECES = ['a', '.', 'a.', '"', "'", "n't", ' ', '\x00', '\ud800', '(', '--', 'a?b!', '. .', 'Mr. ']
+PIECES += ['.)', '\n', '—', ':', '\u200b']
 SENTENCES = [pytest.param(p, marks=pytest.mark.slow) for p in ('. ', 'A. ', '? ')]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import text
 from ..formats import MissingFileError, PathLike, atomic_path, write_text
-from .documents import token_documents
+from .documents import count_words, token_documents
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,22 @@ class Corpus:
                 np.save(temporary, array)
         write_text(folder / 'corpus.json', json.dumps({'source': Path(token_file).name}))
         return cls.open(folder)
+
+    @classmethod
+    def cached(cls, token_file: PathLike, vocabulary: text.Vocabulary, folder: PathLike) -> Corpus:
+        """Open what is in `folder`, or :meth:`build` it."""
+        if (Path(folder) / 'corpus.json').exists():
+            return cls.open(folder)
+        return cls.build(token_file, vocabulary, folder)
+
+    @classmethod
+    def with_all_words(
+        cls, token_file: PathLike, folder: PathLike
+    ) -> tuple[Corpus, text.Vocabulary]:
+        """A corpus from which the text can be had back, and the vocabulary of all its words."""
+        words = count_words([token_file])[0].keys() - {'<eos>', 'UNK'}
+        vocabulary = text.Vocabulary(('<eos>', 'UNK', *sorted(words)))
+        return cls.cached(token_file, vocabulary, folder), vocabulary
 
     @classmethod
     def open(cls, folder: PathLike) -> Corpus:
@@ -138,6 +154,73 @@ def passages(
         if shortest <= words <= longest:
             cut.append((first, end))
     return np.asarray(cut, np.int64).reshape(-1, 2)
+
+
+def narrative_passages(
+    corpus: Corpus,
+    vocabulary: text.Vocabulary,
+    shortest: int = 101,
+    longest: int = 140,
+    *,
+    most_quoted: float = 0.1,
+    wanted: int = 6000,
+    seed: int = 0,
+) -> list[str]:
+    """Draw passages to average a style over: those in which little is spoken.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    vocabulary : text.Vocabulary
+        Of the corpus.
+    shortest, longest : int
+        Limits in words after tokenising.
+    most_quoted : float
+        The largest :func:`quoted_share`; 1 takes all.
+    wanted : int
+        How many at most.
+    seed : int
+        Decides where passages are cut, and which are drawn.
+
+    Returns
+    -------
+    list of str
+        Tokens between blanks.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for first, last in rng.permutation(passages(corpus, rng, shortest, longest)):
+        tokens = vocabulary.decode(corpus.words(first, last))
+        if quoted_share(tokens) <= most_quoted:
+            found.append(' '.join(tokens))
+        if len(found) == wanted:
+            break
+    return found
+
+
+def quoted_share(tokens: Sequence[str]) -> float:
+    """The share of words that stand inside quotation marks, 0 to 1; 0 for no words.
+
+    A passage may begin or end inside a speech: a closing mark without an opening one ends a speech
+    that began before the passage.
+
+    Examples
+    --------
+    >>> quoted_share("`` Yes , '' she said".split())
+    0.5
+    >>> quoted_share("he knew . '' She left".split())
+    0.6
+    """
+    inside, quoted, words = False, 0, 0
+    for token in tokens:
+        if token == '``':
+            inside = True
+        elif token == "''":
+            quoted = quoted if inside else words
+            inside = False
+        else:
+            words += 1
+            quoted += inside
+    return quoted / words if words else 0.0
 
 
 def batches_of_equal_length(

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from .. import layers
-from ..formats import PathLike, write_model
+from ..formats import PathLike, write_array, write_model
+from ..skipthoughts import Encoder
+from ..text import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
 from .loop import TrainOptions, pick_device, train
 from .softmax import SampledSoftmax, fast_full_cost, full_cost
@@ -194,9 +198,49 @@ class Passages:
         return [torch.from_numpy(array).to(device) for array in (x, mask, vectors)]
 
 
+def encode_passages(
+    corpus: Corpus,
+    spans: np.ndarray,
+    vocabulary: Vocabulary,
+    encoder: Encoder,
+    folder: PathLike,
+    block: int = 4096,
+) -> np.ndarray:
+    """The thought vectors of passages, kept in `folder` block by block, so that it can go on.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        In the vocabulary of the encoder.
+    spans : (P, 2) int array
+        First sentence and the one after the last, of each passage.
+    vocabulary : Vocabulary
+        The encoder's.
+    encoder : skipthoughts.Encoder
+    folder : path-like
+    block : int
+        Passages in a file.
+
+    Returns
+    -------
+    (P, D) float16 array
+    """
+    parts = []
+    for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):
+        path = Path(folder) / f'{first:08d}.npy'
+        if not path.exists():
+            texts = [
+                ' '.join(vocabulary.decode(corpus.words(*span)))
+                for span in spans[first : first + block]
+            ]
+            vectors = encoder.encode(texts, verbose=False, tokenised=True)
+            write_array(path, vectors.astype(np.float16))
+        parts.append(np.load(path))
+    return np.concatenate(parts)
+
+
 def fit(
     passages: Passages,
-    options: DecoderOptions,
     training: TrainOptions,
     out: PathLike,
     checkpoint: PathLike,
@@ -211,7 +255,6 @@ def fit(
     Parameters
     ----------
     passages : Passages
-    options : DecoderOptions
     training : TrainOptions
     out : path-like
         ``.npz`` (the pair of 2015) or ``.safetensors``; written at each save.
@@ -226,7 +269,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    device = pick_device(device)
+    device, options = pick_device(device), passages.options
     mean = np.asarray(passages.vectors[:4096], np.float32).mean(0)
     params = initial_params(options, n_words, passages.vectors.shape[1], training.seed)
     model = ConditionalGRU(params, options, counts, mean).to(device)

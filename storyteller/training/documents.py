@@ -6,8 +6,10 @@ A *token file* is plain text: a tokenised sentence a line, an empty line after e
 
 from __future__ import annotations
 
+import functools
 import gzip
 import lzma
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,6 +115,9 @@ def _photo_number(name: str) -> str:
     return re.split(r'[_.]', name)[0]
 
 
+READERS = {'books': books, 'verses': verses, 'captions': photo_captions}
+
+
 # --- documents to tokens -------------------------------------------------------------------------
 
 
@@ -147,12 +152,37 @@ def tokenise(
                 file.write('\n'.join(lines) + '\n\n')
 
 
+def tokenise_files(
+    files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
+) -> None:
+    """Write a token file from text files, unless it is there already.
+
+    Parameters
+    ----------
+    files : iterable of path-like
+    out : path-like
+        The token file.
+    kind : {'books', 'verses', 'captions'}
+        How the files are laid out: see :func:`books`, :func:`verses`, :func:`photo_captions`.
+    leave_out : iterable of str
+        Photos whose captions are skipped.
+    """
+    if Path(out).exists():
+        return
+    if kind not in READERS:
+        raise ValueError(f'kind: expected one of {", ".join(READERS)}, found {kind!r}')
+    read = functools.partial(photo_captions, leave_out=leave_out)
+    read = read if kind == 'captions' else READERS[kind]
+    documents = (document for file in files for document in read(file))
+    tokenise(documents, out, split=kind == 'books', processes=os.cpu_count() or 1)
+
+
 def _mapped(function, items, processes: int, desc: str) -> Iterator[list[str]]:
     if processes == 1:
         yield from map(function, tqdm(items, desc=desc, unit=' documents'))
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from tqdm(pool.map(function, items, chunksize=1), desc=desc, unit=' documents')
+        yield from tqdm(pool.map(function, items, chunksize=4), desc=desc, unit=' documents')
 
 
 def _tokenised(document: Sequence[str]) -> list[str]:

@@ -7,15 +7,21 @@ and every other image for a caption, by a margin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import layers
+from ..formats import PathLike, write_model, write_pickle
+from ..text import Vocabulary
 from .corpus import batches_of_equal_length, padded
+from .loop import TrainOptions, pick_device, train
+
+SECOND_IMAGES = 'ff_image_vgg19'  # a second image layer, for the features of another network
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,18 @@ def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[s
     return params
 
 
+def with_second_images(
+    params: Mapping[str, np.ndarray], dim_image: int, seed: int
+) -> dict[str, np.ndarray]:
+    """The parameters with a second image layer beside the first, for features of width F."""
+    rng = np.random.RandomState(seed)
+    joint = params['ff_image_W'].shape[1]
+    bound = np.sqrt(6.0 / (dim_image + joint))
+    weight = rng.uniform(-bound, bound, (dim_image, joint)).astype(np.float32)
+    bias = np.zeros(joint, np.float32)
+    return {**params, f'{SECOND_IMAGES}_W': weight, f'{SECOND_IMAGES}_b': bias}
+
+
 def ranking_cost(images: Tensor, sentences: Tensor, margin: float) -> Tensor:
     """The summed hinge over all wrong pairs of a batch.
 
@@ -100,7 +118,8 @@ class JointEmbedding(nn.Module):
     Parameters
     ----------
     params : mapping of str to array
-        Under the names of 2015: ``Wemb``, ``encoder_*`` (gru), ``ff_image_*``.
+        Under the names of 2015: ``Wemb``, ``encoder_*`` (gru), ``ff_image_*``; beside them
+        ``ff_image_vgg19_*`` if photos come with the features of two networks.
     options : EmbeddingOptions
     """
 
@@ -110,6 +129,9 @@ class JointEmbedding(nn.Module):
         self.table = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
         self.encoder = layers.gru(params, 'encoder') if options.encoder == 'gru' else None
         self.image = layers.affine(params, 'ff_image')
+        self.second = None
+        if f'{SECOND_IMAGES}_W' in params:
+            self.second = layers.affine(params, SECOND_IMAGES)
         self.drop = nn.Dropout(options.dropout)
 
     def sentences(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -124,7 +146,8 @@ class JointEmbedding(nn.Module):
 
     def images(self, features: Tensor) -> Tensor:
         """Vectors (B, E) of image features (B, F); unit length if the options say so."""
-        joined = self.image(self.drop(features))
+        known = self.image.in_features == features.shape[1]
+        joined = (self.image if known else self.second)(self.drop(features))
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 
     def forward(self, x: Tensor, mask: Tensor, features: Tensor) -> Tensor:
@@ -136,7 +159,10 @@ class JointEmbedding(nn.Module):
         params = {'Wemb': self.table.weight.detach().cpu().numpy().copy()}
         if self.encoder is not None:
             params |= layers.gru_params(self.encoder, 'encoder')
-        return params | layers.affine_params(self.image, 'ff_image')
+        params |= layers.affine_params(self.image, 'ff_image')
+        if self.second is not None:
+            params |= layers.affine_params(self.second, SECOND_IMAGES)
+        return params
 
 
 class Pairs:
@@ -178,3 +204,67 @@ class Pairs:
         x, mask = padded([self.captions[i] for i in batch])
         features = np.asarray(self.features[self.photos[batch]], np.float32)
         return [torch.from_numpy(array).to(device) for array in (x, mask, features)]
+
+
+def fit(
+    sources: Sequence[Pairs],
+    training: TrainOptions,
+    out: PathLike,
+    checkpoint: PathLike,
+    *,
+    vocabulary: Vocabulary,
+    params: Mapping[str, np.ndarray] | None = None,
+    report: Callable[[JointEmbedding], dict[str, float]] | None = None,
+    device: str | torch.device | None = None,
+) -> None:
+    """Train an embedding and export it as :func:`storyteller.embedding.load_model` reads it.
+
+    Parameters
+    ----------
+    sources : sequence of Pairs
+        Several where photos come with the features of two networks; a batch is of one source.
+        The options are those of the first.
+    training : TrainOptions
+    out : path-like
+        ``.npz`` or ``.safetensors``; the dictionary is written beside it.
+    checkpoint : path-like
+        Where training goes on from, if it is there; see :func:`storyteller.training.loop.train`.
+    vocabulary : Vocabulary
+        Of the captions in `sources`.
+    params : mapping, optional
+        Initial parameters, if not those of :func:`initial_params`.
+    report : function, optional
+        Figures for the metrics, such as recalls on held-out photos.
+    device : str or torch.device, optional
+        None takes a GPU if there is one.
+    """
+    device, options = pick_device(device), sources[0].options
+    params = params or initial_params(options, len(vocabulary), training.seed)
+    model = JointEmbedding(params, options).to(device)
+    kept = asdict(options) | {'n_words': len(vocabulary)}
+
+    def batches(epoch):
+        found = [(source, batch) for source in sources for batch in source.batches(epoch)]
+        rng = np.random.default_rng([training.seed, epoch])
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def cost(job):
+        source, batch = job
+        return model(*source.tensors(batch, device)), len(batch)
+
+    def save():
+        write_model(out, model.params(), kept)
+        if Path(out).suffix == '.npz':
+            write_pickle(f'{out}.dictionary.pkl', {word: vocabulary[word] for word in vocabulary})
+        else:
+            vocabulary.save(Path(out).with_name(f'{Path(out).stem}_dictionary.txt'))
+
+    train(
+        model,
+        batches,
+        cost,
+        training,
+        checkpoint,
+        report=None if report is None else lambda: report(model),
+        save=save,
+    )

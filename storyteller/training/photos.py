@@ -101,7 +101,7 @@ def read_captioned(
     if (path := folder / f'fc7_{split}_flipped.npz').exists():
         part = read_fc7(path)
         flipped[: len(part)] = part
-    matrix = None if targets is None else torch.from_numpy(formats.read_array(targets))
+    matrix = None if targets is None else torch.tensor(formats.read_array(targets))
     if matrix is not None and len(matrix) != len(names):
         raise formats.MismatchError(f'{targets}: {len(matrix)} rows for {len(names)} photos')
     pixels = torch.stack([_square(photos[name], side) for name in names])

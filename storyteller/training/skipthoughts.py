@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import layers
-from ..formats import PathLike, write_model
+from ..formats import PathLike, read_model, write_array, write_model
+from ..text import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
 from .loop import TrainOptions, pick_device, train
 from .softmax import SampledSoftmax, full_cost
@@ -335,6 +337,30 @@ def fit(
         report=None if held_out is None else lambda: neighbour_cost(model, held_out, device),
         save=lambda: write_model(out, model.params(), kept),
     )
+
+
+def export(source: PathLike, folder: PathLike, vocabulary: Vocabulary, dtype: str) -> None:
+    """Write encoder and word table as :func:`storyteller.skipthoughts.load_model` reads them.
+
+    Parameters
+    ----------
+    source : path-like
+        What :func:`fit` wrote.
+    folder : path-like
+        Gets ``uni_skip.safetensors`` and ``utable.npy``, or ``bi_skip.safetensors`` and
+        ``btable.npy``, and ``dictionary.txt``.
+    vocabulary : Vocabulary
+        Row i of the table is entry i.
+    dtype : {'float32', 'float16'}
+        What is stored.
+    """
+    params, options = read_model(source)
+    kind = 'bi' if options['bidirectional'] else 'uni'
+    encoder = {name: array for name, array in params.items() if name.startswith('encoder')}
+    folder = Path(folder)
+    write_model(folder / f'{kind}_skip.safetensors', encoder, options, dtype)
+    write_array(folder / f'{kind[0]}table.npy', params['Wemb'].astype(dtype))
+    vocabulary.save(folder / 'dictionary.txt')
 
 
 def neighbour_cost(

@@ -1,0 +1,403 @@
+"""Train the default bundle, from texts and photos to the files in models/.
+
+Each stage is skipped if its result is there, and goes on from its checkpoint if it was
+interrupted, so the same command can be given again until all is done. Minutes are shared out among
+the stages that learn; a stage that used its share can be given more by a larger number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from storyteller import embedding as embedding_inference
+from storyteller import formats, skipthoughts, style
+from storyteller.convnet import build_convnet, compute_features
+from storyteller.evaluation import ranking
+from storyteller.images import load_image
+from storyteller.text import Vocabulary
+from storyteller.training import convnet, corpus, decoder, documents, embedding, folds
+from storyteller.training import photos as photo_files
+from storyteller.training import skipthoughts as training_skipthoughts
+from storyteller.training.corpus import Corpus, padded
+from storyteller.training.loop import TrainOptions
+
+ENCODER_WORDS = 16_000
+DECODER_WORDS = 12_000
+SHARES = {'uni': 0.32, 'bi': 0.22, 'decoder': 0.34, 'convnet': 0.10, 'embedding': 0.02}
+
+UNI = training_skipthoughts.SkipThoughtsOptions(
+    dim_word=192,
+    dim=640,
+    read_eos=False,
+    samples=1000,
+    word_dropout=0.25,
+    own_words=0.5,
+    singles=0.5,
+    captions=0.2,
+    longest=140,
+    batch_size=128,
+    batch_words=5120,
+    bfloat16=True,
+)
+BI = replace(UNI, dim=320, bidirectional=True)
+DECODER = decoder.DecoderOptions(
+    dim_word=256,
+    dim=800,
+    doutput=True,
+    word_dropout=0.25,
+    towards_mean=0.5,
+    batch_size=64,
+    batch_words=6144,
+    bfloat16=True,
+)
+EMBEDDING = embedding.EmbeddingOptions(
+    dim_image=convnet.NARROW.dim,
+    dim_word=192,
+    dim=512,
+    unit_images=True,
+    dropout=0.2,
+    batch_size=128,
+)
+
+
+class Recipe:
+    """The stages in order. `data` holds the texts and photos, `work` all that is in between."""
+
+    def __init__(self, data: Path, work: Path, out: Path, minutes: float):
+        self.data, self.work, self.out, self.minutes = data, work, out, minutes
+        self.text = work / 'text'
+
+    def training(self, stage: str, **options) -> TrainOptions:
+        """A rate that falls over the stage's share of the minutes."""
+        settings = {'lr': 1e-3, 'decay': True, 'warmup': 150, 'epochs': 50} | options
+        return TrainOptions(minutes=self.minutes * SHARES[stage], **settings)
+
+    # --- texts -----------------------------------------------------------------------------------
+
+    def tokens(self) -> None:
+        """Novels (one shard held out), captions (photos for measuring left out) and songs."""
+        novels = documents.text_files(self.data / 'novels')
+        held_out = [file for file in novels if file.name.startswith('romance-13')]
+        training = [file for file in novels if file not in held_out]
+        documents.tokenise_files(training, self.text / 'novels.txt')
+        documents.tokenise_files(held_out, self.text / 'novels_held_out.txt')
+        songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
+        documents.tokenise_files(songs, self.text / 'lyrics.txt', 'verses')
+        names = ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k')
+        files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
+        measured = documents.read_text(self.data / 'flickr8k' / 'dev.txt')
+        captions = self.text / 'captions.txt'
+        documents.tokenise_files(files, captions, 'captions', leave_out=measured)
+
+    @cached_property
+    def words(self) -> Vocabulary:
+        """The encoder's: all that captions often say, then what novels say most."""
+        path = self.text / 'dictionary.txt'
+        if not path.exists():
+            in_novels, spread = documents.count_words([self.text / 'novels.txt'])
+            in_captions, _ = documents.count_words([self.text / 'captions.txt'])
+            always = {word for word, count in in_captions.items() if count >= 8}
+            always |= {word for caption in self.pool for word in caption.split()}
+            counts = in_novels + in_captions
+            chosen = documents.choose_words(counts, spread, ENCODER_WORDS - 2, always=always)
+            Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
+            counted = [max(1, counts[word]) for word in chosen]
+            formats.write_array(self.text / 'counts.npy', np.array([1, 1, *counted]))
+        return Vocabulary.load(path)
+
+    @cached_property
+    def story_words(self) -> Vocabulary:
+        """The decoder's: what novels say most, of names only those of several books."""
+        path = self.text / 'decoder_dictionary.txt'
+        if not path.exists():
+            counts, spread = documents.count_words([self.text / 'novels.txt'])
+            chosen = documents.choose_words(counts, spread, DECODER_WORDS - 2)
+            Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
+        return Vocabulary.load(path)
+
+    def corpus(self, name: str, vocabulary: Vocabulary | None = None) -> Corpus:
+        """A token file in the encoder's vocabulary, or in another."""
+        folder = self.work / (name if vocabulary is None else f'{name}_for_decoder')
+        return Corpus.cached(self.text / f'{name}.txt', vocabulary or self.words, folder)
+
+    # --- skip-thoughts ---------------------------------------------------------------------------
+
+    def encoder(self, kind: str) -> None:
+        """Train the uni or the bi encoder and put it into the bundle."""
+        options, seed = (UNI, 1) if kind == 'uni' else (BI, 2)
+        units = training_skipthoughts.Units(
+            self.corpus('novels'), self.corpus('captions'), options, seed
+        )
+        held_out = training_skipthoughts.Units(
+            self.corpus('novels_held_out'), None, replace(options, captions=0.0), seed=9
+        )
+        trained = self.work / f'{kind}_full.npz'
+        training_skipthoughts.fit(
+            units,
+            self.training(kind),
+            trained,
+            self.work / f'{kind}.pt',
+            n_words=len(self.words),
+            counts=np.load(self.text / 'counts.npy'),
+            held_out=held_out,
+        )
+        training_skipthoughts.export(trained, self.out, self.words, 'float16')
+
+    @cached_property
+    def thoughts(self) -> skipthoughts.Encoder:
+        """The encoder as users will have it."""
+        return skipthoughts.Encoder(skipthoughts.load_model(self.out, self.out))
+
+    # --- the decoder and the styles --------------------------------------------------------------
+
+    def passages(self, name: str) -> decoder.Passages:
+        """The passages of a token file with their vectors."""
+        texts, told = self.corpus(name), self.corpus(name, self.story_words)
+        spans = corpus.passages(texts, np.random.default_rng(0))
+        unknown = np.concatenate([[0], np.cumsum(told.tokens == 1)])[told.sentences]
+        length = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
+        spans = spans[unknown[spans[:, 1]] - unknown[spans[:, 0]] <= 0.06 * length]
+        vectors = decoder.encode_passages(
+            texts, spans, self.words, self.thoughts, self.work / f'{name}_vectors'
+        )
+        return decoder.Passages(told, spans, vectors, DECODER)
+
+    def decoder(self) -> None:
+        """Train the decoder on the passages of the novels."""
+        trained = self.work / 'decoder.npz'
+        decoder.fit(
+            self.passages('novels'),
+            self.training('decoder'),
+            trained,
+            self.work / 'decoder.pt',
+            n_words=len(self.story_words),
+            held_out=self.passages('novels_held_out'),
+        )
+        params, options = formats.read_model(trained)
+        formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')
+        self.story_words.save(self.out / 'decoder_dictionary.txt')
+
+    def styles(self) -> None:
+        """c over the pool, b over narrative passages of novels and over songs."""
+        novels, songs = self.corpus('novels'), self.corpus('lyrics')
+        for name, texts in (
+            ('caption', self.pool),
+            ('romance', corpus.narrative_passages(novels, self.words)),
+            ('lyric', corpus.narrative_passages(songs, self.words, most_quoted=1.0)),
+        ):
+            vector = style.mean_vector(self.thoughts, texts)
+            formats.write_array(self.out / f'{name}_style.npy', vector)
+
+    # --- photos ----------------------------------------------------------------------------------
+
+    def convnet(self) -> None:
+        """Train the narrow network, and run it on photos it did not train on."""
+        recipe = convnet.Recipe().within(self.minutes * SHARES['convnet'])
+        stages = folds.Stages(self.data, self.work / 'convnet', recipe)
+        stages.distil()
+        params, options = formats.read_model(self.work / 'convnet' / 'distil.safetensors')
+        formats.write_model(self.out / 'convnet.safetensors', params, options, 'float16')
+        for fold in range(recipe.folds):
+            stages.fold(fold)
+        for name, features in stages.features().items():
+            formats.write_array(self.work / f'features_{name}.npy', features)
+
+    def embedding(self) -> None:
+        """Train the joint space on captioned photos, as both networks see them, and on labels."""
+        flickr = self.data / 'flickr8k'
+        names = photo_files.read_names(flickr, 'train')
+        captions, photo = self.captions_of(names)
+        flipped = photo_files.read_fc7(flickr / 'fc7_train_flipped.npz').numpy()
+        views = [
+            folds.unit_rows(np.load(self.work / 'features_train_unseen.npy')),
+            photo_files.read_fc7(flickr / 'fc7_train.npz').numpy(),
+            flipped,
+        ]
+        sources = [self.labelled_pairs()]
+        for seed, features in enumerate(views):
+            known = np.flatnonzero(photo < len(features))
+            texts = [captions[i] for i in known]
+            sources.append(embedding.Pairs(texts, photo[known], features, EMBEDDING, seed))
+        trained = self.work / 'embedding.npz'
+        embedding.fit(
+            sources,
+            self.training('embedding', clip=2.0),
+            trained,
+            self.work / 'embedding.pt',
+            vocabulary=self.caption_words,
+            params=self.embedding_start(),
+            report=self.recalls,
+        )
+        params, options = formats.read_model(trained)
+        formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
+        self.caption_words.save(self.out / 'embedding_dictionary.txt')
+
+    def embedding_start(self) -> dict[str, np.ndarray]:
+        """Word vectors from the uni encoder, the rest random, an image layer for each network."""
+        params = embedding.initial_params(EMBEDDING, len(self.caption_words), 0)
+        table = formats.read_model(self.work / 'uni_full.npz')[0]['Wemb']
+        for index, word in enumerate(self.caption_words):
+            params['Wemb'][index] = table[self.words.encode([word])[0]]
+        return embedding.with_second_images(params, 4096, 1)
+
+    @cached_property
+    def caption_words(self) -> Vocabulary:
+        """The embedding's: what the captions of the training photos say, the pool and labels."""
+        counts: Counter[str] = Counter()
+        for captions in self.captioned('train').values():
+            counts.update(word for caption in captions for word in caption.split())
+        ours = Counter(word for caption in self.pool for word in caption.split())
+        ours.update(w for texts in self.label_captions for text in texts for w in text.split())
+        chosen = {word for word, count in counts.items() if count >= 3} | set(ours)
+        counts += ours
+        return Vocabulary(('<eos>', 'UNK', *sorted(chosen, key=lambda w: (-counts[w], w))))
+
+    def captioned(self, split: str) -> dict[str, list[str]]:
+        """The captions of each photo of a split, in its order."""
+        found = {name: [] for name in photo_files.read_names(self.data / 'flickr8k', split)}
+        for line in documents.read_text(self.data / 'flickr8k' / 'captions.txt'):
+            name, caption = line.split('\t')
+            if name in found:
+                found[name].append(caption.strip())
+        return found
+
+    def captions_of(self, names: list[str]) -> tuple[list[np.ndarray], np.ndarray]:
+        """All captions of the training photos as word indices, and each one's photo."""
+        by_photo = self.captioned('train')
+        pairs = [(row, caption) for row, name in enumerate(names) for caption in by_photo[name]]
+        texts = [np.array(self.caption_words.encode(caption), np.int64) for _, caption in pairs]
+        return texts, np.array([row for row, _ in pairs])
+
+    @cached_property
+    def label_captions(self) -> list[list[str]]:
+        """Captions of the grammar for each class of the labelled photos."""
+        lines = documents.read_text(self.data / 'tinyimagenet' / 'classes.txt')
+        return [self.grammar.captions_for_label(line.split('\t')[1]) for line in lines]
+
+    def labelled_pairs(self) -> embedding.Pairs:
+        """Labelled photos that the network did not train on, each with captions of its class."""
+        held_out = photo_files.read_labelled(sorted((self.data / 'tinyimagenet').glob('val-*')))
+        path = self.work / 'features_labelled.npy'
+        if not path.exists():
+            net = build_convnet(self.out / 'convnet.safetensors')
+            pictures = (picture.permute(1, 2, 0).numpy() for picture in held_out.pixels)
+            inputs = (load_image(picture)[1] for picture in pictures)
+            formats.write_array(path, np.concatenate([compute_features(net, im) for im in inputs]))
+        rng, texts, photo = np.random.default_rng(0), [], []
+        for row, label in enumerate(held_out.labels.tolist()):
+            for caption in rng.choice(self.label_captions[label], 5, replace=False):
+                texts.append(np.array(self.caption_words.encode(str(caption)), np.int64))
+                photo.append(row)
+        features = folds.unit_rows(np.load(path))
+        return embedding.Pairs(texts, np.array(photo), features, EMBEDDING, 9)
+
+    def recalls(self, model: embedding.JointEmbedding) -> dict[str, float]:
+        """Recalls on the photos kept for measuring, by both networks' features."""
+        captions = list(self.captioned('dev').values())
+        encoded = [
+            np.array(self.caption_words.encode(caption), np.int64)
+            for photo in captions
+            for caption in photo
+        ]
+        found = {}
+        order = np.argsort([len(caption) for caption in encoded], kind='stable')
+        vectors = np.zeros((len(encoded), model.image.out_features), np.float32)
+        for rows in np.array_split(order, 50):
+            x, mask = (torch.from_numpy(a) for a in padded([encoded[i] for i in rows]))
+            vectors[rows] = model.sentences(x, mask).numpy()
+        views = {
+            'narrow': folds.unit_rows(np.load(self.work / 'features_dev.npy')),
+            'vgg19': photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_dev.npz').numpy(),
+        }
+        for name, features in views.items():
+            images = embedding_inference.unit_rows(model.images(torch.from_numpy(features)).numpy())
+            for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
+                figures = measure(images, vectors)
+                found |= {f'{name}_{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}
+                found[f'{name}_{way}_median'] = figures[3]
+        return found
+
+    # --- the pool and the bundle -----------------------------------------------------------------
+
+    @cached_property
+    def grammar(self):
+        """The grammar that writes the pool, a script beside this one."""
+        path = Path(__file__).with_name('write_captions.py')
+        spec = importlib.util.spec_from_file_location('write_captions', path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules['write_captions'] = module
+        spec.loader.exec_module(module)
+        return module
+
+    @cached_property
+    def pool(self) -> list[str]:
+        """The captions of the bundle; written by the grammar if they are not there."""
+        path = self.out / 'captions.txt'
+        if not path.exists():
+            self.grammar.main(['--out', str(path)])
+        return formats.read_lines(path)
+
+    def describe(self) -> None:
+        """Write bundle.json: what each file is, its size and sha256, and how it was trained."""
+        made = {
+            'uni_skip.safetensors': asdict(UNI),
+            'bi_skip.safetensors': asdict(BI),
+            'decoder.safetensors': asdict(DECODER),
+            'embedding.safetensors': asdict(EMBEDDING),
+            'convnet.safetensors': asdict(convnet.NARROW),
+        }
+        files = {}
+        for path in sorted(self.out.iterdir()):
+            if path.suffix in ('.safetensors', '.npy') or path.name.endswith(('ary.txt', 'ns.txt')):
+                entry = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+                files[path.name] = entry | ({'made': made[path.name]} if path.name in made else {})
+        widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
+        card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
+        formats.write_text(self.out / 'bundle.json', json.dumps(card, indent=1) + '\n')
+
+    def stages(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Name and function of each stage, in order."""
+        yield 'tokens', self.tokens
+        yield 'uni', lambda: self.encoder('uni')
+        yield 'bi', lambda: self.encoder('bi')
+        yield 'styles', self.styles
+        yield 'decoder', self.decoder
+        yield 'convnet', self.convnet
+        yield 'embedding', self.embedding
+        yield 'describe', self.describe
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
+    parser.add_argument('--minutes', type=float, default=480, help='for all stages (%(default)s)')
+    parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
+    parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
+    parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
+    args = parser.parse_args()
+    recipe = Recipe(args.data, args.work, args.out, args.minutes)
+    for name, stage in recipe.stages():
+        if not args.only or name in args.only:
+            print(f'--- {name}', file=sys.stderr)
+            stage()
+
+
+if __name__ == '__main__':
+    main()

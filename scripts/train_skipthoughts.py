@@ -1,0 +1,70 @@
+"""Train a skip-thought encoder on your own text.
+
+Run it twice, without and with --bidirectional, into one folder: together the two make the encoder
+that storyteller.skipthoughts.load_model(FOLDER, FOLDER) reads. An interrupted run goes on when the
+same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from storyteller.formats import write_array
+from storyteller.text import Vocabulary
+from storyteller.training import documents, skipthoughts
+from storyteller.training.corpus import Corpus
+from storyteller.training.loop import TrainOptions
+from storyteller.training.options import add_options, options_from
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
+    parser.add_argument('--caption-file', type=Path, help='photo<TAB>caption, to train on as well')
+    parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the encoder')
+    parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
+    parser.add_argument('--dtype', choices=['float32', 'float16'], default='float32')
+    add_options(parser, skipthoughts.SkipThoughtsOptions)
+    add_options(parser, TrainOptions)
+    args = parser.parse_args()
+    options = options_from(skipthoughts.SkipThoughtsOptions, args)
+    training = options_from(TrainOptions, args)
+
+    documents.tokenise_files(documents.text_files(args.text), args.run / 'text.txt')
+    files = [args.run / 'text.txt']
+    if args.caption_file:
+        files.append(args.run / 'captions.txt')
+        documents.tokenise_files([args.caption_file], files[1], 'captions')
+    vocabulary = read_or_choose(args.run, files, args.n_words)
+    books, *captions = (Corpus.cached(file, vocabulary, file.with_suffix('')) for file in files)
+    units = skipthoughts.Units(books, captions[0] if captions else None, options, training.seed)
+    kind = 'bi' if options.bidirectional else 'uni'
+    trained = args.run / f'{kind}_skip.npz'
+    skipthoughts.fit(
+        units,
+        training,
+        trained,
+        args.run / f'{kind}.pt',
+        n_words=len(vocabulary),
+        counts=np.load(args.run / 'counts.npy'),
+    )
+    skipthoughts.export(trained, args.out, vocabulary, args.dtype)
+
+
+def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:
+    """The vocabulary of the token files; both encoders share it."""
+    path = run / 'dictionary.txt'
+    if not path.exists():
+        counts, spread = documents.count_words(files)
+        chosen = documents.choose_words(counts, spread, n_words - 2, books=1)
+        write_array(run / 'counts.npy', np.array([1, 1, *(counts[word] for word in chosen)]))
+        Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
+    return Vocabulary.load(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,386 @@
+"""Training a narrow VGG network: data, objectives, export, stages, features of unseen photos."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from storyteller import formats
+from storyteller.convnet import Architecture, build_convnet, compute_features
+from storyteller.images import MEAN_BGR, load_image
+from storyteller.training import convnet, folds, photos
+from storyteller.training.convnet import FC7, Recipe, TrainableNet, stage_options
+
+SMALL = Architecture(blocks=((4,), (6, 5)), fc=(9, 8), input_size=28)
+COLOURS = {'red': (200, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 200)}
+
+
+def jpeg(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, 'JPEG', quality=95)
+    return file.getvalue()
+
+
+def coloured(label: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A noisy photo whose class is its colour."""
+    colour = np.array(list(COLOURS.values())[label])
+    return np.clip(colour + rng.normal(0, 30, (side, side, 3)), 0, 255).astype(np.uint8)
+
+
+def write_labelled(path, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    files = [jpeg(coloured(label, 64, rng)) for label in labels]
+    np.savez(
+        path,
+        jpeg=np.frombuffer(b''.join(files), np.uint8),
+        offsets=np.cumsum([0, *map(len, files)]),
+        labels=labels.astype(np.uint8),
+    )
+
+
+def write_captioned(folder, split: str, n: int, seed: int) -> None:
+    """Photos whose fc7 says which colour they have."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).random((3, FC7))
+    labels, names = rng.integers(0, 3, n), [f'{split}{i:03}.jpg' for i in range(n)]
+    with tarfile.open(folder / f'{split}.tar', 'w') as tar:
+        for name, label in zip(names, labels, strict=True):
+            content = jpeg(coloured(label, 40, rng))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (folder / f'{split}.txt').write_text('\n'.join(names) + '\n')
+    fc7 = centres[labels] * 5 + 0.1 * rng.random((n, FC7))
+    np.savez(folder / f'fc7_{split}.npz', fc7=fc7.astype(np.float16))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'tinyimagenet').mkdir()
+    (folder / 'flickr8k').mkdir()
+    write_labelled(folder / 'tinyimagenet' / 'train-00.npz', 48, 1)
+    write_labelled(folder / 'tinyimagenet' / 'val-00.npz', 24, 2)
+    write_captioned(folder / 'flickr8k', 'train', 48, 3)
+    write_captioned(folder / 'flickr8k', 'dev', 12, 4)
+    return folder
+
+
+def recipe(epochs: int, **changes) -> Recipe:
+    options = replace(stage_options(epochs, None), lr=1e-2, warmup=2)
+    return Recipe(
+        labels=options,
+        distil=options,
+        fold=options,
+        label_size=32,
+        label_batch=16,
+        captioned_batch=8,
+        labelled_batch=8,
+        folds=2,
+        bf16=False,
+        **changes,
+    )
+
+
+def trained_net(seed: int = 0) -> TrainableNet:
+    """A network whose batch normalisation is anything but the identity."""
+    torch.manual_seed(seed)
+    model = TrainableNet(SMALL, 3, 0, 0.2)
+    for name, value in model.named_parameters():
+        if 'norm' in name and value.requires_grad:
+            torch.nn.init.normal_(value, 0.5)
+    for name, value in model.named_buffers():
+        if name.endswith('running_mean'):
+            value.normal_(0, 2)
+        elif name.endswith('running_var'):
+            value.uniform_(0.5, 4)
+    return model.eval()
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def test_labelled_photos(data):
+    read = photos.read_labelled([data / 'tinyimagenet' / 'train-00.npz'])
+    assert read.pixels.shape == (48, 3, 64, 64)
+    assert read.pixels.dtype == torch.uint8
+    for colour, label in zip(read.pixels.float().mean((2, 3)), read.labels, strict=True):
+        assert colour.argmax() == label
+
+
+def test_captioned_photos(data):
+    read = photos.read_captioned(data / 'flickr8k', 'train', side=32)
+    assert read.pixels.shape == (48, 3, 32, 32)
+    torch.testing.assert_close(read.fc7.norm(dim=1), torch.ones(48))
+    torch.testing.assert_close(read.flipped, read.fc7)  # no file of mirrored photos
+
+
+def test_captioned_pixels_are_those_of_a_new_photo(data):
+    read = photos.read_captioned(data / 'flickr8k', 'dev', side=32)
+    jpegs = photos.read_photos(data / 'flickr8k')
+    for i, name in enumerate(photos.read_names(data / 'flickr8k', 'dev')[:3]):
+        im = torch.from_numpy(load_image(io.BytesIO(jpegs[name]))[1])
+        expected = torch.nn.functional.adaptive_avg_pool2d(im, 28)
+        found = photos.plain_batch(read.pixels[i : i + 1], 28)
+        assert (found - expected).abs().mean() < 1  # of 255: the bytes are rounded
+
+
+def test_mirrored_vectors_replace_the_first(data, tmp_path):
+    folder = tmp_path / 'flickr8k'
+    folder.mkdir()
+    write_captioned(folder, 'train', 6, 5)
+    other = np.random.default_rng(0).random((4, FC7)).astype(np.float16)
+    np.savez(folder / 'fc7_train_flipped.npz', fc7=other)
+    read = photos.read_captioned(folder, side=32)
+    assert (read.flipped[:4] != read.fc7[:4]).any(1).all()
+    torch.testing.assert_close(read.flipped[4:], read.fc7[4:])
+
+
+def test_missing_data_is_named(tmp_path, data):
+    with pytest.raises(formats.MissingFileError, match='expected photos'):
+        photos.read_photos(tmp_path)
+    with pytest.raises(formats.MissingFileError, match=r'none\.npz'):
+        photos.read_labelled([tmp_path / 'none.npz'])
+    np.save(tmp_path / 'targets.npy', np.ones((7, 5)))
+    with pytest.raises(formats.MismatchError, match='7 rows for 48 photos'):
+        photos.read_captioned(data / 'flickr8k', side=32, targets=tmp_path / 'targets.npy')
+
+
+def test_augmented_photos_match_their_flags():
+    """Dark left half, bright right half: mirrored exactly where the flag says so."""
+    pixels = torch.zeros(64, 3, 40, 40, dtype=torch.uint8)
+    pixels[:, :, :, 20:] = 255
+    x, mirrored = photos.augment(pixels, 24, 0.9, np.random.default_rng(0))
+    assert x.shape == (64, 3, 24, 24)
+    assert 10 < mirrored.sum() < 54
+    left_is_dark = x[:, :, :, :8].mean((1, 2, 3)) < x[:, :, :, 16:].mean((1, 2, 3))
+    assert (left_is_dark == ~mirrored).all()
+
+
+def test_augmented_photos_are_bgr():
+    pixels = torch.zeros(8, 3, 30, 30, dtype=torch.uint8)
+    pixels[:, 0] = 255  # red
+    x, _ = photos.augment(pixels, 30, 1.0, np.random.default_rng(0))
+    assert (x[:, 2].mean((1, 2)) > x[:, 0].mean((1, 2)) + 100).all()
+
+
+def test_augmentation_repeats_with_its_seed():
+    pixels = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8)
+    one, two, other = (
+        photos.augment(pixels, 32, 0.7, np.random.default_rng(seed))[0] for seed in (1, 1, 2)
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    assert (one != other).any()
+
+
+def test_plain_batch_is_the_centre_less_the_mean():
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    x = photos.plain_batch(pixels, 28)
+    expected = pixels[:, :, 2:30, 2:30].flip(1).float() - torch.tensor(MEAN_BGR).view(1, 3, 1, 1)
+    torch.testing.assert_close(x, expected)
+
+
+# --- the network and its export ------------------------------------------------------------------
+
+
+def test_exported_network_is_plain_and_computes_the_same(tmp_path):
+    model, path = trained_net(), tmp_path / 'net.safetensors'
+    convnet.export(model, path, dtype='float32')
+    net = build_convnet(path, device='cpu')
+    assert {type(layer).__name__ for layer in net['_module']} == {
+        'AdaptiveAvgPool2d',
+        'Conv2d',
+        'ReLU',
+        'MaxPool2d',
+        'Flatten',
+        'Linear',
+    }
+    im = np.random.default_rng(0).normal(0, 60, (3, 3, 224, 224)).astype(np.float32)
+    with torch.inference_mode():
+        x = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(im), 28)
+        expected = model(x).numpy()
+    assert (expected > 0).any()
+    np.testing.assert_allclose(compute_features(net, im), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_recipe_s_network_is_small():
+    n_values = sum(int(np.prod(shape)) for shape in convnet.NARROW.shapes().values())
+    assert 2 * n_values < 10e6  # bytes as float16
+
+
+def test_pooling_before_normalisation_is_pooling_after():
+    block = convnet._Conv(3, 5, pool=True)
+    block.norm.running_mean.normal_()
+    block.norm.running_var.uniform_(0.5, 2)
+    torch.nn.init.normal_(block.norm.bias)
+    block.eval()
+    x = torch.randn(2, 3, 8, 8)
+    after = torch.nn.functional.max_pool2d(torch.relu(block.norm(block.conv(x))), 2)
+    torch.testing.assert_close(block(x), after)
+
+
+# --- objectives ----------------------------------------------------------------------------------
+
+
+def test_distillation_loss_is_zero_for_the_real_vectors():
+    fc7 = torch.nn.functional.normalize(torch.rand(6, FC7))
+    mean = fc7.mean(0)
+    assert convnet.distillation_loss(3 * fc7, fc7, mean).abs() < 1e-5
+    # Predicting the mean is right in the first part and worth nothing in the second.
+    nearly_mean = mean + 1e-6 * torch.rand(6, FC7)
+    assert convnet.distillation_loss(nearly_mean, fc7, mean) > 0.5
+
+
+def test_ranking_loss_equals_its_definition():
+    x, t = torch.randn(5, 4), torch.randn(5, 4)
+    X, T = (a / a.norm(dim=1, keepdim=True) for a in (x, t))
+    expected = sum(
+        max(0.0, 0.2 + float(X[i] @ T[j] - X[i] @ T[i]))
+        + max(0.0, 0.2 + float(X[j] @ T[i] - X[i] @ T[i]))
+        for i in range(5)
+        for j in range(5)
+        if i != j
+    )
+    assert convnet.ranking_loss(x, t, 0.2).item() == pytest.approx(expected / 5, rel=1e-4)
+    assert convnet.ranking_loss(torch.eye(4), torch.eye(4), 0.2) == 0
+
+
+def test_retrieval_counts_ranks():
+    real = torch.eye(20)
+    assert convnet.retrieval(real, real)['recall1'] == 1
+    guess = real.roll(1, 0) + 0.5 * real  # the own vector is second
+    found = convnet.retrieval(guess, real)
+    assert (found['recall1'], found['recall5'], found['median_rank']) == (0, 1, 2)
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'changes, name',
+    [
+        ({'folds': 1}, 'folds'),
+        ({'dropout': 1.0}, 'dropout'),
+        ({'label_batch': 0}, 'label_batch'),
+        ({'margin': -1}, 'margin'),
+    ],
+)
+def test_bad_recipes(changes, name):
+    with pytest.raises(ValueError, match=f'^{name}: expected'):
+        Recipe(**changes)
+
+
+def test_time_is_shared_out():
+    whole = Recipe().within(60)
+    minutes = whole.labels.minutes + whole.distil.minutes + whole.folds * whole.fold.minutes
+    assert minutes == pytest.approx(60)
+
+
+def test_labels_are_learned(data, tmp_path):
+    stages = folds.Stages(data, tmp_path, recipe(16), SMALL)
+    model = stages.labels()
+    found = convnet.accuracy(model.early_logits, stages.held_out, 32, stages.recipe)
+    assert found['top1'] > 0.8
+    assert found['top5'] == 1
+
+
+def test_a_stage_goes_on_where_it_stopped(data, tmp_path):
+    whole = folds.Stages(data, tmp_path / 'whole', recipe(3), SMALL).labels()
+
+    stages = folds.Stages(data, tmp_path / 'parts', recipe(3), SMALL)
+    calls, original = 0, convnet.augment
+
+    def interrupted(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # in the second of three epochs
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convnet, 'augment', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stages.labels()
+    resumed = folds.Stages(data, tmp_path / 'parts', recipe(3), SMALL).labels()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    stages = folds.Stages(data, folder, recipe(25), SMALL)
+    stages.distil()
+    for k in range(2):
+        stages.fold(k)
+    return stages
+
+
+def test_fc7_is_distilled(run):
+    last = json.loads((run.run / 'fold0.jsonl').read_text().splitlines()[-1])
+    assert last['finished']
+    assert last['cosine'] > 0.95
+    assert last['centred_cosine'] > 0.5
+
+
+def test_final_network_can_be_loaded(run):
+    net = build_convnet(run.run / 'distil.safetensors')
+    assert (net['dim'], net['input_size']) == (8, 28)
+
+
+def test_features_and_probe(run):
+    features = run.features()
+    assert {name: array.shape for name, array in features.items()} == {
+        'train': (48, 8),
+        'train_unseen': (48, 8),
+        'dev': (12, 8),
+    }
+    names = photos.read_names(run.data / 'flickr8k', 'dev')
+    jpegs = photos.read_photos(run.data / 'flickr8k')
+    net = build_convnet(run.run / 'distil.safetensors')
+    one = compute_features(net, load_image(io.BytesIO(jpegs[names[3]]))[1])
+    np.testing.assert_allclose(features['dev'][3], one[0], rtol=1e-4, atol=1e-4)
+    found = run.probe(features)
+    assert found['train_unseen']['cosine'] > 0.9
+
+
+def test_joint_space_is_a_third_task(data, tmp_path):
+    rng = np.random.default_rng(0)
+    formats.write_array(tmp_path / 'targets.npy', rng.normal(size=(48, 6)).astype(np.float32))
+    stages = folds.Stages(data, tmp_path, recipe(1), SMALL, targets=tmp_path / 'targets.npy')
+    before = stages._fresh().target_head.weight.clone()
+    after = stages.fold(0).target_head.weight
+    assert after.shape == (6, 8)
+    assert (after != before).any()
+
+
+# --- features of unseen photos -------------------------------------------------------------------
+
+
+def test_unseen_features_come_from_the_right_fold_in_the_final_coordinates():
+    rng = np.random.default_rng(0)
+    final, fold_of = rng.normal(size=(300, 5)), np.arange(300) % 3
+    turns = [np.linalg.qr(rng.normal(size=(5, 5)))[0] for _ in range(3)]
+    noise = [0.01 * rng.normal(size=(300, 5)) for _ in range(3)]
+    by_fold = [(final + noise[k]) @ turns[k] for k in range(3)]
+    found = folds.unseen_features(final, by_fold, fold_of)
+    expected = np.choose(fold_of[:, None], [final + n for n in noise])
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.abs(found - expected).mean() < np.abs(found - final).mean()
+
+
+def test_ridge_equals_its_definition():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 3))
+    strength = 0.3 * np.trace(X.T @ X) / 4
+    rows = np.vstack([X, np.sqrt(strength) * np.eye(4)])
+    expected = np.linalg.lstsq(rows, np.vstack([Y, np.zeros((4, 3))]), rcond=None)[0]
+    np.testing.assert_allclose(folds.ridge(X, Y, 0.3), expected, atol=1e-9)
