@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from storyteller import embedding as embedding_inference
 from storyteller import formats, skipthoughts, style
 from storyteller.convnet import build_convnet, compute_features
 from storyteller.evaluation import ranking
 from storyteller.images import load_image
+from storyteller.layers import unit_rows
 from storyteller.text import Vocabulary
 from storyteller.training import convnet, corpus, decoder, documents, embedding, folds
 from storyteller.training import photos as photo_files
@@ -221,7 +221,7 @@ class Recipe:
         captions, photo = self.captions_of(names)
         flipped = photo_files.read_fc7(flickr / 'fc7_train_flipped.npz').numpy()
         views = [
-            folds.unit_rows(np.load(self.work / 'features_train_unseen.npy')),
+            unit_rows(np.load(self.work / 'features_train_unseen.npy')),
             photo_files.read_fc7(flickr / 'fc7_train.npz').numpy(),
             flipped,
         ]
@@ -300,7 +300,7 @@ class Recipe:
             for caption in rng.choice(self.label_captions[label], 5, replace=False):
                 texts.append(np.array(self.caption_words.encode(str(caption)), np.int64))
                 photo.append(row)
-        features = folds.unit_rows(np.load(path))
+        features = unit_rows(np.load(path))
         return embedding.Pairs(texts, np.array(photo), features, EMBEDDING, 9)
 
     def recalls(self, model: embedding.JointEmbedding) -> dict[str, float]:
@@ -318,11 +318,11 @@ class Recipe:
             x, mask = (torch.from_numpy(a) for a in padded([encoded[i] for i in rows]))
             vectors[rows] = model.sentences(x, mask).numpy()
         views = {
-            'narrow': folds.unit_rows(np.load(self.work / 'features_dev.npy')),
+            'narrow': unit_rows(np.load(self.work / 'features_dev.npy')),
             'vgg19': photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_dev.npz').numpy(),
         }
         for name, features in views.items():
-            images = embedding_inference.unit_rows(model.images(torch.from_numpy(features)).numpy())
+            images = unit_rows(model.images(torch.from_numpy(features)).numpy())
             for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
                 figures = measure(images, vectors)
                 found |= {f'{name}_{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}

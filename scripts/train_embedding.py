@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from storyteller.embedding import unit_rows
 from storyteller.formats import MismatchError, read_array, read_lines
+from storyteller.layers import unit_rows
 from storyteller.text import Vocabulary
 from storyteller.training import documents, embedding
 from storyteller.training.loop import TrainOptions

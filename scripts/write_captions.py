@@ -213,9 +213,11 @@ class Writer:
             return 'their'
         if name == 'its':
             return 'its'
-        if re.search(r'\b(?:woman|girl|lady|bride|mother)\b', self.subject):
+        if re.search(r'\b(?:\w*woman|girl|lady|female|waitress|mother)\b', self.subject):
             return 'her'
-        return 'his' if re.search(r'\b(?:\w*man|\w*boy|guy|father)\b', self.subject) else 'their'
+        if re.search(r'\b(?:\w*man|\w*boy|male|waiter|father)\b', self.subject):
+            return 'his'
+        return self.rng.choice(['his', 'her'])
 
     def conjugate(self, text: str, mood: str) -> str:
         """Replace [verbs] by forms that agree with the subject; one auxiliary serves all."""

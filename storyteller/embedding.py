@@ -12,21 +12,20 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from tqdm import tqdm
 
 from . import formats, layers
 from .formats import MismatchError, ModelFileError
+from .layers import pick_device, require_gru, unit_rows
+from .sequences import as_texts, batches, last_states
 
 EOS, UNK = 0, 1
 IMAGE_LAYERS = ('ff_image', 'ff_image_vgg19')  # ours may hold one for each of two convnets
-WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
 
 # White space as Python 2 saw it in byte strings: a no-break space is part of a word.
 _split = re.compile(r'\S+', re.ASCII).findall
@@ -215,116 +214,3 @@ def fingerprint(model: dict[str, Any]) -> str:
         content.update(np.ascontiguousarray(array).tobytes())
     content.update(repr(sorted(model['worddict'].items())).encode('utf-8', 'surrogatepass'))
     return content.hexdigest()
-
-
-# --- what both sentence encoders need, here and in skipthoughts ----------------------------------
-
-
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or a GPU if there is one, else the CPU."""
-    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-
-
-def as_texts(X: str | Iterable[str]) -> list[str]:
-    """One text, or many, as a list; anything but str in it is refused by its index."""
-    texts = [X] if isinstance(X, (str, bytes)) else list(X)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f'X[{i}]: expected str, found {type(text).__name__}')
-    return texts
-
-
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; rows of length 0 stay as they are.
-
-    Examples
-    --------
-    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
-
-
-def require_gru(
-    params: Mapping[str, np.ndarray], prefix: str, path: str | os.PathLike, width: int | None = None
-) -> int:
-    """Check the six arrays of a GRU with inputs of `width`; H, the width of its states."""
-    formats.require(params, {f'{prefix}_Ux': (None, None), f'{prefix}_Wx': (width, None)}, path)
-    hidden, width = len(params[f'{prefix}_Ux']), len(params[f'{prefix}_Wx'])
-    shapes = {
-        'W': (width, 2 * hidden), 'U': (hidden, 2 * hidden), 'b': (2 * hidden,),
-        'Wx': (width, hidden), 'Ux': (hidden, hidden), 'bx': (hidden,),
-    }  # fmt: skip
-    formats.require(params, {f'{prefix}_{name}': shape for name, shape in shapes.items()}, path)
-    return hidden
-
-
-def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Rows with about equal lengths, the longest first, so that what does not fit fails at once.
-
-    Parameters
-    ----------
-    lengths : sequence of N int
-        Words in each sequence, 1 or more.
-    batch_size : int
-        The most rows in a batch; long sequences stand in smaller ones.
-
-    Yields
-    ------
-    (B,) int array
-        Rows, by descending length.
-
-    Examples
-    --------
-    >>> [rows.tolist() for rows in batches([3, 9, 4, 8], batch_size=2)]
-    [[1, 3], [2, 0]]
-    """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f'batch_size: expected a whole number, 1 or more, found {batch_size!r}')
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind='stable')
-    start = 0
-    while start < len(order):
-        fitting = WORDS_AT_ONCE // int(lengths[order[start]])
-        stop = start + min(batch_size, max(1, fitting))
-        yield order[start:stop]
-        start = stop
-
-
-def last_states(
-    module: nn.GRU,
-    sequences: Sequence[np.ndarray],
-    lookup: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """The state of a GRU after the last word of each sequence.
-
-    Each sequence is read for exactly its length: at every step those that have ended are no longer
-    in the batch, so there is no padding and no mask, and the inputs of all words are projected in
-    one product. A very long sequence is read in pieces.
-
-    Parameters
-    ----------
-    module : torch.nn.GRU
-    sequences : sequence of B int arrays
-        Word indices, 1 or more each, by descending length.
-    lookup : callable
-        Indices (n,) to word vectors (n, W), float32.
-
-    Returns
-    -------
-    (B, H) float32 array
-    """
-    ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
-    for column, sequence in enumerate(sequences):
-        ids[: len(sequence), column] = sequence
-    device = next(module.parameters()).device
-    states = torch.zeros(1, len(sequences), module.hidden_size, device=device)
-    step = max(1, WORDS_AT_ONCE // len(sequences))
-    with torch.inference_mode():
-        for start in range(0, len(ids), step):
-            piece = ids[start : start + step]
-            live = torch.from_numpy((piece >= 0).sum(axis=1))  # (T,) sequences at each step
-            words = torch.from_numpy(lookup(piece[piece >= 0])).to(device)  # time-major
-            going = states[:, : live[0]].clone()
-            states[:, : live[0]] = module(PackedSequence(words, live), going)[1]
-    return states[0].cpu().numpy()

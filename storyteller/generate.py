@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import captions as pool
-from . import config, decoder, embedding, skipthoughts
+from . import config, decoder, embedding, layers, skipthoughts
 from . import style as styling
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError, MismatchError, MissingFileError, PathLike
@@ -241,7 +241,7 @@ def _tell(
             inputs.append(pixels)
     if not rows:
         return told
-    features = embedding.unit_rows(compute_features(z['net'], np.concatenate(inputs)))
+    features = layers.unit_rows(compute_features(z['net'], np.concatenate(inputs)))
     joint = embedding.encode_images(z['vse'], features)
     nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])
     thoughts = _thoughts(z, nearest)

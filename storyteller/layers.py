@@ -20,6 +20,39 @@ import numpy as np
 import torch
 from torch import nn
 
+from .formats import PathLike, require
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """`device`, or a GPU if there is one, else the CPU."""
+    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1; rows of length 0 stay as they are.
+
+    Examples
+    --------
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
+
+
+def require_gru(
+    params: Mapping[str, np.ndarray], prefix: str, path: PathLike, width: int | None = None
+) -> int:
+    """Check the six arrays of a GRU with inputs of `width`; H, the width of its states."""
+    require(params, {f'{prefix}_Ux': (None, None), f'{prefix}_Wx': (width, None)}, path)
+    hidden, width = len(params[f'{prefix}_Ux']), len(params[f'{prefix}_Wx'])
+    shapes = {
+        'W': (width, 2 * hidden), 'U': (hidden, 2 * hidden), 'b': (2 * hidden,),
+        'Wx': (width, hidden), 'Ux': (hidden, hidden), 'bx': (hidden,),
+    }  # fmt: skip
+    require(params, {f'{prefix}_{name}': shape for name, shape in shapes.items()}, path)
+    return hidden
+
 
 def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
     """Build a GRU from six arrays of 2015.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,62 +17,16 @@ import torch
 from tqdm import tqdm
 
 from . import formats, layers
-from .embedding import as_texts, batches, last_states, pick_device, require_gru, unit_rows
 from .formats import MismatchError, MissingFileError, ModelFileError
+from .layers import pick_device, require_gru, unit_rows
+from .sequences import as_texts, batches, last_states
+from .tables import WordTable
 from .text import preprocess
 
 __all__ = ['Encoder', 'WordTable', 'encode', 'load_model', 'nn', 'nn_words']
 __all__ += ['preprocess', 'word_features']
 
 EOS, UNK = '<eos>', 'UNK'
-
-
-class WordTable(Mapping):
-    """Word vectors under their words, read from disk as they are asked for.
-
-    Parameters
-    ----------
-    index : dict of str to int
-        Words in the order in which they were first seen, and their rows.
-    rows : (V, W) array
-        float16, float32 or float64; usually memory-mapped.
-
-    Examples
-    --------
-    >>> table = WordTable({'dog': 1, 'cat': 0}, np.array([[1, 2], [3, 4]], dtype=np.float16))
-    >>> table['dog']
-    array([3., 4.], dtype=float32)
-    >>> 'fish' in table, len(table), list(table)
-    (False, 2, ['dog', 'cat'])
-    """
-
-    def __init__(self, index: dict[str, int], rows: np.ndarray):
-        self.index = index
-        self._rows = rows
-
-    @property
-    def width(self) -> int:
-        """W, the width of a word vector."""
-        return self._rows.shape[1]
-
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (n,) of the table to word vectors (n, W), float32."""
-        return np.asarray(self._rows[rows], dtype=np.float32)
-
-    def __getitem__(self, word: str) -> np.ndarray:
-        return np.array(self._rows[self.index[word]], dtype=np.float32)
-
-    def __contains__(self, word: object) -> bool:
-        return word in self.index
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.index)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __repr__(self) -> str:
-        return f'<WordTable of {len(self)} words, {self.width} wide>'
 
 
 def load_model(

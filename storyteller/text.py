@@ -7,7 +7,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from nltk.tokenize import NLTKWordTokenizer
@@ -21,15 +21,7 @@ from nltk.tokenize.punkt import (
 from .formats import ModelFileError, PathLike, atomic_path, load_dictionary
 from .prose import detokenise
 
-__all__ = [
-    'Vocabulary',
-    'build_dictionary',
-    'detokenise',
-    'listed_abbreviations',
-    'preprocess',
-    'sentences',
-    'words',
-]
+__all__ = ['Vocabulary', 'build_dictionary', 'detokenise', 'preprocess', 'sentences', 'words']
 
 EOS, UNK = 0, 1  # index of '<eos>' and of 'UNK' in every vocabulary since 2015
 
@@ -40,7 +32,7 @@ _DATA = resources.files('storyteller') / 'data'
 
 
 def sentences(text: str, *, punkt: str = 'auto') -> list[str]:
-    """Split a text into sentences with Punkt.
+    """Split a text into sentences with Punkt (Kiss and Strunk 2006).
 
     Parameters
     ----------
@@ -61,10 +53,6 @@ def sentences(text: str, *, punkt: str = 'auto') -> list[str]:
         If `text` is no str, or `punkt` none of the three.
     LookupError
         If NLTK's parameters are asked for and not installed.
-
-    References
-    ----------
-    Kiss and Strunk, "Unsupervised Multilingual Sentence Boundary Detection", 2006.
 
     Examples
     --------
@@ -253,6 +241,7 @@ class Vocabulary:
     """
 
     entries: tuple[str, ...]
+    _index: dict[str, int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'entries', tuple(self.entries))
@@ -276,7 +265,8 @@ class Vocabulary:
         Parameters
         ----------
         counts : mapping of str to int
-            In the order in which the words were first seen (see `build_dictionary` for ties).
+            In the order in which the words were first seen (see `build_dictionary` for ties). The
+            words ``<eos>`` and ``UNK`` are the special entries; in 2015 they became words of their own.
         n_words : int, optional
             How many entries to keep at most, ``<eos>`` and ``UNK`` among them.
         min_count : int
@@ -302,10 +292,8 @@ class Vocabulary:
             if entries.setdefault(index, word) != word:
                 raise ValueError(f'index {index} belongs to {entries[index]!r} and to {word!r}')
         if min(entries) < 0 or max(entries) >= len(entries):
-            raise ValueError(
-                f'{len(entries)} entries must have the indices 0 to {len(entries) - 1}, '
-                f'found {min(entries)} to {max(entries)}'
-            )
+            found = f'{min(entries)} to {max(entries)}'
+            raise ValueError(f'expected the indices 0 to {len(entries) - 1}, found {found}')
         return cls(tuple(entries[i] for i in range(len(entries))))
 
     @classmethod

@@ -21,7 +21,7 @@ from ..formats import PathLike, write_array, write_model
 from ..skipthoughts import Encoder
 from ..text import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
-from .loop import TrainOptions, pick_device, train
+from .loop import TrainOptions, train
 from .softmax import SampledSoftmax, fast_full_cost, full_cost
 
 
@@ -269,7 +269,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    device, options = pick_device(device), passages.options
+    device, options = layers.pick_device(device), passages.options
     mean = np.asarray(passages.vectors[:4096], np.float32).mean(0)
     params = initial_params(options, n_words, passages.vectors.shape[1], training.seed)
     model = ConditionalGRU(params, options, counts, mean).to(device)

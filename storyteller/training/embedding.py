@@ -19,7 +19,7 @@ from .. import layers
 from ..formats import PathLike, write_model, write_pickle
 from ..text import Vocabulary
 from .corpus import batches_of_equal_length, padded
-from .loop import TrainOptions, pick_device, train
+from .loop import TrainOptions, train
 
 SECOND_IMAGES = 'ff_image_vgg19'  # a second image layer, for the features of another network
 
@@ -238,7 +238,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    device, options = pick_device(device), sources[0].options
+    device, options = layers.pick_device(device), sources[0].options
     params = params or initial_params(options, len(vocabulary), training.seed)
     model = JointEmbedding(params, options).to(device)
     kept = asdict(options) | {'n_words': len(vocabulary)}

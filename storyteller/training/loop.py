@@ -101,11 +101,6 @@ class Adam2015(torch.optim.Optimizer):
                 param.addcdiv_(state['m'], state['v'].sqrt().add_(1e-8), value=-rate)
 
 
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device that was asked for, else a GPU if there is one, else the CPU."""
-    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-
-
 def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser that `options` names, over all parameters that are trained."""
     params = [param for param in module.parameters() if param.requires_grad]

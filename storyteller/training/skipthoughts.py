@@ -26,7 +26,7 @@ from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
 from ..text import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
-from .loop import TrainOptions, pick_device, train
+from .loop import TrainOptions, train
 from .softmax import SampledSoftmax, full_cost
 
 
@@ -319,7 +319,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    device, options = pick_device(device), units.options
+    device, options = layers.pick_device(device), units.options
     model = SkipThoughts(initial_params(options, n_words, training.seed), options, counts)
     model.to(device)
     kept = asdict(options) | {'n_words': n_words, 'encoder': 'gru', 'decoder': 'gru'}
