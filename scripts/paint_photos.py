@@ -1,9 +1,8 @@
-"""Paint the sample pictures that no photographer had to take.
+"""Paint the sample pictures that no photographer had to take, from far to near as painters do.
 
-Three scenes, each from far to near as a painter works: sky, distance, middle ground, foreground.
 There are three gestures. A *ramp* of colours fills the sheet from top to bottom; *noise* gives
-clouds, waves, rock and sand their grain; and a *mask*, the outline of a thing, says where a colour
-is laid over what is there already. The same seed paints the same picture.
+clouds, waves, rock and sand their grain; a *mask*, the outline of a thing, says where a colour is
+laid over what is there already. The same seed paints the same picture.
 """
 
 from __future__ import annotations
@@ -18,11 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 W, H = 640, 480  # pixels of a picture, which is an (H, W, 3) array from 0 to 1
 FINE = 3  # outlines are drawn this much larger, so that their edges come out soft
 Y, X = np.mgrid[0:H, 0:W]  # row and column of every pixel
-
-Point = tuple[float, float]
-
-
-# --- gestures ------------------------------------------------------------------------------------
+Points = Sequence[tuple[float, float]]
 
 
 def ramp(*stops: tuple[float, Sequence[float]]) -> np.ndarray:
@@ -47,7 +42,7 @@ def smooth(low: float, high: float, values: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def outline(*shapes: Sequence[Point], blur: float = 0) -> np.ndarray:
+def outline(*shapes: Points, blur: float = 0) -> np.ndarray:
     """The mask (H, W) of polygons; `blur` in pixels is how far they lie out of focus."""
     sheet = Image.new('L', (W * FINE, H * FINE))
     for shape in shapes:
@@ -67,7 +62,7 @@ def arc(x: float, y: float, wide: float, high: float, start: float = 0, end: flo
     return [(x + wide * np.cos(t), y - high * np.sin(t)) for t in turns]
 
 
-def stroke(points: Sequence[Point], start: float, end: float) -> list[Point]:
+def stroke(points: Points, start: float, end: float) -> Points:
     """The outline of a brush stroke along `points`, `start` pixels wide and thinning to `end`."""
     path = np.array(points, dtype=float)
     along = np.gradient(path, axis=0)
@@ -87,9 +82,6 @@ def clouds(rng: np.random.RandomState, picture: np.ndarray, colour: Sequence[flo
     return lay(picture, colour, 0.8 * smooth(0.5, 0.9, noise(rng, 80, 3.5)) * smooth(low, 80, Y))
 
 
-# --- scenes --------------------------------------------------------------------------------------
-
-
 def beach(rng: np.random.RandomState) -> np.ndarray:
     """A beach in the evening, with a palm and an umbrella."""
     sea, shore, sun = 215, 330, 190  # rows of the horizon and the water's edge, column of the sun
@@ -98,14 +90,12 @@ def beach(rng: np.random.RandomState) -> np.ndarray:
     distance = np.hypot(X - sun, Y - 165)
     picture = lay(picture, (1.0, 0.85, 0.55), 0.8 * np.exp(-distance / 65))
     picture = lay(picture, (1.0, 0.97, 0.86), smooth(23, 19, distance))
-
     water = ramp((sea, (0.4, 0.6, 0.7)), (250, (0.12, 0.45, 0.58)), (shore, (0.36, 0.72, 0.7)))
     near = np.clip((Y - sea) / (shore - sea), 0, 1)  # waves are finer far away
     waves = noise(rng, 7, 9, 3) * (1 - near) + noise(rng, 16, 7, 4) * near
     glitter = smooth(0.5, 0.65, waves) * np.exp(-(((X - sun) / (16 + 50 * near)) ** 2))
     water = lay(water + (waves[..., None] - 0.5) * 0.3, (1.0, 0.93, 0.72), 0.9 * glitter)
     picture = lay(picture, water, smooth(sea - 1, sea + 1, Y))
-
     edge = shore + 20 * np.sin(X / 95 + 0.6) + 7 * np.sin(X / 31) + (X - 320) * 0.06
     sand = ramp((300, (0.8, 0.66, 0.48)), (400, (0.94, 0.82, 0.62)), (H, (0.88, 0.74, 0.53)))
     sand = sand + ((noise(rng, 50, 3) - 0.5) * 0.16 + rng.randn(H, W) * 0.025)[..., None]
@@ -113,8 +103,8 @@ def beach(rng: np.random.RandomState) -> np.ndarray:
     picture = lay(picture, sand, smooth(12, 40, Y - edge))
     for back, strength in ((0, 0.95), (22, 0.75), (42, 0.5)):  # three lines of foam
         off = (Y - edge + back + 12 * noise(rng, 40, 2)) / (4 - back / 25)
-        foam = np.exp(-(off**2)) * smooth(0.2, 0.5, noise(rng, 14, 3))
-        picture = lay(picture, (1.0, 0.99, 0.96), strength * foam)
+        foam = strength * np.exp(-(off**2)) * smooth(0.2, 0.5, noise(rng, 14, 3))
+        picture = lay(picture, (1.0, 0.99, 0.96), foam)
     return palm(rng, umbrella(picture))
 
 
@@ -141,7 +131,7 @@ def palm(rng: np.random.RandomState, picture: np.ndarray) -> np.ndarray:
     picture = lay(picture, bark, outline(stroke(trunk, 24, 11)))
     for turn in np.sort(rng.uniform(-0.1, 0.6, 15))[::-1] * 2 * np.pi:
         length, shade = rng.uniform(110, 150), rng.uniform(0.65, 1.35)
-        rib = trunk[-1] + length * np.stack([np.cos(turn) * t, 0.6 * t**2.2], axis=1)
+        rib = trunk[-1] + length * np.stack([np.cos(turn) * t, 0.72 * t**2], axis=1)
         rib[:, 1] -= length * 0.75 * np.sin(turn) * t
         leaflets = [stroke(rib, 4, 1)]
         for (x, y), reach in zip(rib[3:], 34 * np.sin(np.pi * (0.12 + 0.8 * t[3:])), strict=True):
@@ -155,9 +145,6 @@ def palm(rng: np.random.RandomState, picture: np.ndarray) -> np.ndarray:
 def mountain(rng: np.random.RandomState) -> np.ndarray:
     """A mountain in the snow, with pines."""
     picture = clouds(rng, ramp((0, (0.2, 0.44, 0.78)), (260, (0.72, 0.85, 0.95))), (1, 1, 1), 250)
-    hills = 265 + 90 * (noise(rng, 90)[H // 2] - 0.5)
-    picture = lay(picture, (0.62, 0.73, 0.86), smooth(-1, 1, Y - hills))
-
     slope = np.abs(X[0] - 350) * np.where(X[0] < 350, 0.78, 0.66)
     top = 62 + slope + 34 * (noise(rng, 60)[0] - 0.5) * smooth(0, 60, slope)
     relief = noise(rng, 150, 0.7)
@@ -168,38 +155,32 @@ def mountain(rng: np.random.RandomState) -> np.ndarray:
     rock = np.array((0.33, 0.34, 0.4)) * (0.6 + 0.6 * light)
     bare = 0.75 * smooth(0.5, 0.6, noise(rng, 34, 0.55) + (Y - 300) / 900)
     picture = lay(picture, lay(snow, rock, bare), smooth(-1, 1, Y - top))
-    picture = lay(picture, (0.75, 0.84, 0.93), 0.65 * smooth(210, 330, Y) * (hills < Y))
-
+    picture = lay(picture, (0.75, 0.84, 0.93), 0.65 * smooth(210, 330, Y) * (top < Y))
     white = ramp((340, (0.9, 0.94, 0.99)), (H, (0.98, 0.98, 1.0)))
     white = white - (0.16, 0.11, 0.04) * noise(rng, 60, 4)[..., None]
     waves = 16 * np.sin(X[0] / 120 + 1)  # of the ground
-    picture = pines(rng, picture, np.linspace(-10, 650, 60), 338 + waves, 34)
-    picture = lay(picture, white, smooth(-6, 6, Y - 350 - waves))
-    picture = pines(rng, picture, np.linspace(-10, 650, 26), 352 + waves, 62)
-    picture = pines(rng, picture, np.linspace(30, 600, 8), 372 + waves, 118)
-    return pines(rng, picture, np.array([5, 615]), 428 + waves, 215)
+    picture = lay(picture, white, smooth(-8, 8, Y - 338 - waves))
+    for count, row, size in ((60, 334, 34), (26, 350, 62), (8, 372, 118), (2, 428, 215)):
+        picture = pines(rng, picture, np.linspace(5, 615, count), row + waves, size)
+    return picture
 
 
 def pines(rng, picture, columns, ground, size):
-    """A row of pines about `size` pixels high, with snow on their branches; far ones are pale."""
+    """A row of pines about `size` pixels high; far ones are pale."""
     haze = np.clip(1 - size / 140, 0, 0.55)
     for x in rng.permutation(columns) + rng.uniform(-15, 15, len(columns)):
         foot = ground[int(np.clip(x, 0, W - 1))] + rng.uniform(0, 18)
         high = size * rng.uniform(0.75, 1.15)
-        green = np.array((0.08, 0.2, 0.17)) * rng.uniform(0.8, 1.3)
         shade = outline(arc(x + high / 5, foot, high * 0.3, high / 28), blur=high / 50)
         picture = lay(picture, (0.5, 0.6, 0.78), 0.55 * shade)
-        branches, caps = [stroke([(x, foot), (x, foot - high)], high * 0.06, 1)], []
+        branches = [stroke([(x, foot), (x, foot - high)], high * 0.06, 1)]
         for tier in np.arange(0, 1, 1 / 9):
             y = foot - high * (0.08 + 0.9 * tier)
             for reach in rng.uniform(0.8, 1.2, 2) * (-1, 1) * high * 0.24 * (1 - tier):
-                end = (x + reach, y + high * 0.03)
-                branches.append([(x, y - high * 0.2), end, (x, y)])
-                inner = (x + reach * rng.uniform(0.1, 0.5), y - high * 0.05)
-                caps.append([inner, end, (x + reach * 0.6, y + high * 0.005)])
-        pale = green * (1 - haze) + np.array((0.6, 0.72, 0.84)) * haze
-        picture = lay(picture, pale, outline(*branches, blur=0.6))
-        picture = lay(picture, (0.95, 0.97, 1.0), 0.85 * outline(*caps, blur=0.4))
+                branches.append([(x, y - high * 0.2), (x + reach, y + high * 0.03), (x, y)])
+        green = np.array((0.08, 0.2, 0.17)) * rng.uniform(0.8, 1.3)
+        green = green * (1 - haze) + np.array((0.6, 0.72, 0.84)) * haze
+        picture = lay(picture, green, outline(*branches, blur=0.6))
     return picture
 
 
@@ -211,39 +192,27 @@ def city(rng: np.random.RandomState) -> np.ndarray:
     picture = lay(picture, (1.0, 1.0, 0.95), 4 * blurred(stars, 0.6))
     distance = np.hypot(X - 505, Y - 72)
     picture = lay(picture, (0.75, 0.78, 0.9), 0.55 * np.exp(-distance / 48))
-    seas = (0.82 + 0.18 * noise(rng, 16))[..., None]
-    picture = lay(picture, seas * (1.0, 0.98, 0.9), smooth(32, 30, distance))
-    picture = clouds(rng, picture, (0.25, 0.27, 0.42), 300)
+    moon = noise(rng, 16)[..., None] * 0.18 + (0.82, 0.8, 0.72)
+    picture = lay(picture, moon, smooth(32, 30, distance))
     rows = ((20, 150, (0.2, 0.19, 0.33)), (16, 215, (0.1, 0.1, 0.2)), (15, 120, (0.05, 0.05, 0.1)))
     for depth, (count, tallest, tone) in enumerate(rows):
         for x in np.linspace(-30, W, count) + rng.uniform(-14, 14, count):
             tall = rng.uniform(40, tallest)
-            picture = tower(rng, picture, (x, bank), tall, tone, 0.28 + 0.22 * depth)
+            picture = tower(rng, picture, x, bank, tall, tone, 0.28 + 0.22 * depth)
     return river(rng, picture, bank)
 
 
-def tower(rng, picture, corner, tall, tone, bright):
+def tower(rng, picture, x, foot, tall, tone, bright):
     """A house that rises `tall` pixels from its lower left corner, some of its windows lit."""
-    x, foot = corner
     wide, roof = rng.uniform(30, 58), foot - tall
-    walls = [[(x, foot), (x, roof), (x + wide, roof), (x + wide, foot)]]
-    if tall > 150:
-        walls.append(stroke([(x + wide / 2, roof), (x + wide / 2, roof - 44)], 4, 1))
-    picture = lay(picture, np.array(tone) * rng.uniform(0.8, 1.25), outline(*walls))
+    walls = [(x, foot), (x, roof), (x + wide, roof), (x + wide, foot)]
+    picture = lay(picture, np.array(tone) * rng.uniform(0.8, 1.25), outline(walls))
     panes = np.mgrid[roof + 7 : foot - 6 : 8, x + 5 : x + wide - 6 : 7].reshape(2, -1).T
     lamps = rng.rand(len(panes)) / rng.uniform(0.2, 0.6)  # above 1: nobody is at home
-    for low, high, colour in (
-        (0, 0.6, (1, 0.8, 0.45)),
-        (0.6, 0.9, (1, 0.95, 0.8)),
-        (0.9, 1, (0.7, 0.85, 1)),
-    ):
-        lit = outline(
-            *(
-                [(a, b), (a + 3.6, b), (a + 3.6, b + 4.6), (a, b + 4.6)]
-                for b, a in panes[(lamps >= low) & (lamps < high)]
-            )
-        )
-        picture = lay(picture, colour, bright * (1.1 * lit + 0.35 * blurred(lit, 3)))
+    for low, colour in ((0, (1, 0.8, 0.45)), (0.6, (1, 0.95, 0.8)), (0.9, (0.7, 0.85, 1))):
+        lit = panes[(lamps >= low) & (lamps < 1)]
+        mask = outline(*([(x, y), (x + 3.6, y), (x + 3.6, y + 4.6), (x, y + 4.6)] for y, x in lit))
+        picture = lay(picture, colour, bright * (1.1 * mask + 0.35 * blurred(mask, 3)))
     return picture
 
 
@@ -254,8 +223,7 @@ def river(rng: np.random.RandomState, picture: np.ndarray, bank: int) -> np.ndar
     columns = np.clip(X + ripples * (2 + below * 0.08), 0, W - 1).astype(int)
     mirrored = [blurred(picture[rows, columns, i], 1.2) for i in range(3)]
     water = np.stack(mirrored, axis=-1) * 0.72 + (0.01, 0.02, 0.05) + ripples[..., None] * 0.05
-    picture = lay(picture, water, smooth(bank - 1, bank + 1, Y))
-    return lay(picture, (0.03, 0.03, 0.06), np.exp(-(((Y - bank - 1) / 3.0) ** 2)))
+    return lay(picture, water, smooth(bank - 1, bank + 1, Y))
 
 
 SCENES = {'ex5': beach, 'ex6': mountain, 'ex7': city}
@@ -266,15 +234,14 @@ def paint(name: str) -> Image.Image:
     rng = np.random.RandomState(2015)
     corners = 1 - 0.22 * (np.hypot((X - W / 2) / W, (Y - H / 2) / H) / 0.7) ** 3
     picture = SCENES[name](rng) * corners[..., None] + rng.randn(H, W, 1) * 0.013
-    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    return image.filter(ImageFilter.GaussianBlur(0.5))
+    pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.5))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description='Paint the sample pictures.')
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('images'), help='folder (%(default)s)')
-    out = parser.parse_args(arguments).out
-    out.mkdir(parents=True, exist_ok=True)
+    out = parser.parse_args().out
     for name in SCENES:
         paint(name).save(out / f'{name}.jpg', quality=88)
 

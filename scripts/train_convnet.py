@@ -34,8 +34,8 @@ def main() -> None:
     recipe = Recipe() if args.minutes is None else Recipe().within(args.minutes)
     stages = Stages(args.data, args.run, recipe, targets=args.targets)
     stages.distil()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(args.run / 'distil.safetensors', args.out)
+    with formats.atomic_path(args.out) as temporary:
+        shutil.copyfile(args.run / 'distil.safetensors', temporary)
     if args.without_folds:
         return
     for k in range(recipe.folds):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import itertools
 import json
 import sys
 from collections import Counter
@@ -35,6 +36,7 @@ from storyteller.training.loop import TrainOptions
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
+MOST_PASSAGES = 110_000  # more than the decoder goes through once in its share of the time
 SHARES = {'uni': 0.32, 'bi': 0.22, 'decoder': 0.34, 'convnet': 0.10, 'embedding': 0.02}
 
 UNI = training_skipthoughts.SkipThoughtsOptions(
@@ -87,7 +89,7 @@ class Recipe:
     # --- texts -----------------------------------------------------------------------------------
 
     def tokens(self) -> None:
-        """Novels (one shard held out), captions (photos for measuring left out) and songs."""
+        """Novels (one shard held out), captions (photos for measuring left out, ours) and songs."""
         novels = documents.text_files(self.data / 'novels')
         held_out = [file for file in novels if file.name.startswith('romance-13')]
         training = [file for file in novels if file not in held_out]
@@ -96,10 +98,17 @@ class Recipe:
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
         documents.tokenise_files(songs, self.text / 'lyrics.txt', 'verses')
         names = ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k')
+        measured = list(documents.read_text(self.data / 'flickr8k' / 'dev.txt'))
         files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
-        measured = documents.read_text(self.data / 'flickr8k' / 'dev.txt')
+        photos = (d for file in files for d in documents.photo_captions(file, measured))
         captions = self.text / 'captions.txt'
-        documents.tokenise_files(files, captions, 'captions', leave_out=measured)
+        if not captions.exists():
+            documents.tokenise(itertools.chain(photos, self.scenes()), captions, split=False)
+
+    def scenes(self) -> Iterator[list[str]]:
+        """The pool as documents of five captions of one scene, like those of one photo."""
+        for captions in self.grammar.generate(0).values():
+            yield from (captions[i : i + 5] for i in range(0, len(captions) - 4, 5))
 
     @cached_property
     def words(self) -> Vocabulary:
@@ -165,10 +174,12 @@ class Recipe:
     def passages(self, name: str) -> decoder.Passages:
         """The passages of a token file with their vectors."""
         texts, told = self.corpus(name), self.corpus(name, self.story_words)
-        spans = corpus.passages(texts, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        spans = rng.permutation(corpus.passages(texts, rng))
         unknown = np.concatenate([[0], np.cumsum(told.tokens == 1)])[told.sentences]
         length = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
         spans = spans[unknown[spans[:, 1]] - unknown[spans[:, 0]] <= 0.06 * length]
+        spans = spans[:MOST_PASSAGES]
         vectors = decoder.encode_passages(
             texts, spans, self.words, self.thoughts, self.work / f'{name}_vectors'
         )

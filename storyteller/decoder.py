@@ -48,7 +48,9 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
         self.first = layers.affine(params, 'ff_state')
         self.gru = layers.gru(params, 'decoder')
-        self.hidden = layers.affine(params, 'ff_hid') if 'ff_hid_W' in params else None
+        self.hidden: nn.Linear | None = None
+        if 'ff_hid_W' in params:
+            self.hidden = layers.affine(params, 'ff_hid')
         self.logit = layers.affine(params, 'ff_logit')
 
     def start(self, contexts: Tensor) -> Tensor:
@@ -155,8 +157,7 @@ def _packed(model: Decoder) -> Decoder:
 
     Their shape stays (out, in). A product with a beam's few rows runs up to a third faster so.
     """
-    weights = [model.gru.weight_ih_l0, model.gru.weight_hh_l0, model.logit.weight]
-    for weight in weights:
+    for weight in (*model.gru.all_weights[0][:2], model.logit.weight):
         weight.data = weight.data.t().contiguous().t()
     return model
 
@@ -285,8 +286,10 @@ def run_sampler(
     ValueError
         As for :func:`gen_sample`.
     """
-    c, options = np.reshape(c, (1, -1)), {'maxlen': maxlen, 'argmax': argmax, 'seed': seed}
-    (story,) = run_samplers(dec, c, beam_width, stochastic, use_unk, **options)
+    c = np.reshape(c, (1, -1))
+    (story,) = run_samplers(
+        dec, c, beam_width, stochastic, use_unk, maxlen=maxlen, argmax=argmax, seed=seed
+    )
     if isinstance(story, formats.EmptyStoryError):
         raise story
     return story
@@ -353,18 +356,18 @@ def _generate(
 ) -> list[list[search.Hypothesis]]:
     """The hypotheses of each context, from as many contexts at a time as fit into memory."""
     model: Decoder = dec['_model']
-    contexts = _contexts(model, contexts)
+    vectors = _contexts(model, contexts)
     search.check_count('beam width', k)
     if stochastic and k != 1:
         raise ValueError(f'beam width: expected 1 for a stochastic sample, found {k}')
-    seeds = [seed] * len(contexts) if np.ndim(seed) == 0 else list(seed)
-    if len(seeds) != len(contexts):
-        raise ValueError(f'seed: expected one, or {len(contexts)} of them, found {len(seeds)}')
+    seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(vectors)
+    if len(seeds) != len(vectors):
+        raise ValueError(f'seed: expected one, or {len(vectors)} of them, found {len(seeds)}')
     size = max(1, LARGEST_STEP // (k * model.logit.out_features))
     found = []
-    for first in range(0, len(contexts), size):
+    for first in range(0, len(vectors), size):
         here = slice(first, first + size)
-        state = model.start(contexts[here])
+        state = model.start(vectors[here])
         if stochastic and not argmax:
             drawn = search.sample(model.step, state, maxlen, use_unk=use_unk, seeds=seeds[here])
             found += [[hypothesis] for hypothesis in drawn]

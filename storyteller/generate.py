@@ -225,63 +225,69 @@ def _tell(
     settings: dict[str, Any],
     on_error: str,
 ) -> list[Story | StoryError]:
-    """The stories of one batch of photos."""
-    told: list[Any] = [None] * len(images)
-    rows, pictures, inputs = [], [], []
-    for row, image in enumerate(images):
-        try:
-            picture, pixels = load_image(image)
-        except ImageError as error:
-            if on_error == 'raise':
-                raise
-            told[row] = StoryError(error.path, error.reason)
-        else:
-            rows.append(row)
-            pictures.append(picture)
-            inputs.append(pixels)
+    """The stories of one batch of photos, in order."""
+    told: list[Any] = [_loaded(image, on_error) for image in images]
+    rows = [row for row, item in enumerate(told) if not isinstance(item, StoryError)]
     if not rows:
         return told
-    features = layers.unit_rows(compute_features(z['net'], np.concatenate(inputs)))
-    joint = embedding.encode_images(z['vse'], features)
-    nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])
-    thoughts = _thoughts(z, nearest)
+    pictures, inputs = zip(*(told[row] for row in rows), strict=True)
+    features = layers.unit_rows(compute_features(z['net'], np.concatenate(inputs)))  # (B, F)
+    joint = embedding.encode_images(z['vse'], features)  # (B, E)
+    nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])  # (B, k)
+    thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    sampled = settings['seed'] is not None
-    passages = decoder.run_samplers(
-        z['dec'],
-        shifted,
-        1 if sampled else settings['bw'],
-        stochastic=sampled,
-        maxlen=settings['maxlen'],
-        seed=settings['seed'],
-    )
-    for i, row in enumerate(rows):
+    for i, (row, passage) in enumerate(zip(rows, _passages(z, shifted, settings), strict=True)):
         name = _photo_name(images[row])
-        if isinstance(passages[i], EmptyStoryError):
+        if isinstance(passage, EmptyStoryError):
             if on_error == 'raise':
-                raise EmptyStoryError(f'{name}: {passages[i]}')
-            told[row] = StoryError(name, str(passages[i]))
+                raise EmptyStoryError(f'{name}: {passage}')
+            told[row] = StoryError(name, str(passage))
             continue
+        vectors = (features[i], joint[i], thoughts[i], shifted[i])
         told[row] = Story(
             image=name,
-            captions=[
-                (z['cap'][j], float(score)) for j, score in zip(nearest[i], scores[i], strict=True)
-            ],
-            passage=passages[i],
+            captions=[(z['cap'][j], float(s)) for j, s in zip(nearest[i], scores[i], strict=True)],
+            passage=passage,
             settings=settings,
-            vectors={
-                'feature': features[i],
-                'joint': joint[i],
-                'thought': thoughts[i],
-                'shifted': shifted[i],
-            },
+            vectors=dict(zip(('feature', 'joint', 'thought', 'shifted'), vectors, strict=True)),
             picture=pictures[i],
         )
     return told
 
 
-def _thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
-    """x (B, D): for each photo the mean thought of its nearest captions (B, k)."""
+def _loaded(image: Photo, on_error: str) -> tuple[np.ndarray, np.ndarray] | StoryError:
+    try:
+        return load_image(image)
+    except ImageError as error:
+        if on_error == 'raise':
+            raise
+        return StoryError(error.path, error.reason)
+
+
+def _passages(
+    z: Mapping[str, Any], shifted: np.ndarray, settings: Mapping[str, Any]
+) -> list[str | EmptyStoryError]:
+    """Search the stories of vectors (B, D), or sample them if there is a seed."""
+    seed, maxlen = settings['seed'], settings['maxlen']
+    if seed is None:
+        return decoder.run_samplers(z['dec'], shifted, settings['bw'], maxlen=maxlen)
+    return decoder.run_samplers(z['dec'], shifted, 1, True, maxlen=maxlen, seed=seed)
+
+
+def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
+    """The thought x of each photo: the mean over its nearest captions.
+
+    Parameters
+    ----------
+    z : dict
+        From :func:`load_all`.
+    nearest : (B, k) int array
+        For each photo, places in ``z['cap']``.
+
+    Returns
+    -------
+    (B, D) float32 array
+    """
     used, where = np.unique(nearest, return_inverse=True)
     vectors = skipthoughts.encode(z['stv'], [z['cap'][i] for i in used], verbose=False)
     return vectors[where.reshape(nearest.shape)].mean(axis=1)

@@ -242,9 +242,9 @@ def _expand(
         costs.masked_fill_(words == UNK, BANNED)
     costs = costs.masked_fill_(missing, torch.nan).flatten(1)
     order = _cheapest(costs, k)
-    found = (costs, parents.expand_as(words).flatten(1), words.flatten(1))
-    costs, parents, words = (values.gather(1, order).cpu().numpy() for values in found)
-    return costs, parents, words
+    parents, words = parents.expand_as(words).flatten(1), words.flatten(1)
+    found = [values.gather(1, order).cpu().numpy() for values in (costs, parents, words)]
+    return found[0], found[1], found[2]
 
 
 def _heads(logp: Tensor, scores: Tensor, size: int, use_unk: bool) -> Tensor:

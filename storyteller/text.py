@@ -170,8 +170,9 @@ def _nltk_parameters(punkt: str) -> PunktParameters:
 class _Pairs(frozenset):
     """Pairs of words of which the first is an abbreviation; a second word ``*`` is any word."""
 
-    def __contains__(self, pair: object) -> bool:
-        return super().__contains__(pair) or super().__contains__((pair[0], '*'))
+    def __contains__(self, pair: tuple[str, str]) -> bool:  # type: ignore[override]
+        first, _ = pair
+        return super().__contains__(pair) or super().__contains__((first, '*'))
 
 
 @functools.cache
@@ -265,8 +266,8 @@ class Vocabulary:
         Parameters
         ----------
         counts : mapping of str to int
-            In the order in which the words were first seen (see `build_dictionary` for ties). The
-            words ``<eos>`` and ``UNK`` are the special entries; in 2015 they became words of their own.
+            In the order in which the words were first seen (see `build_dictionary` for ties).
+            ``<eos>`` and ``UNK`` are the special entries; 2015 also gave them a rank of their own.
         n_words : int, optional
             How many entries to keep at most, ``<eos>`` and ``UNK`` among them.
         min_count : int

@@ -1,0 +1,54 @@
+"""Packaging of storyteller; the settings of tools stand in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'storyteller/__init__.py').read_text())[1]
+
+setup(
+    name='storyteller',
+    version=VERSION,
+    description='Little stories about photographs, told by recurrent networks',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='the storyteller authors',
+    license='MIT',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=[
+        *find_packages(include=['storyteller', 'storyteller.*'], exclude=['*.models']),
+        'storyteller.models',
+    ],
+    # The bundle lies beside the package in a checkout, and inside it once installed.
+    package_dir={'storyteller.models': 'models'},
+    package_data={
+        'storyteller': ['data/*'],
+        'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
+    },
+    install_requires=[
+        'torch>=2.6,<2.14',
+        'numpy>=2',
+        'nltk>=3.9',
+        'pillow>=10.1',
+        'safetensors>=0.4.3',
+        'tqdm>=4.60',
+        'pooch>=1.8',
+    ],
+    extras_require={
+        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.12', 'scikit-image>=0.24'],
+        'eval': ['scikit-learn>=1.5'],
+    },
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+from PIL import Image
+
+from storyteller import config, generate
+from storyteller.result import Story, StoryError
+
+SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'story_folder.py'
+TELLER = ['--bw', '5', '-k', '10']
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location('story_folder', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with three photos, one of them broken, and things that are no photos."""
+    folder = tmp_path / 'photos'
+    (folder / 'more').mkdir(parents=True)
+    for name in ('a.jpg', 'more/c.PNG'):
+        Image.new('RGB', (40, 30), 'red').save(folder / name)
+    (folder / 'b.jpg').write_text('no photo')
+    (folder / 'notes.txt').write_text('no photo either')
+    (folder / '.hidden.jpg').write_text('left behind by another program')
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is asked of the library, answered without a model; photos called b fail."""
+    asked = []
+
+    def stories(z, images, *, on_error='raise', batch_size=16, **settings):
+        if settings['style'] == 'gothic':
+            raise ValueError("style 'gothic': no such file")
+        if images:
+            assert on_error == 'return' and len(images) <= batch_size
+            asked.append([path.name for path in images])
+        settings['maxlen'] = 1000
+        return [
+            StoryError(str(path), 'not a picture of a known format')
+            if path.name.startswith('b')
+            else Story(str(path), [('a dog', 0.5)], f'the story of {path.name} .', settings)
+            for path in images
+        ]
+
+    monkeypatch.setattr(generate, 'load_all', lambda paths=None: {'from': paths})
+    monkeypatch.setattr(generate, 'stories', stories)
+    return asked
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
+
+
+def test_a_row_for_each_photo_and_one_for_what_failed(script, photos, calls, tmp_path, capsys):
+    out = tmp_path / 'new' / 'out'
+    assert script.main([str(photos), '--out', str(out), *TELLER]) == 1
+    told = {row['image']: row for row in rows(out)}
+    assert list(told) == ['a.jpg', 'b.jpg', 'more/c.PNG']
+    assert told['a.jpg']['passage'] == 'the story of a.jpg .'
+    assert told['a.jpg']['captions'] == [['a dog', 0.5]]
+    assert told['b.jpg']['error'] == 'not a picture of a known format'
+    assert told['b.jpg']['settings']['bw'] == told['a.jpg']['settings']['bw'] == 5
+    printed = capsys.readouterr()
+    assert printed.out == f'{out / "results.jsonl"}: 2 told, 1 failed (0 from before)\n'
+    assert 'Traceback' not in printed.err
+
+
+def test_all_told_is_a_success(script, photos, calls, tmp_path):
+    (photos / 'b.jpg').unlink()
+    assert script.main([str(photos), '--out', str(tmp_path)]) == 0
+
+
+def test_photos_are_told_in_batches(script, photos, calls, tmp_path):
+    script.main([str(photos), '--out', str(tmp_path), '--batch-size', '2'])
+    assert calls == [['a.jpg', 'b.jpg'], ['c.PNG']]
+
+
+def test_a_second_run_tells_only_what_is_new(script, photos, calls, tmp_path, capsys):
+    command = [str(photos), '--out', str(tmp_path), *TELLER]
+    script.main(command)
+    before = (tmp_path / 'results.jsonl').read_bytes()
+    calls.clear()
+    assert script.main(command) == 1  # one had failed, and still has
+    assert calls == []
+    assert (tmp_path / 'results.jsonl').read_bytes() == before
+
+    Image.new('RGB', (40, 30)).save(photos / 'd.jpg')
+    script.main(command)
+    assert calls == [['d.jpg']]
+    assert (tmp_path / 'results.jsonl').read_bytes().startswith(before)
+    assert capsys.readouterr().out.endswith('3 told, 1 failed (3 from before)\n')
+
+
+def test_a_folder_may_be_named_in_another_way(script, photos, calls, tmp_path, monkeypatch):
+    script.main([str(photos), '--out', str(tmp_path)])
+    calls.clear()
+    monkeypatch.chdir(photos)
+    script.main(['.', '--out', str(tmp_path)])
+    assert calls == []
+
+
+def test_rows_are_written_before_the_next_batch(script, photos, calls, tmp_path, monkeypatch):
+    original = generate.stories
+
+    def stories(z, images, **options):
+        if calls:
+            raise KeyboardInterrupt
+        return original(z, images, **options)
+
+    monkeypatch.setattr(generate, 'stories', stories)
+    command = [str(photos), '--out', str(tmp_path), '--batch-size', '1']
+    assert script.main(command) == 130
+    assert [row['image'] for row in rows(tmp_path)] == ['a.jpg']
+    monkeypatch.setattr(generate, 'stories', original)
+    assert script.main(command) == 1
+    assert [row['image'] for row in rows(tmp_path)] == ['a.jpg', 'b.jpg', 'more/c.PNG']
+
+
+@pytest.mark.parametrize('kept', [1, 20, -1])
+def test_a_line_that_a_kill_cut_is_told_again(script, photos, calls, tmp_path, kept):
+    command = [str(photos), '--out', str(tmp_path), *TELLER]
+    script.main(command)
+    results = tmp_path / 'results.jsonl'
+    content = results.read_bytes()
+    last = content[:-1].rfind(b'\n') + 1
+    results.write_bytes(content[: last + kept] if kept > 0 else content[:kept])
+    calls.clear()
+    script.main(command)
+    assert calls == [['c.PNG']]
+    assert results.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ('changed', 'name'),
+    [
+        (['--bw', '6'], 'bw 5, not 6'),
+        (['-k', '11'], 'k 10, not 11'),
+        (['--lyric'], 'lyric False, not True'),
+        (['--style', 'caption'], "style None, not 'caption'"),
+        (['--strength', '0.5'], 'strength 1.0, not 0.5'),
+        (['--seed', '3'], 'seed None, not 3'),
+        (['--models', 'elsewhere'], "models None, not 'elsewhere'"),
+    ],
+)
+def test_rows_of_other_settings_are_refused(script, photos, calls, tmp_path, capsys, changed, name):
+    command = [str(photos), '--out', str(tmp_path), *TELLER]
+    script.main(command)
+    before = (tmp_path / 'results.jsonl').read_bytes()
+    capsys.readouterr()
+    assert script.main([*command, *changed]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == '' and printed.err.count('\n') == 1
+    assert name in printed.err
+    assert (tmp_path / 'results.jsonl').read_bytes() == before
+
+
+def test_the_order_and_size_of_batches_are_no_setting(script, photos, calls, tmp_path):
+    script.main([str(photos), '--out', str(tmp_path), '--batch-size', '1'])
+    calls.clear()
+    script.main([str(photos), '--out', str(tmp_path), '--batch-size', '7'])
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    'content', ['no json\n', '[1]\n', '{"image": "a.jpg"}\n', '\n', 'notes without an end', '[']
+)
+def test_a_file_of_something_else_is_left_alone(script, photos, calls, tmp_path, capsys, content):
+    results = tmp_path / 'results.jsonl'
+    results.write_text(content)
+    assert script.main([str(photos), '--out', str(tmp_path)]) == 2
+    assert 'results.jsonl, line 1' in capsys.readouterr().err
+    assert results.read_text() == content and calls == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'word'),
+    [
+        (['-k', '0'], 'k: expected 1 or more, found 0'),
+        (['--bw', '0'], 'bw: expected 1 or more, found 0'),
+        (['--batch-size', '-1'], 'batch_size'),
+        (['--style', 'gothic'], 'gothic'),
+    ],
+)
+def test_wrong_arguments_give_one_line(script, photos, calls, tmp_path, capsys, options, word):
+    out = tmp_path / 'out'
+    assert script.main([str(photos), '--out', str(out), *options]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == '' and printed.err.count('\n') == 1 and word in printed.err
+    assert not out.exists()
+
+
+def test_folders_without_photos_are_named(script, calls, tmp_path, capsys):
+    missing, empty = tmp_path / 'missing', tmp_path / 'empty'
+    empty.mkdir()
+    for folder, words in ((missing, 'no such folder'), (empty, 'no photos')):
+        assert script.main([str(folder), '--out', str(tmp_path / 'out')]) == 2
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and str(folder) in error and words in error
+
+
+def test_file_names_of_every_kind_come_back(script, photos, calls, tmp_path):
+    name = 'caf\u00e9 \u2028 "x".jpg'
+    Image.new('RGB', (40, 30)).save(photos / name)
+    script.main([str(photos), '--out', str(tmp_path)])
+    assert name in {row['image'] for row in rows(tmp_path)}
+    calls.clear()
+    script.main([str(photos), '--out', str(tmp_path)])
+    assert calls == []
+
+
+def test_real_models_tell_the_stories_of_2015(script, tmp_path, monkeypatch):
+    """Through the library itself, with the models of the reference and the features of its VGG."""
+    story, recorded = REFERENCE / 'story', np.load(REFERENCE / 'vgg' / 'vgg.npz')
+    paths = {
+        'skmodels': REFERENCE / 'skipthoughts',
+        'sktables': REFERENCE / 'skipthoughts',
+        'decmodel': REFERENCE / 'decoder' / 'romance.npz',
+        'dictionary': REFERENCE / 'decoder' / 'romance_dictionary.pkl',
+        'vsemodel': REFERENCE / 'embedding' / 'coco_embedding.npz',
+        'captions': story / 'captions.txt',
+        'negbias': story / 'caption_style.npy',
+        'posbias': story / 'romance_style.npy',
+    }
+    monkeypatch.setattr(config, 'paths', config.paths | {k: str(v) for k, v in paths.items()})
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 4096})
+
+    def features(net, im):
+        names = ('portrait', 'grey')
+        close = lambda name, photo: np.abs(recorded[f'input_{name}'][0] - photo).max() < 0.01  # noqa: E731
+        return np.stack(
+            [recorded[f'fc7_{next(n for n in names if close(n, photo))}'] for photo in im]
+        )
+
+    monkeypatch.setattr(generate, 'compute_features', features)
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for name in ('portrait.png', 'grey.png'):
+        shutil.copy(REFERENCE / 'vgg' / name, folder)
+    (folder / 'half.jpg').write_bytes(b'\xff\xd8\xff')
+    assert script.main([str(folder), '--out', str(tmp_path), *TELLER]) == 1
+    told = {row['image']: row for row in rows(tmp_path)}
+    expected = json.loads((story / 'story.json').read_text())['images']
+    for name in ('portrait.png', 'grey.png'):
+        assert told[name]['passage'] == expected[name]['passage']
+        assert [caption for caption, _ in told[name]['captions']] == expected[name]['nearest']
+    assert told['half.jpg']['error']
