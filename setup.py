@@ -40,7 +40,13 @@ setup(
         'pooch>=1.8',
     ],
     extras_require={
-        'test': ['pytest>=8', 'hypothesis>=6.100', 'ruff>=0.12', 'scikit-image>=0.24'],
+        'test': [
+            'pytest>=8',
+            'hypothesis>=6.100',
+            'ruff>=0.12',
+            'scikit-image>=0.24',
+            'setuptools>=70.1',
+        ],
         'eval': ['scikit-learn>=1.5'],
     },
     classifiers=[

@@ -57,6 +57,8 @@ class Grammar:
     scenes
         Scene name -> (template, label or None) pairs; a template with a label is meant for
         that label's things alone.
+    counts
+        Scene name -> captions wanted.
     things
         Scene name -> label -> phrases that ``{thing}`` may become. The label '' holds the
         things of a scene that no image class stands for.
@@ -66,6 +68,7 @@ class Grammar:
 
     words: dict[str, list[str]] = field(default_factory=dict)
     scenes: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     things: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)
 
@@ -87,7 +90,8 @@ def load_grammar(path: Path = GRAMMAR_FILE) -> Grammar:
         if keyword == 'words':
             phrases, scene = grammar.words.setdefault(rest, []), None
         elif keyword == 'scene':
-            phrases, scene, label = None, rest, None
+            scene, _, count = rest.rstrip(')').partition(' (')
+            phrases, label, grammar.counts[scene] = None, None, int(count or PER_SCENE)
             grammar.scenes[scene], grammar.things[scene] = [], {}
         elif scene is not None and keyword in ('=', '=!'):
             label, _, things = (part.strip() for part in rest.partition(':'))
@@ -295,7 +299,7 @@ def generate(seed: int = 0, grammar: Grammar | None = None) -> dict[str, list[st
     pool = {}
     for scene, templates in grammar.scenes.items():
         writer = Writer(grammar, random.Random(f'{seed} {scene}'))
-        pool[scene] = collect(writer, templates, grammar.things[scene], PER_SCENE, seen)
+        pool[scene] = collect(writer, templates, grammar.things[scene], grammar.counts[scene], seen)
     return pool
 
 

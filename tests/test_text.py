@@ -18,6 +18,7 @@ from storyteller.formats import MissingFileError, ModelFileError
 from storyteller.text import (
     Vocabulary,
     build_dictionary,
+    detokenise,
     preprocess,
     sentences,
     words,
@@ -402,3 +403,41 @@ def test_importing_reads_nothing():
     code = 'from storyteller import text as t; print(t._sentence_tokenizer.cache_info().currsize)'
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout == '0\n' and run.stderr == ''
+
+
+# ---- prose
+
+
+@pytest.mark.parametrize(
+    ('tokens', 'prose'),
+    [
+        ('A dog . A cat ! A bird ?', 'A dog. A cat! A bird?'),
+        ('Well , yes ; no : maybe .', 'Well, yes; no: maybe.'),
+        ("I ca n't , wo n't , did n't .", "I can't, won't, didn't."),
+        ("It 's the dog 's bone , I 'm sure .", "It's the dog's bone, I'm sure."),
+        ("I 'm gon na go .", "I'm gonna go."),
+        ("`` Why ? '' she asked . `` No . ''", '"Why?" she asked. "No."'),
+        ("Yes -- but she did n't -- not yet .", "Yes--but she didn't--not yet."),
+        ("the boys ' hats", "the boys' hats"),
+        ("' Hello , ' he said .", "'Hello,' he said."),
+        ('( a dog ) and more ...', '(a dog) and more...'),
+        ("and then , '' he said . `` What", 'and then," he said. "What'),
+        ('', ''),
+    ],
+)
+def test_tokens_are_set_as_a_person_would(tokens, prose):
+    assert detokenise(tokens) == prose
+    assert detokenise(tokens.split()) == prose
+
+
+@pytest.mark.parametrize(
+    'sentence',
+    [
+        'She looked at the sea, and the sea was grey.',
+        '"I can\'t go," he said; "it\'s late."',
+        "Mrs. Hale's dog hadn't eaten since five o'clock.",
+        'What then? Nothing--or nearly nothing (as he knew).',
+    ],
+)
+def test_setting_words_undoes_splitting_them(sentence):
+    assert detokenise(words(sentence)) == sentence

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import text
 from ..formats import MissingFileError, PathLike, atomic_path, write_text
+from ..vocabulary import Vocabulary
 from .documents import count_words, token_documents
 
 
@@ -37,13 +37,13 @@ class Corpus:
     documents: np.ndarray
 
     @classmethod
-    def build(cls, token_file: PathLike, vocabulary: text.Vocabulary, folder: PathLike) -> Corpus:
+    def build(cls, token_file: PathLike, vocabulary: Vocabulary, folder: PathLike) -> Corpus:
         """Index a token file and keep the result in `folder`; both writes are atomic.
 
         Parameters
         ----------
         token_file : path-like
-        vocabulary : text.Vocabulary
+        vocabulary : Vocabulary
             Words it lacks become UNK (1).
         folder : path-like
         """
@@ -64,19 +64,17 @@ class Corpus:
         return cls.open(folder)
 
     @classmethod
-    def cached(cls, token_file: PathLike, vocabulary: text.Vocabulary, folder: PathLike) -> Corpus:
+    def cached(cls, token_file: PathLike, vocabulary: Vocabulary, folder: PathLike) -> Corpus:
         """Open what is in `folder`, or :meth:`build` it."""
         if (Path(folder) / 'corpus.json').exists():
             return cls.open(folder)
         return cls.build(token_file, vocabulary, folder)
 
     @classmethod
-    def with_all_words(
-        cls, token_file: PathLike, folder: PathLike
-    ) -> tuple[Corpus, text.Vocabulary]:
+    def with_all_words(cls, token_file: PathLike, folder: PathLike) -> tuple[Corpus, Vocabulary]:
         """A corpus from which the text can be had back, and the vocabulary of all its words."""
         words = count_words([token_file])[0].keys() - {'<eos>', 'UNK'}
-        vocabulary = text.Vocabulary(('<eos>', 'UNK', *sorted(words)))
+        vocabulary = Vocabulary(('<eos>', 'UNK', *sorted(words)))
         return cls.cached(token_file, vocabulary, folder), vocabulary
 
     @classmethod
@@ -144,7 +142,7 @@ def passages(
         first, words, wanted = begin, 0, rng.integers(shortest, longest + 1)
         for sentence in range(begin, end):
             if words + lengths[sentence] > longest:  # too long to go on: end before this sentence
-                if words >= shortest:
+                if shortest <= words <= longest:
                     cut.append((first, sentence))
                 first, words, wanted = sentence, 0, rng.integers(shortest, longest + 1)
             words += lengths[sentence]
@@ -158,7 +156,7 @@ def passages(
 
 def narrative_passages(
     corpus: Corpus,
-    vocabulary: text.Vocabulary,
+    vocabulary: Vocabulary,
     shortest: int = 101,
     longest: int = 140,
     *,
@@ -171,7 +169,7 @@ def narrative_passages(
     Parameters
     ----------
     corpus : Corpus
-    vocabulary : text.Vocabulary
+    vocabulary : Vocabulary
         Of the corpus.
     shortest, longest : int
         Limits in words after tokenising.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .. import layers
 from ..formats import PathLike, write_array, write_model
 from ..skipthoughts import Encoder
-from ..text import Vocabulary
+from ..vocabulary import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
 from .loop import TrainOptions, train
 from .softmax import SampledSoftmax, fast_full_cost, full_cost

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .. import text
-from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path
+from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
 
 _TYPOGRAPHY = str.maketrans(
     {'“': '"', '”': '"', '„': '"', '‘': "'", '’': "'", '—': '--', '–': '-', '…': '...'}
@@ -32,14 +33,13 @@ _SENTENCE_END = re.compile(r'[.!?:;,"\')-]\s*$')
 
 def read_text(path: PathLike) -> Iterator[str]:
     """The lines of a UTF-8 text file, plain, ``.gz`` or ``.xz``, without their line ends."""
-    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(Path(path).suffix, open)
+    path = existing(path, 'a text to train on')
+    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, open)
     try:
         with opener(path, 'rt', encoding='utf-8-sig', newline='\n') as file:
             for line in file:
                 yield line.rstrip('\r\n')
-    except FileNotFoundError:
-        raise MissingFileError(f'{path}: no such file (expected a text to train on)') from None
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise ModelFileError(f'{path}: not readable as UTF-8 text: {error}') from None
 
 

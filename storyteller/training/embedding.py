@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..formats import PathLike, write_model, write_pickle
-from ..text import Vocabulary
+from ..vocabulary import Vocabulary
 from .corpus import batches_of_equal_length, padded
 from .loop import TrainOptions, train
 

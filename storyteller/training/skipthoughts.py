@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
-from ..text import Vocabulary
+from ..vocabulary import Vocabulary
 from .corpus import Corpus, batches_of_equal_length, padded
 from .loop import TrainOptions, train
 from .softmax import SampledSoftmax, full_cost
