@@ -19,7 +19,7 @@ from storyteller.formats import atomic_path
 
 HERE = Path(__file__).resolve().parent
 GRAMMAR_FILE = HERE / 'caption_scenes.txt'
-PER_SCENE = 305
+PER_SCENE = 302
 PER_LABEL = 24
 MAX_TRIES = 4000  # consecutive rejections after which a scene counts as exhausted
 
@@ -32,14 +32,15 @@ FUNCTION_WORDS = frozenset(
 # Nouns that one caption may name twice: 'a black dog and a brown dog'.
 TWICE = frozenset('dog dogs man woman boy girl cat bird player'.split())
 
+# More of them make a caption clumsy.
+AT_MOST = dict.fromkeys('with on at beside under near from through front'.split(), 1) | {'in': 2}
+
 IRREGULAR = dict(
     pair.split(':')
     for pair in """man:men woman:women child:children person:people goose:geese sheep:sheep
-    fish:fish goldfish:goldfish ox:oxen bison:bison deer:deer knife:knives leaf:leaves
+    ox:oxen buffalo:buffalo deer:deer shrimp:shrimp moose:moose knife:knives leaf:leaves
     loaf:loaves meatloaf:meatloaves wolf:wolves calf:calves mouse:mice tomato:tomatoes
-    potato:potatoes fireman:firemen snowman:snowmen policeman:policemen cowboy:cowboys
-    policewoman:policewomen scarf:scarves shelf:shelves mango:mangoes octopus:octopuses
-    bighorn:bighorns foot:feet moose:moose""".split()
+    potato:potatoes scarf:scarves mango:mangoes foot:feet German:German""".split()
 )
 HEAD_ENDS = re.compile(r' (?=(?:in|on|with|of|at|from|near|under|wearing|holding|for|full) )')
 AN = re.compile(r'(?:[aio](?!ne\b)|e(?!u)|u(?!ni(?!n)|s|ti|k)|hour)')
@@ -121,8 +122,10 @@ def plural(noun: str) -> str:
     before, _, last = head.rpartition(' ')
     if last in IRREGULAR:
         last = IRREGULAR[last]
+    elif last.endswith('man'):
+        last = last[:-3] + 'men'
     elif re.search(r'(?:s|sh|ch|x)$', last):
-        last += 'es'
+        last += '' if last.endswith('fish') else 'es'
     elif re.search(r'[^aeiou]y$', last):
         last = last[:-1] + 'ies'
     else:
@@ -173,8 +176,12 @@ class Writer:
     def expand(self, text: str, many: bool) -> str:
         """Choose among (these/those) and fill every {slot}, from left to right."""
         while '(' in text:
-            text = re.sub(r'\(([^()]*)\)', lambda m: self.rng.choice(m[1].split('/')), text)
+            text = re.sub(r'\(([^()]*)\)', lambda m: self.alternative(m[1].split('/')), text)
         return re.sub(r'\{([^{}]*)\}', lambda m: self.slot(m[1], many), text)
+
+    def alternative(self, choices: list[str]) -> str:
+        skip = '' in choices and self.rng.random() < 0.45
+        return '' if skip else self.rng.choice(choices)
 
     def slot(self, spec: str, many: bool) -> str:
         mark, _, name = spec.rpartition(' ')
@@ -246,16 +253,16 @@ def content_words(caption: str) -> list[str]:
     return [re.sub(r'(.)\1$', r'\1', stem) for stem in stems]  # runn, jogg -> run, jog
 
 
-def acceptable(caption: str, seen: set[frozenset[str]]) -> bool:
-    """Whether a caption has 5 to 18 tokens, repeats no word, and says something new."""
+def acceptable(caption: str, seen: set[frozenset[str]], avoid: set[str]) -> bool:
+    """Whether a caption has 5 to 18 tokens, reads well, and says something new."""
     words = content_words(caption)
     single = [word for word in words if word not in TWICE]
-    tokens = caption.split()
+    tokens = caption.lower().split()
     return (
         5 <= len(tokens) <= 18
-        and tokens.count('with') < 2
-        and tokens.count('in') < 3
+        and all(tokens.count(word) <= most for word, most in AT_MOST.items())
         and len(set(single)) == len(single)
+        and avoid.isdisjoint(tokens)
         and frozenset(words) not in seen
     )
 
@@ -264,14 +271,14 @@ def collect(writer: Writer, templates, table, count: int, seen: set[frozenset[st
     """Sample ``count`` acceptable captions, or as many as MAX_TRIES vain draws allow."""
     captions: list[str] = []
     tries = 0
-    apart = writer.grammar.apart
+    apart, avoid = writer.grammar.apart, set(writer.grammar.words.get('avoid', []))
     every = [thing for label, things in table.items() if label not in apart for thing in things]
     while len(captions) < count and tries < MAX_TRIES:
         template, label = writer.rng.choice(templates)
         things = every if label is None else table[label]
         caption = writer.write(template, things)
         tries += 1
-        if acceptable(caption, seen):
+        if acceptable(caption, seen, avoid):
             seen.add(frozenset(content_words(caption)))
             captions.append(caption)
             tries = 0

@@ -11,10 +11,7 @@ Every file is written whole or not at all: see :func:`atomic_path`.
 
 from __future__ import annotations
 
-import codecs
-import collections
 import contextlib
-import io
 import json
 import os
 import pickle
@@ -28,40 +25,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-PathLike = str | os.PathLike
-
-
-class ModelFileError(ValueError):
-    """A model file is not what it should be; the message names file, key and what was found."""
-
-
-class MissingFileError(FileNotFoundError):
-    """A file that was asked for is not there; the message names it and what it is for."""
-
-
-class MismatchError(ValueError):
-    """Two parts, each sound by itself, do not fit together (a width, a vocabulary)."""
-
-
-class EmptyStoryError(ValueError):
-    """The search ended with nothing but the empty text."""
-
-
-class ImageError(ValueError):
-    """A photo cannot be used.
-
-    Attributes
-    ----------
-    path : str
-        The photo, as it was given.
-    reason : str
-        What is wrong with it, in one line.
-    """
-
-    def __init__(self, path: PathLike, reason: str):
-        super().__init__(f'{path}: {reason}')
-        self.path, self.reason = str(path), reason
-
+from .errors import EmptyStoryError as EmptyStoryError
+from .errors import ImageError as ImageError
+from .errors import MismatchError as MismatchError
+from .errors import MissingFileError as MissingFileError
+from .errors import ModelFileError as ModelFileError
+from .errors import PathLike as PathLike
+from .pickles import Unpickler, existing
+from .pickles import load_pickles as load_pickles
 
 # --- writing -------------------------------------------------------------------------------------
 
@@ -227,6 +198,8 @@ def load_dictionary(path: PathLike) -> dict[str, int]:
         words = {word: index for index, word in enumerate(lines)}
         if len(words) != len(lines):
             raise ModelFileError(f'{path}: {len(lines) - len(words)} words stand there twice')
+        if '' in words:
+            raise ModelFileError(f'{path}: line {words[""] + 1} is empty, expected a word')
         return words
     words = load_pickles(path)[0]
     if not isinstance(words, dict):
@@ -328,22 +301,6 @@ def require(
             raise ModelFileError(f'{path}: parameter {name!r} has shape {found}, not {wanted}')
 
 
-def existing(path: PathLike, purpose: str) -> Path:
-    """Give `path` back if it is a file.
-
-    Raises
-    ------
-    MissingFileError
-        If nothing, or a folder, is there.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise MissingFileError(f'{path}: expected {purpose}, found a folder')
-    if not path.exists():
-        raise MissingFileError(f'{path}: no such file (expected {purpose})')
-    return path
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, 'np') as file:
@@ -383,7 +340,7 @@ def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError(f'.npy version {version} is not known')
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        return _Unpickler(file).load()
+        return Unpickler(file).load()
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if wanted > size:
         raise ValueError(f'the header declares {wanted} bytes, the file has {size}')
@@ -392,99 +349,6 @@ def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError(f'the file ends after {len(data)} of {wanted} bytes')
     array = np.frombuffer(data, dtype)
     return array.reshape(shape, order='F' if fortran else 'C')
-
-
-# --- pickles of 2015 -----------------------------------------------------------------------------
-
-
-def load_pickles(path: PathLike) -> list[Any]:
-    """Read every pickle in a file, one after the other, without running any code.
-
-    Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
-
-    Raises
-    ------
-    MissingFileError
-        If the file is not there.
-    ModelFileError
-        If it is no pickle, or asks for anything but arrays and plain containers.
-    """
-    path = existing(path, 'a pickle')
-    objects = []
-    try:
-        with open(path, 'rb') as file:
-            while file.peek(1):
-                objects.append(_decoded(_Unpickler(file).load()))
-    except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
-        raise ModelFileError(f'{path}: not a readable pickle: {error}') from None
-    if not objects:
-        raise ModelFileError(f'{path}: the file is empty')
-    return objects
-
-
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """What a pickle may name: arrays, their types and scalars, and OrderedDict."""
-    from numpy._core import multiarray
-
-    allowed: dict[tuple[str, str], Any] = {
-        ('collections', 'OrderedDict'): collections.OrderedDict,
-        ('_codecs', 'encode'): codecs.encode,
-        # Arrays are made by the functions below: ndarray itself would take bytes as objects.
-        ('numpy', 'ndarray'): 'numpy.ndarray',
-        ('numpy', 'dtype'): np.dtype,
-    }
-    for core in ('numpy.core', 'numpy._core'):
-        allowed[f'{core}.multiarray', '_reconstruct'] = lambda *_: np.empty(0, np.int8)
-        allowed[f'{core}.multiarray', 'scalar'] = multiarray.scalar
-        allowed[f'{core}.numeric', '_frombuffer'] = _from_buffer
-    return allowed
-
-
-def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(bytes(buffer), dtype).reshape(shape, order=order)
-
-
-class _Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be checked
-    """An unpickler that looks names up in a short list instead of importing them."""
-
-    def __init__(self, file: BinaryIO | io.BytesIO):
-        # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.
-        super().__init__(file, encoding='bytes')
-        self._allowed = _allowed_globals()
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f'it asks for {module}.{name}, which is not on the list of what may be loaded'
-            ) from None
-
-    def load_build(self) -> None:
-        """Set the state of an array or its type; a type may not call bytes what are objects."""
-        *_, target, state = self.stack
-        if not isinstance(target, (np.ndarray, np.dtype)):
-            raise pickle.UnpicklingError(f'it sets the state of a {type(target).__name__}')
-        if isinstance(target, np.dtype):
-            if state[2:5] != (None, None, None) or state[7] != target.flags:
-                raise pickle.UnpicklingError(f'it changes what an array of {target.name} holds')
-        super().load_build()
-
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012
-
-
-def _decoded(value: Any) -> Any:
-    """Turn byte strings, at any depth of plain containers, into str."""
-    if isinstance(value, bytes):
-        try:
-            return value.decode('utf-8')
-        except UnicodeDecodeError:
-            return value.decode('latin-1')
-    if isinstance(value, dict):
-        return type(value)((_decoded(key), _decoded(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_decoded(item) for item in value)
-    return value
 
 
 def _as_options(options: Any, path: Path) -> dict[str, Any]:

@@ -72,8 +72,9 @@ class SampledSoftmax(nn.Module):
     """The cost against a sample of words shared by the whole batch.
 
     Each target competes with `samples` words drawn from the flattened word frequencies instead of
-    all V; logits are corrected by the log of the expected counts, so that the optimum is that of
-    the full softmax (Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine
+    all V. Their logits are corrected by the log of the expected counts, so that their sum stands
+    for that over all words but the target, and cost and gradient approach those of the full
+    softmax (Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine
     Translation").
 
     Parameters
@@ -96,10 +97,9 @@ class SampledSoftmax(nn.Module):
         """Shapes as in :func:`full_cost`."""
         drawn = torch.multinomial(self.noise, self.samples, replacement=True)  # (S,)
         expected = torch.log(self.noise) + math.log(self.samples)  # (V,) log expected counts
-        shift = output.bias - expected
         with torch.autocast(hidden.device.type, dtype=torch.bfloat16):
             against = hidden @ output.weight[drawn].T  # (n, S)
-        against = against.float() + shift[drawn]
+        against = against.float() + (output.bias - expected)[drawn]
         against = against.masked_fill(targets[:, None] == drawn, -torch.inf)
-        aim = (hidden * output.weight[targets]).sum(1) + shift[targets]  # (n,)
+        aim = (hidden * output.weight[targets]).sum(1) + output.bias[targets]  # (n,)
         return (torch.logaddexp(against.logsumexp(1), aim) - aim).sum()

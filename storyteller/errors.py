@@ -1,0 +1,39 @@
+"""The kinds of trouble, one exception type each. The modules that raise them export them too."""
+
+from __future__ import annotations
+
+import os
+
+PathLike = str | os.PathLike
+
+
+class ModelFileError(ValueError):
+    """A model file is not what it should be; the message names file, key and what was found."""
+
+
+class MissingFileError(FileNotFoundError):
+    """A file that was asked for is not there; the message names it and what it is for."""
+
+
+class MismatchError(ValueError):
+    """Two parts, each sound by itself, do not fit together (a width, a vocabulary)."""
+
+
+class EmptyStoryError(ValueError):
+    """The search ended with nothing but the empty text."""
+
+
+class ImageError(ValueError):
+    """A photo cannot be used.
+
+    Attributes
+    ----------
+    path : str
+        The photo, as it was given.
+    reason : str
+        What is wrong with it, in one line.
+    """
+
+    def __init__(self, path: PathLike, reason: str):
+        super().__init__(f'{path}: {reason}')
+        self.path, self.reason = str(path), reason

@@ -1,0 +1,124 @@
+"""Reading the pickles of 2015 without running any code.
+
+Pickles name functions for the reader to call. The reader here looks each name up in a short list
+(arrays, their types and scalars, OrderedDict) and refuses everything else, by name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import io
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .errors import MissingFileError, ModelFileError, PathLike
+
+
+def load_pickles(path: PathLike) -> list[Any]:
+    """Read every pickle in a file, one after the other, without running any code.
+
+    Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
+
+    Raises
+    ------
+    MissingFileError
+        If the file is not there.
+    ModelFileError
+        If it is no pickle, or asks for anything but arrays and plain containers.
+    """
+    path = existing(path, 'a pickle')
+    objects = []
+    try:
+        with open(path, 'rb') as file:
+            while file.peek(1):
+                objects.append(_decoded(Unpickler(file).load()))
+    except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
+        raise ModelFileError(f'{path}: not a readable pickle: {error}') from None
+    if not objects:
+        raise ModelFileError(f'{path}: the file is empty')
+    return objects
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """What a pickle may name: arrays, their types and scalars, and OrderedDict."""
+    from numpy._core import multiarray
+
+    allowed: dict[tuple[str, str], Any] = {
+        ('collections', 'OrderedDict'): collections.OrderedDict,
+        ('_codecs', 'encode'): codecs.encode,
+        # Arrays are made by the functions below: ndarray itself would take bytes as objects.
+        ('numpy', 'ndarray'): 'numpy.ndarray',
+        ('numpy', 'dtype'): np.dtype,
+    }
+    for core in ('numpy.core', 'numpy._core'):
+        allowed[f'{core}.multiarray', '_reconstruct'] = lambda *_: np.empty(0, np.int8)
+        allowed[f'{core}.multiarray', 'scalar'] = multiarray.scalar
+        allowed[f'{core}.numeric', '_frombuffer'] = _from_buffer
+    return allowed
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    return np.frombuffer(bytes(buffer), dtype).reshape(shape, order=order)
+
+
+class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be checked
+    """An unpickler that looks names up in a short list instead of importing them."""
+
+    def __init__(self, file: BinaryIO | io.BytesIO):
+        # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.
+        super().__init__(file, encoding='bytes')
+        self._allowed = _allowed_globals()
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f'it asks for {module}.{name}, which is not on the list of what may be loaded'
+            ) from None
+
+    def load_build(self) -> None:
+        """Set the state of an array or its type; a type may not call bytes what are objects."""
+        *_, target, state = self.stack
+        if not isinstance(target, (np.ndarray, np.dtype)):
+            raise pickle.UnpicklingError(f'it sets the state of a {type(target).__name__}')
+        plain = (None, None, None)  # no fields, and flags as they are
+        if isinstance(target, np.dtype) and (state[2:5], state[7]) != (plain, target.flags):
+            raise pickle.UnpicklingError(f'it changes what an array of {target.name} holds')
+        super().load_build()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012
+
+
+def _decoded(value: Any) -> Any:
+    """Turn byte strings, at any depth of plain containers, into str."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode('utf-8')
+        except UnicodeDecodeError:
+            return value.decode('latin-1')
+    if isinstance(value, dict):
+        return type(value)((_decoded(key), _decoded(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(_decoded(item) for item in value)
+    return value
+
+
+def existing(path: PathLike, purpose: str) -> Path:
+    """Give `path` back if it is a file.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing, or a folder, is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MissingFileError(f'{path}: expected {purpose}, found a folder')
+    if not path.exists():
+        raise MissingFileError(f'{path}: no such file (expected {purpose})')
+    return path
