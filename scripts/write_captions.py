@@ -23,26 +23,27 @@ PER_SCENE = 302
 PER_LABEL = 24
 MAX_TRIES = 4000  # consecutive rejections after which a scene counts as exhausted
 
-FUNCTION_WORDS = frozenset(
-    """a an the and or of in on at by with from to into onto over under up down off out for
+_FUNCTION_WORDS = """
+    a an the and or of in on at by with from to into onto over under up down off out for
     as is are am be being there while near next beside behind along through across around
     between against inside outside above below before after front it its he she his her him
-    their them they that this some 's . ,""".split()
-)
-# Nouns that one caption may name twice: 'a black dog and a brown dog'.
-TWICE = frozenset('dog dogs man woman boy girl cat bird player'.split())
+    their them they that this some 's . ,
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 # More of them make a caption clumsy.
-AT_MOST = dict.fromkeys('with on at beside under near from through front'.split(), 1) | {'in': 2}
+AT_MOST = {'in': 2, 'with': 1, 'on': 1, 'at': 1, 'beside': 1, 'under': 1, 'near': 1, 'front': 1}
 
-IRREGULAR = dict(
-    pair.split(':')
-    for pair in """man:men woman:women child:children person:people goose:geese sheep:sheep
+_IRREGULAR = """
+    man:men woman:women child:children person:people goose:geese sheep:sheep
     ox:oxen buffalo:buffalo deer:deer shrimp:shrimp moose:moose knife:knives leaf:leaves
     loaf:loaves meatloaf:meatloaves wolf:wolves calf:calves mouse:mice tomato:tomatoes
-    potato:potatoes scarf:scarves mango:mangoes foot:feet German:German""".split()
+    potato:potatoes scarf:scarves mango:mangoes foot:feet
+"""
+IRREGULAR = dict(pair.split(':') for pair in _IRREGULAR.split())
+HEAD_ENDS = re.compile(
+    r' (?=(?:in|on|with|of|at|from|near|under|wearing|holding|for|full|covered (?:in|with)|like) )'
 )
-HEAD_ENDS = re.compile(r' (?=(?:in|on|with|of|at|from|near|under|wearing|holding|for|full) )')
 AN = re.compile(r'(?:[aio](?!ne\b)|e(?!u)|u(?!ni(?!n)|s|ti|k)|hour)')
 COUNTS = ['two'] * 9 + ['three'] * 4 + ['four', 'several', 'several', 'some', 'a group of']
 
@@ -89,7 +90,8 @@ def load_grammar(path: Path = GRAMMAR_FILE) -> Grammar:
         if not line:
             continue
         if keyword == 'words':
-            phrases, scene = grammar.words.setdefault(rest, []), None
+            name, _, listed = rest.partition(':')
+            phrases, scene = grammar.words.setdefault(name, _alternatives(listed)), None
         elif keyword == 'scene':
             scene, _, count = rest.rstrip(')').partition(' (')
             phrases, label, grammar.counts[scene] = None, None, int(count or PER_SCENE)
@@ -167,10 +169,10 @@ class Writer:
         text = self.expand(template.lstrip('! '), False)
         moods = ['simple'] * 5 + ['progressive'] * 4 + ['participle'] * (0 if finite else 3)
         mood = self.rng.choice(moods)
-        phrase = '[' not in text and not finite or mood == 'participle'
+        phrase = ('[' not in text and not finite) or mood == 'participle'
         text = self.conjugate(text, mood)
         text = re.sub(r'\ba (?=' + AN.pattern + ')', 'an ', ' '.join(text.split()))
-        stop = '' if self.rng.random() < (0.4 if phrase else 0.05) else ' .'
+        stop = '' if self.rng.random() < (0.34 if phrase else 0.04) else ' .'
         return text[0].upper() + text[1:] + stop
 
     def expand(self, text: str, many: bool) -> str:
@@ -180,7 +182,7 @@ class Writer:
         return re.sub(r'\{([^{}]*)\}', lambda m: self.slot(m[1], many), text)
 
     def alternative(self, choices: list[str]) -> str:
-        skip = '' in choices and self.rng.random() < 0.45
+        skip = '' in choices and self.rng.random() < 0.65
         return '' if skip else self.rng.choice(choices)
 
     def slot(self, spec: str, many: bool) -> str:
@@ -251,6 +253,10 @@ def content_words(caption: str) -> list[str]:
     words = (word for word in caption.lower().split() if word not in FUNCTION_WORDS)
     stems = (re.sub(r'(?<=\w\w)(?:ing|es|s|e)$', '', word) for word in words)
     return [re.sub(r'(.)\1$', r'\1', stem) for stem in stems]  # runn, jogg -> run, jog
+
+
+# A caption may have these twice: 'a black dog and a brown dog', 'hand in hand'.
+TWICE = frozenset(content_words('dog man woman boy girl player hand side slide team sew sail'))
 
 
 def acceptable(caption: str, seen: set[frozenset[str]], avoid: set[str]) -> bool:

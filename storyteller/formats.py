@@ -341,6 +341,8 @@ def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         return Unpickler(file).load()
+    if min(shape, default=0) < 0:
+        raise ValueError(f'the header declares the shape {shape}')
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if wanted > size:
         raise ValueError(f'the header declares {wanted} bytes, the file has {size}')
