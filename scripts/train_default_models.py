@@ -60,6 +60,7 @@ DECODER = decoder.DecoderOptions(
     doutput=True,
     word_dropout=0.25,
     towards_mean=0.5,
+    spread_start=True,
     batch_size=64,
     batch_words=6144,
     bfloat16=True,

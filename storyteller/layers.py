@@ -101,8 +101,8 @@ def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
     for source, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
         packed = getattr(module, f'{source}_l0').detach().cpu().numpy().T
         gates, candidate = np.split(packed, [2 * module.hidden_size], axis=-1)
-        params[f'{prefix}_{name}'] = np.ascontiguousarray(gates)
-        params[f'{prefix}_{name}x'] = np.ascontiguousarray(candidate)
+        params[f'{prefix}_{name}'] = gates.copy()
+        params[f'{prefix}_{name}x'] = candidate.copy()
     return params
 
 
@@ -119,7 +119,7 @@ def affine(params: Mapping[str, np.ndarray], prefix: str) -> nn.Linear:
 def affine_params(module: nn.Linear, prefix: str) -> dict[str, np.ndarray]:
     """The two arrays of 2015, float32, of an affine layer."""
     return {
-        f'{prefix}_W': np.ascontiguousarray(module.weight.detach().cpu().numpy().T),
+        f'{prefix}_W': module.weight.detach().cpu().numpy().T.copy(),
         f'{prefix}_b': module.bias.detach().cpu().numpy().copy(),
     }
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
+WORDS_IN_BATCH = 1 << 18  # bounds the indices of a batch: 2 MB
 
 
 def as_texts(X: str | Iterable[str]) -> list[str]:
@@ -46,7 +47,7 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind='stable')
     start = 0
     while start < len(order):
-        fitting = WORDS_AT_ONCE // int(lengths[order[start]])
+        fitting = WORDS_IN_BATCH // int(lengths[order[start]])
         stop = start + min(batch_size, max(1, fitting))
         yield order[start:stop]
         start = stop

@@ -207,7 +207,7 @@ def test_main_job_offline_with_the_default_bundle(tmp_path):
 
 
 @bundle
-def test_default_bundle_is_refused_nothing_but_what_is_wrong(capsys, tmp_path, monkeypatch):
+def test_default_bundle_loads_and_a_missing_photo_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
     line = complaint(capsys, [str(tmp_path / 'missing.jpg')])
     assert 'missing.jpg: no such file' in line

@@ -9,8 +9,8 @@ from storyteller.training.softmax import SampledSoftmax, fast_full_cost, full_co
 H, V = 8, 60
 
 
-def problem(n=50, seed=0, scale=1.0):
-    """Hidden states, targets and an output layer whose logits are spread out."""
+def problem(n=50, seed=0, scale=0.3):
+    """Hidden states, targets and an output layer; no probability is near the 1e-8 of 2015."""
     torch.manual_seed(seed)
     hidden = torch.randn(n, H, requires_grad=True)
     output = torch.nn.Linear(H, V)
@@ -89,7 +89,9 @@ def test_no_word_costs_nothing():
 
 
 @pytest.mark.parametrize(
-    'function', [full_cost, fast_full_cost, SampledSoftmax(torch.ones(V), 20)], ids=str
+    'function',
+    [full_cost, fast_full_cost, SampledSoftmax(torch.ones(V), 20)],
+    ids=['full', 'fast', 'sampled'],
 )
 def test_costs_are_sums_over_words(function):
     hidden, targets, output = problem()
@@ -134,7 +136,7 @@ def test_the_mean_over_samples_approaches_the_full_softmax():
     expected, true_gradients = cost_and_gradients(full_cost, hidden, targets, output)
     errors = []
     for samples in (3, 30, 300):
-        found, gradients = averaged(samples, 20_000 // samples, hidden, targets, output)
+        found, gradients = averaged(samples, 6000 // samples, hidden, targets, output)
         errors.append(
             [abs(float(found / expected) - 1)]
             + [distance(g, true) for g, true in zip(gradients, true_gradients, strict=True)]

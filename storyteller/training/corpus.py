@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..formats import MissingFileError, PathLike, atomic_path, write_text
+from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, write_text
 from ..vocabulary import Vocabulary
 from .documents import count_words, token_documents
 
@@ -56,6 +56,8 @@ class Corpus:
                 lengths.extend(map(len, encoded))
                 sentences_in.append(len(encoded))
                 np.concatenate([np.asarray(e, np.int32) for e in encoded]).tofile(file)
+            if not lengths:
+                raise ModelFileError(f'{token_file}: expected sentences, found none')
         borders = {'sentences': _borders(lengths), 'documents': _borders(sentences_in)}
         for name, array in borders.items():
             with atomic_path(folder / f'{name}.npy') as temporary:
@@ -79,15 +81,26 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: PathLike) -> Corpus:
-        """Open what :meth:`build` kept, memory-mapped."""
+        """Open what :meth:`build` kept, memory-mapped.
+
+        Raises
+        ------
+        MissingFileError, ModelFileError
+            If there is no corpus, or not a whole one.
+        """
         folder = Path(folder)
         if not (folder / 'corpus.json').exists():
             raise MissingFileError(f'{folder}: no corpus here; build it with Corpus.build')
-        return cls(
-            np.memmap(folder / 'tokens.npy', np.int32, 'r'),
-            np.load(folder / 'sentences.npy'),
-            np.load(folder / 'documents.npy'),
-        )
+        try:
+            tokens = np.memmap(folder / 'tokens.npy', np.int32, 'r')
+            sentences = np.load(folder / 'sentences.npy', allow_pickle=False)
+            documents = np.load(folder / 'documents.npy', allow_pickle=False)
+            whole = (sentences[-1], documents[-1]) == (len(tokens), len(sentences) - 1)
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            raise ModelFileError(f'{folder}: not a readable corpus: {error}') from None
+        if not whole:
+            raise ModelFileError(f'{folder}: the files of the corpus do not belong together')
+        return cls(tokens, sentences, documents)
 
     def words(self, first: int, last: int) -> np.ndarray:
         """The word indices of sentences `first` to `last` - 1, end to end."""

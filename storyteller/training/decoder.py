@@ -43,6 +43,10 @@ class DecoderOptions:
         A passage's vector v is drawn towards the mean m of all vectors, m + a (v - m), with a
         uniform in [1 - towards_mean, 1]: a mean of many captions lies nearer to the middle than
         any single text does.
+    spread_start : bool
+        Whether the layer from vector to first state starts centred and scaled to the vectors at
+        hand, so that different vectors give different states from the first step on. Thought
+        vectors of one kind of text lie close together, and 2015's start hardly tells them apart.
     batch_size, batch_words : int
         Most passages, and most words, in a batch.
     bfloat16 : bool
@@ -55,6 +59,7 @@ class DecoderOptions:
     samples: int = 0
     word_dropout: float = 0.0
     towards_mean: float = 0.0
+    spread_start: bool = False
     batch_size: int = 16
     batch_words: int = 16384
     bfloat16: bool = False
@@ -81,6 +86,17 @@ def initial_params(
         params |= layers.init_affine(rng, 'ff_hid', hidden, width)
         hidden = width
     return params | layers.init_affine(rng, 'ff_logit', hidden, n_words)
+
+
+def spread_start(params: dict[str, np.ndarray], vectors: np.ndarray) -> None:
+    """Centre and scale ``ff_state`` so that `vectors` (n, D) give pre-activations of deviation 1/2.
+
+    The layer stays x W + b: the mean goes into b.
+    """
+    mean = vectors.mean(0)
+    weight = params['ff_state_W'] * (0.5 / ((vectors - mean) @ params['ff_state_W']).std())
+    params['ff_state_W'] = weight.astype(np.float32)
+    params['ff_state_b'] = (-mean @ weight).astype(np.float32)
 
 
 class ConditionalGRU(nn.Module):
@@ -270,11 +286,13 @@ def fit(
         None takes a GPU if there is one.
     """
     device, options = layers.pick_device(device), passages.options
-    mean = np.asarray(passages.vectors[:4096], np.float32).mean(0)
-    params = initial_params(options, n_words, passages.vectors.shape[1], training.seed)
-    model = ConditionalGRU(params, options, counts, mean).to(device)
+    some = np.asarray(passages.vectors[:4096], np.float32)
+    params = initial_params(options, n_words, some.shape[1], training.seed)
+    if options.spread_start:
+        spread_start(params, some)
+    model = ConditionalGRU(params, options, counts, some.mean(0)).to(device)
     kept = asdict(options) | {
-        'dimctx': passages.vectors.shape[1],
+        'dimctx': some.shape[1],
         'n_words': n_words,
         'encoder': 'gru',
         'decoder': 'gru',

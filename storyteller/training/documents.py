@@ -148,6 +148,7 @@ def tokenise(
     """
     with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         for lines in _mapped(_tokenised if split else _tokenised_whole, documents, processes, desc):
+            lines = [line for line in lines if line]  # an empty line would end the document
             if lines:
                 file.write('\n'.join(lines) + '\n\n')
 
@@ -241,7 +242,7 @@ def choose_words(
         By descending count, then by alphabet; without ``<eos>`` and ``UNK``.
     """
     chosen = set(always) - {'<eos>', 'UNK'}
-    by_count = sorted(counts, key=lambda word: (-counts[word], word))
+    by_count = sorted(counts.keys() - {'<eos>', 'UNK'}, key=lambda word: (-counts[word], word))
     for word in by_count:
         if len(chosen) >= n_words:
             break

@@ -13,7 +13,7 @@ other's neighbours, and the vector may also have to name the words of its own un
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -150,7 +150,14 @@ class SkipThoughts(nn.Module):
         first = self.table.weight.new_zeros(x.shape[1], encoder.hidden_size)
         return layers.run_gru(encoder, self.table(x), first, self.dtype)
 
-    def decoding_cost(self, decoder: nn.GRU, thought: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    def decoding_cost(
+        self,
+        decoder: nn.GRU,
+        thought: Tensor,
+        y: Tensor,
+        mask: Tensor,
+        word_cost: Callable | None = None,
+    ) -> Tensor:
         """Summed cost of the words y (T, B) where the mask (T, B) is 1, given thoughts (B, H)."""
         inputs = self.table(y[:-1])
         if self.training and self.options.word_dropout:
@@ -159,7 +166,7 @@ class SkipThoughts(nn.Module):
         inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
         states = layers.run_gru(decoder, inputs, thought, self.dtype)
         counted = mask.bool()
-        return self.word_cost(states[counted], y[counted], self.output)
+        return (word_cost or self.word_cost)(states[counted], y[counted], self.output)
 
     def own_cost(self, thought: Tensor, x: Tensor) -> Tensor:
         """Summed cost of naming each word of the unit once, in any order, frequent ones apart."""
@@ -368,16 +375,14 @@ def neighbour_cost(
 ) -> dict[str, float]:
     """Cost per word, in nats over the whole vocabulary, of the sentences around held-out units."""
     cost, words, own_cost, own_words = 0.0, 0, 0.0, 0
-    chosen, model.word_cost = model.word_cost, full_cost
     for batch in held_out.batches(0)[:n_batches]:
         x, x_mask, after, after_mask, before, before_mask = held_out.tensors(batch, device)
         thought = model.encode(x, x_mask)
-        cost += float(model.decoding_cost(model.after, thought, after, after_mask))
-        cost += float(model.decoding_cost(model.before, thought, before, before_mask))
+        cost += float(model.decoding_cost(model.after, thought, after, after_mask, full_cost))
+        cost += float(model.decoding_cost(model.before, thought, before, before_mask, full_cost))
         words += int(after_mask.sum() + before_mask.sum())
         if model.own_words is not None:
             own_cost += float(model.own_cost(thought, x))
             own_words += sum(len(set(column.tolist())) for column in x.T)
-    model.word_cost = chosen
     figures = {'neighbour_cost': cost / words, 'neighbour_perplexity': float(np.exp(cost / words))}
     return figures | ({'own_words_cost': own_cost / own_words} if own_words else {})

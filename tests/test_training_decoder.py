@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REFERENCE
+
+from storyteller import decoder, formats
+from storyteller.training.corpus import Corpus, padded
+from storyteller.training.decoder import (
+    ConditionalGRU,
+    DecoderOptions,
+    Passages,
+    encode_passages,
+    fit,
+    initial_params,
+    perplexity,
+)
+from storyteller.training.loop import Adam2015, TrainOptions, clip_gradients
+from storyteller.vocabulary import Vocabulary
+
+FOLDER = REFERENCE / 'training'
+SMALL = DecoderOptions(dim_word=10, dim=12)
+CPU = torch.device('cpu')
+
+
+# --- the objective of 2015 -----------------------------------------------------------------------
+
+
+def model_of_2015(name='decoder'):
+    params, options = formats.read_model(FOLDER / f'{name}_params.npz')
+    names = ('dim_word', 'dim', 'doutput')
+    return ConditionalGRU(params, DecoderOptions(**{key: options[key] for key in names}))
+
+
+def batch_of_2015(name):
+    arrays = np.load(FOLDER / name)
+    return [torch.from_numpy(arrays[key]) for key in ('x', 'mask', 'ctx')]
+
+
+def gradients(model):
+    """Under the names of 2015, like `params`."""
+    kept = [(parameter, parameter.data) for parameter in model.parameters()]
+    for parameter, _ in kept:
+        if parameter.grad is not None:
+            parameter.data = parameter.grad
+    found = model.params()
+    for parameter, data in kept:
+        parameter.data = data
+    return found
+
+
+@pytest.mark.parametrize('name', ['decoder', 'decoder_doutput'])
+def test_cost_and_gradients_of_2015(name):
+    model, expected = model_of_2015(name), np.load(FOLDER / f'{name}_grads.npz')
+    cost = model(*batch_of_2015('decoder_batch.npz'))
+    assert float(cost.detach()) == pytest.approx(float(expected['cost']), rel=1e-6)
+    cost.backward()
+    found = gradients(model)
+    assert {f'grad_{key}' for key in found} == {
+        key for key in expected.files if key.startswith('grad_') and key != 'grad_norm'
+    }
+    for key, gradient in found.items():
+        true = expected[f'grad_{key}']
+        assert np.linalg.norm(gradient - true) <= 1e-4 * np.linalg.norm(true), key
+    if 'grad_norm' in expected:
+        assert clip_gradients(model, 0) == pytest.approx(float(expected['grad_norm']), rel=1e-5)
+
+
+def test_cost_of_a_batch_with_a_limit():
+    expected = np.load(FOLDER / 'decoder_grads.npz')['cost_maxlen_batch']
+    cost = model_of_2015()(*batch_of_2015('decoder_batch_maxlen.npz'))
+    assert float(cost.detach()) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize('clipped', ['clip', 'noclip'])
+def test_three_updates_of_2015(clipped):
+    model, expected = model_of_2015(), np.load(FOLDER / f'decoder_adam_{clipped}.npz')
+    batch, optimizer = batch_of_2015('decoder_batch.npz'), Adam2015(model.parameters(), 2e-4)
+    for step in (1, 2, 3):
+        optimizer.zero_grad()
+        cost = model(*batch)
+        assert float(cost.detach()) == pytest.approx(float(expected['costs'][step - 1]), rel=1e-6)
+        cost.backward()
+        assert clip_gradients(model, float(expected['clip'])) > 5
+        optimizer.step()
+        for name, array in model.params().items():
+            np.testing.assert_allclose(array, expected[f'step{step}_{name}'], atol=1e-6, rtol=0)
+    assert float(model(*batch).detach()) == pytest.approx(float(expected['cost_after']), rel=1e-6)
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=['plain', 'doutput'])
+def options(request):
+    return replace(SMALL, doutput=request.param)
+
+
+def random_batch(seed=0, lengths=(5, 3, 7), n_words=30, width=6):
+    rng = np.random.default_rng(seed)
+    x, mask = padded([rng.integers(2, n_words, n) for n in lengths])
+    vectors = rng.normal(size=(len(lengths), width)).astype(np.float32)
+    return [torch.from_numpy(array) for array in (x, mask, vectors)]
+
+
+def test_padding_changes_nothing(options):
+    model = ConditionalGRU(initial_params(options, 30, 6, seed=1), options)
+    x, mask, vectors = random_batch()
+    alone = sum(
+        float(model(x[:, i : i + 1], mask[:, i : i + 1], vectors[i : i + 1]).detach())
+        for i in range(3)
+    )
+    assert float(model(x, mask, vectors).detach()) == pytest.approx(alone, rel=1e-5)
+
+
+def test_cost_is_that_of_the_decoder_that_tells(options, tmp_path):
+    """Word by word, by the module that will decode with these parameters."""
+    params = initial_params(options, 30, 6, seed=1)
+    x, mask, vectors = random_batch()
+    formats.write_model(tmp_path / 'd.npz', params, {'doutput': options.doutput})
+    formats.write_pickle(tmp_path / 'd.pkl', {f'w{i}': i for i in range(2, 30)})
+    dec = decoder.load_model(tmp_path / 'd.npz', tmp_path / 'd.pkl', device='cpu')
+    states, words, total = dec['f_init'](vectors.numpy()), np.full(3, -1), 0.0
+    for step, counted in zip(x.numpy(), mask.numpy(), strict=True):
+        probs, _, states = dec['f_next'](words, states)
+        total -= (np.log(probs[np.arange(3), step] + 1e-8) * counted).sum()
+        words = step
+    cost = ConditionalGRU(params, options)(x, mask, vectors)
+    assert float(cost.detach()) == pytest.approx(total, rel=1e-5)
+
+
+def test_bfloat16_costs_and_learns_about_the_same(options):
+    params, batch = initial_params(options, 30, 6, seed=1), random_batch()
+    found = []
+    for half in (False, True):
+        model = ConditionalGRU(params, replace(options, bfloat16=half))
+        cost = model(*batch)
+        cost.backward()
+        found.append((float(cost.detach()), gradients(model)))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.01)
+    for name, true in found[0][1].items():
+        assert np.linalg.norm(found[1][1][name] - true) < 0.05 * np.linalg.norm(true), name
+
+
+def test_parameters_come_back_under_the_names_of_2015(options):
+    params = initial_params(options, 30, 6, seed=1)
+    returned = ConditionalGRU(params, options).params()
+    assert returned.keys() == params.keys()
+    for name, array in params.items():
+        np.testing.assert_array_equal(returned[name], array)
+    theirs, _ = formats.read_model(
+        FOLDER / ('decoder_doutput_params.npz' if options.doutput else 'decoder_params.npz')
+    )
+    assert params.keys() == theirs.keys()
+    assert params['ff_logit_W'].shape == ((10 if options.doutput else 12), 30)
+    assert params['ff_state_W'].shape == (6, 12)
+
+
+def test_vectors_are_drawn_towards_the_mean_while_training_alone():
+    params, mean = initial_params(SMALL, 30, 6, seed=1), np.arange(6.0)
+    model = ConditionalGRU(params, replace(SMALL, towards_mean=0.4), mean=mean)
+    plain = ConditionalGRU(params, SMALL)
+    x, mask, vectors = random_batch()
+    assert float(model.eval()(x, mask, vectors).detach()) == float(plain(x, mask, vectors).detach())
+    seen = []
+    model.start.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.train()
+    for _ in range(200):
+        model(x, mask, vectors)
+    parts = (torch.stack(seen) - model.mean) / (vectors - model.mean)  # (200, B, D)
+    torch.testing.assert_close(parts, parts[..., :1].expand_as(parts), rtol=1e-3, atol=1e-3)
+    assert parts.min() + 1e-3 >= 0.6 and parts.max() <= 1.001
+    assert parts.min() < 0.62 and parts.max() > 0.98 and abs(parts.mean() - 0.8) < 0.02
+    assert parts[0, :, 0].unique().numel() == 3  # each passage by its own part
+
+
+def test_word_dropout_takes_inputs_while_training_alone():
+    params, batch = initial_params(SMALL, 30, 6, seed=1), random_batch()
+    none = ConditionalGRU(params, replace(SMALL, word_dropout=1.0))
+    plain = ConditionalGRU(params, SMALL)
+    assert float(none.eval()(*batch).detach()) == float(plain(*batch).detach())
+    empty = ConditionalGRU(params | {'Wemb': 0 * params['Wemb']}, SMALL)
+    found = float(none.train()(*batch).detach())
+    assert found == pytest.approx(float(empty(*batch).detach()), rel=1e-6)
+
+
+# --- passages ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passages():
+    """Forty passages of one to three sentences; word i of the corpus is i, vector i is all i."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 20, 80)
+    corpus = Corpus(
+        np.arange(lengths.sum(), dtype=np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([0, 80], np.int64),
+    )
+    first = np.arange(0, 80, 2)
+    spans = np.stack([first, first + rng.integers(1, 3, 40)], axis=1)
+    vectors = np.repeat(np.arange(40)[:, None], 5, axis=1).astype(np.float16)
+    return Passages(corpus, spans, vectors, replace(SMALL, batch_size=6, batch_words=120), seed=2)
+
+
+def test_every_passage_is_in_one_batch(passages):
+    batches = passages.batches(0)
+    assert sorted(i for batch in batches for i in batch) == list(range(40))
+    for batch in batches:
+        lengths = passages.lengths[batch]
+        assert len(batch) <= 6 and lengths.max() - lengths.min() < 8
+        assert len(batch) == 1 or lengths.sum() <= 120
+    assert max(map(len, batches)) > 2
+
+
+def test_epochs_differ_and_repeat(passages):
+    first, again, second = (
+        [batch.tolist() for batch in passages.batches(epoch)] for epoch in (0, 0, 1)
+    )
+    assert first == again != second
+
+
+def test_tensors_hold_the_words_and_the_vector_of_each(passages):
+    batch = np.array([30, 2, 17])  # in no order
+    x, mask, vectors = passages.tensors(batch, CPU)
+    assert vectors.dtype == torch.float32 and vectors[:, 0].tolist() == [30, 2, 17]
+    for column, passage in enumerate(batch):
+        words = passages.corpus.words(*passages.spans[passage])
+        assert x[: len(words), column].tolist() == words.tolist()
+        assert mask[:, column].sum() == len(words) + 1 and not x[len(words) :, column].any()
+
+
+def test_vectors_may_be_memory_mapped(passages, tmp_path):
+    np.save(tmp_path / 'v.npy', passages.vectors)
+    mapped = Passages(
+        passages.corpus, passages.spans, np.load(tmp_path / 'v.npy', mmap_mode='r'), SMALL
+    )
+    for one, two in zip(
+        passages.tensors(np.array([5, 3]), CPU), mapped.tensors(np.array([5, 3]), CPU), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_passages_without_their_vectors(passages):
+    with pytest.raises(ValueError, match='40 passages, but 39 vectors'):
+        Passages(passages.corpus, passages.spans, passages.vectors[1:], SMALL)
+
+
+class Encoder:
+    """Encodes a text as the number of its words and the place of its first one."""
+
+    def __init__(self):
+        self.calls = []
+
+    def encode(self, texts, *, verbose, tokenised):
+        assert tokenised and not verbose
+        self.calls.append(len(texts))
+        return np.array([[len(t.split()), int(t.split()[0][1:])] for t in texts], np.float32)
+
+
+def test_passages_are_encoded_block_by_block_and_kept(passages, tmp_path):
+    words = [f'w{i}' for i in range(2, len(passages.corpus.tokens))]
+    vocabulary = Vocabulary(('<eos>', 'UNK', *words))
+    spans = passages.spans[1:]  # without the passage that begins with <eos>
+    encoder = Encoder()
+    arguments = (passages.corpus, spans, vocabulary, encoder, tmp_path / 'v')
+    vectors = encode_passages(*arguments, block=10)
+    assert encoder.calls == [10, 10, 10, 9] and vectors.dtype == np.float16
+    lengths = np.diff(passages.corpus.sentences[spans], axis=1)[:, 0]
+    np.testing.assert_array_equal(vectors[:, 0], lengths)
+    np.testing.assert_array_equal(vectors[:, 1], passages.corpus.sentences[spans[:, 0]])
+    (tmp_path / 'v' / '00000020.npy').unlink()  # as if it had been interrupted
+    np.testing.assert_array_equal(encode_passages(*arguments, block=10), vectors)
+    assert encoder.calls == [10, 10, 10, 9, 10]
+
+
+# --- from passages to a decoder that tells them --------------------------------------------------
+
+TALES = [
+    'the cat sat on the mat . it slept .',
+    'a dog ran to the sea . it barked .',
+    'she loved the old house by the river .',
+    'nobody came that night . he wept .',
+]
+
+
+@pytest.fixture(scope='module')
+def tales(tmp_path_factory):
+    """Each tale many times, with its own vector, as passages; and the vocabulary."""
+    folder = tmp_path_factory.mktemp('tales')
+    lines = [tale.replace('. ', '.\n') for tale in TALES * 8]
+    (folder / 'tokens.txt').write_text('\n\n'.join(lines) + '\n\n')
+    corpus, vocabulary = Corpus.with_all_words(folder / 'tokens.txt', folder / 'corpus')
+    spans = np.stack([corpus.documents[:-1], corpus.documents[1:]], axis=1)
+    return corpus, vocabulary, spans, np.tile(np.eye(4, dtype=np.float32), (8, 1))
+
+
+def train(tales, folder, suffix, **changes):
+    corpus, vocabulary, spans, vectors = tales
+    options = DecoderOptions(**{'dim_word': 12, 'dim': 24, 'batch_size': 8} | changes)
+    data = Passages(corpus, spans, vectors, options)
+    out = folder / f'tales{suffix}'
+    fit(
+        data,
+        TrainOptions(epochs=50, lr=0.02, clip=0.0),
+        out,
+        folder / 'tales.pt',
+        n_words=len(vocabulary),
+        counts=np.bincount(corpus.tokens, minlength=len(vocabulary)),
+        held_out=data,
+        device='cpu',
+    )
+    (line,) = (folder / 'tales.jsonl').read_text().splitlines()
+    dictionary = folder / 'tales_dictionary.txt'
+    vocabulary.save(dictionary)
+    dec = decoder.load_model(out, dictionary, device='cpu')
+    return dec, json.loads(line), formats.read_model(out), options
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
+def test_a_trained_decoder_tells_the_passages(tales, tmp_path, suffix, options):
+    dec, figures, (params, kept), trained = train(tales, tmp_path, suffix, doutput=options.doutput)
+    assert figures['held_out_cost'] < 0.1  # nats a word; at first log(29)
+    assert figures['held_out_perplexity'] == pytest.approx(np.exp(figures['held_out_cost']))
+    assert figures['perplexity_of_the_mean_vector'] > 1.3  # it does listen to the vector
+    for vector, tale in zip(np.eye(4, dtype=np.float32), TALES, strict=True):
+        assert decoder.run_sampler(dec, vector, beam_width=3) == tale
+    assert kept['dimctx'] == 4 and kept['n_words'] == len(tales[1]) and kept['dim'] == 24
+    # The same probabilities as the module that was trained.
+    x, mask, vectors = (
+        torch.from_numpy(a)
+        for a in (*padded([np.array(tales[1].encode(TALES[0]))]), np.eye(4, dtype='f4')[:1])
+    )
+    states, words, total = dec['f_init'](vectors.numpy()), np.array([-1]), 0.0
+    for step in x.numpy():
+        probs, _, states = dec['f_next'](words, states)
+        total -= np.log(probs[0, step[0]] + 1e-8)
+        words = step
+    cost = float(ConditionalGRU(params, trained)(x, mask, vectors).detach())
+    assert cost == pytest.approx(total, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'samples': 10}, {'bfloat16': True}, {'word_dropout': 0.2, 'towards_mean': 0.3}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_way_of_training_learns(tales, tmp_path, changes):
+    dec, figures, _, _ = train(tales, tmp_path, '.safetensors', **changes)
+    assert figures['held_out_cost'] < 0.5
+    told = [decoder.run_sampler(dec, v, beam_width=3) for v in np.eye(4, dtype=np.float32)]
+    assert told == TALES
+
+
+def test_figures_count_each_word_once(tales):
+    corpus, vocabulary, spans, vectors = tales
+    model = ConditionalGRU(initial_params(SMALL, len(vocabulary), 4, 0), SMALL)
+    with torch.no_grad():
+        figures = perplexity(model, Passages(corpus, spans, vectors, SMALL), CPU)
+    assert figures['held_out_cost'] == pytest.approx(np.log(len(vocabulary)), rel=0.1)
+
+
+def test_figures_use_the_whole_vocabulary(tales):
+    """Whatever the training cost, so that they can be compared."""
+    corpus, vocabulary, spans, vectors = tales
+    counts = np.bincount(corpus.tokens, minlength=len(vocabulary))
+    params = initial_params(SMALL, len(vocabulary), 4, 0)
+    figures = []
+    for samples in (0, 3):
+        model = ConditionalGRU(params, replace(SMALL, samples=samples), counts).eval()
+        with torch.no_grad():
+            figures.append(perplexity(model, Passages(corpus, spans, vectors, SMALL), CPU))
+    assert figures[0] == figures[1]
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('dim_word', 0), ('dim', -1), ('batch_size', 0), ('batch_words', 0), ('word_dropout', -0.1),
+        ('word_dropout', 1.5), ('towards_mean', 1.1), ('towards_mean', float('nan')),
+        ('samples', -1),
+    ],
+)  # fmt: skip
+def test_options_are_checked(name, value):
+    with pytest.raises(ValueError, match=f'{name}: expected'):
+        DecoderOptions(**{name: value})
+
+
+def test_a_sampled_softmax_needs_counts():
+    with pytest.raises(ValueError, match='counts'):
+        ConditionalGRU(initial_params(SMALL, 30, 6, 0), replace(SMALL, samples=5))
