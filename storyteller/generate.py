@@ -84,7 +84,7 @@ def load_all(
 
 def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
     """D, once it is known that encoder and decoder, network and embedding agree."""
-    thought = skipthoughts.encode(z['stv'], []).shape[1]
+    thought = skipthoughts.encode(z['stv'], [], verbose=False).shape[1]
     context = z['dec']['options']['dimctx']
     if thought != context:
         raise MismatchError(
