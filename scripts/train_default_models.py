@@ -37,7 +37,7 @@ from storyteller.training.loop import TrainOptions
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
 MOST_PASSAGES = 110_000  # more than the decoder goes through once in its share of the time
-SHARES = {'uni': 0.32, 'bi': 0.22, 'decoder': 0.34, 'convnet': 0.10, 'embedding': 0.02}
+SHARES = {'uni': 0.30, 'bi': 0.22, 'decoder': 0.33, 'convnet': 0.10, 'embedding': 0.05}
 
 UNI = training_skipthoughts.SkipThoughtsOptions(
     dim_word=192,
@@ -172,15 +172,15 @@ class Recipe:
 
     # --- the decoder and the styles --------------------------------------------------------------
 
-    def passages(self, name: str) -> decoder.Passages:
-        """The passages of a token file with their vectors."""
+    def passages(self, name: str, most: int) -> decoder.Passages:
+        """So many passages of a token file, drawn at random, with their vectors."""
         texts, told = self.corpus(name), self.corpus(name, self.story_words)
         rng = np.random.default_rng(0)
         spans = rng.permutation(corpus.passages(texts, rng))
         unknown = np.concatenate([[0], np.cumsum(told.tokens == 1)])[told.sentences]
         length = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
         spans = spans[unknown[spans[:, 1]] - unknown[spans[:, 0]] <= 0.06 * length]
-        spans = spans[:MOST_PASSAGES]
+        spans = spans[:most]
         vectors = decoder.encode_passages(
             texts, spans, self.words, self.thoughts, self.work / f'{name}_vectors'
         )
@@ -190,12 +190,12 @@ class Recipe:
         """Train the decoder on the passages of the novels."""
         trained = self.work / 'decoder.npz'
         decoder.fit(
-            self.passages('novels'),
+            self.passages('novels', MOST_PASSAGES),
             self.training('decoder'),
             trained,
             self.work / 'decoder.pt',
             n_words=len(self.story_words),
-            held_out=self.passages('novels_held_out'),
+            held_out=self.passages('novels_held_out', 4096),
         )
         params, options = formats.read_model(trained)
         formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')

@@ -433,7 +433,7 @@ def test_every_part_of_a_good_file_is_refused(good, tmp_path, kind):
     read(written(tmp_path, name, whole))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=40)
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of headers that look like Python
 @given(data=st.data())
 @pytest.mark.parametrize('kind', READERS)
@@ -452,7 +452,7 @@ def test_a_changed_file_is_read_or_refused(good, tmp_path_factory, kind, data):
         assert str(path) in str(error)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_a_pickle_or_refused(tmp_path_factory, data):
     path = written(tmp_path_factory.getbasetemp(), 'any.pkl', b'\x80\x02' + data + b'.')
@@ -623,7 +623,7 @@ PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=F
 OPTIONS = st.dictionaries(st.text(max_size=8), PLAIN | st.lists(PLAIN, max_size=3), max_size=4)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(params=PARAMS, options=OPTIONS)
 @pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])

@@ -8,7 +8,7 @@ from conftest import REFERENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storyteller.formats import MissingFileError, ModelFileError
+from storyteller.formats import MismatchError, MissingFileError, ModelFileError
 from storyteller.training.corpus import (
     Corpus,
     batches_of_equal_length,
@@ -65,11 +65,19 @@ def test_what_was_built_is_opened(tmp_path, token_file):
     for opened in (
         Corpus.open(tmp_path / 'corpus'),
         Corpus.open(str(tmp_path / 'corpus')),
-        Corpus.cached(tmp_path / 'missing.txt', WORDS, tmp_path / 'corpus'),  # not built again
+        Corpus.cached(tmp_path / 'elsewhere' / 'tokens.txt', WORDS, tmp_path / 'corpus'),
     ):
         for name in ('tokens', 'sentences', 'documents'):
             np.testing.assert_array_equal(getattr(opened, name), getattr(built, name))
             assert getattr(opened, name).dtype == getattr(built, name).dtype
+
+
+def test_a_corpus_of_another_text_or_vocabulary_is_not_taken_for_it(tmp_path, token_file):
+    Corpus.cached(token_file, WORDS, tmp_path / 'corpus')
+    fewer = Vocabulary(('<eos>', 'UNK', '.', 'She'))
+    for path, vocabulary in ((token_file, fewer), (tmp_path / 'other.txt', WORDS)):
+        with pytest.raises(MismatchError, match='another text or vocabulary'):
+            Corpus.cached(path, vocabulary, tmp_path / 'corpus')
 
 
 def test_a_corpus_is_built_where_there_is_none(tmp_path, token_file):

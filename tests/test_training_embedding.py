@@ -79,9 +79,14 @@ def test_cost_of_a_batch_with_a_limit(name):
 
 @pytest.mark.parametrize('clipped', ['clip', 'noclip'])
 @pytest.mark.parametrize('name', NAMES)
-def test_three_updates_of_2015(name, clipped):
-    model, expected = model_of_2015(name), np.load(FOLDER / f'{name}_adam_{clipped}.npz')
-    batch = batch_of_2015(f'{name}_batch.npz')
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-6), (torch.float32, 5e-6)])
+def test_three_updates_of_2015(name, clipped, dtype, tolerance):
+    """In float32 one gradient in a thousand is nearly 0 and its rounding steers Adam."""
+    model = model_of_2015(name).to(dtype)
+    expected = np.load(FOLDER / f'{name}_adam_{clipped}.npz')
+    batch = [
+        a.to(dtype) if a.is_floating_point() else a for a in batch_of_2015(f'{name}_batch.npz')
+    ]
     optimizer = Adam2015(model.parameters(), float(expected['lr_argument']))
     for step in (1, 2, 3):
         optimizer.zero_grad()
@@ -91,7 +96,9 @@ def test_three_updates_of_2015(name, clipped):
         assert clip_gradients(model, float(expected['clip'])) > 2
         optimizer.step()
         for key, array in model.params().items():
-            np.testing.assert_allclose(array, expected[f'step{step}_{key}'], atol=1e-6, rtol=0)
+            true = expected[f'step{step}_{key}']
+            np.testing.assert_allclose(array, true, atol=tolerance, rtol=0)
+            assert (np.abs(array - true) > 1e-6).mean() < 0.1
     assert float(model(*batch).detach()) == pytest.approx(float(expected['cost_after']), rel=1e-6)
 
 
@@ -225,16 +232,18 @@ def test_batches_of_2015_have_the_same_make_up():
     """Equal lengths, every caption once an epoch: as the iterator of 2015 gave them."""
     record = json.loads((FOLDER / 'vse_iterator.json').read_text(encoding='utf-8'))
     lengths = [len(text.split()) for text in record['captions']]
-    ours = Pairs(
-        [np.full(n, 2) for n in lengths],
-        np.arange(len(lengths)),
-        np.zeros((len(lengths), 7)),
+    chosen = [i for i, length in enumerate(lengths) if length <= record['maxlen']]
+    pairs = Pairs(
+        [np.full(lengths[i], 2) for i in chosen],
+        np.arange(len(chosen)),
+        np.zeros((len(chosen), 7)),
         replace(SMALL, batch_size=record['batch_size']),
-    ).batches(0)
+    )
+    ours = sorted((int(pairs.lengths[batch[0]]), len(batch)) for batch in pairs.batches(0))
     for theirs in record['epochs']:
-        sizes = sorted((lengths[b[0]], len(b)) for b in theirs if len(b) > 1)
-        assert sorted(i for batch in theirs for i in batch) == list(range(len(lengths)))
-        assert sorted((lengths[b[0]], len(b)) for b in ours) == sizes
+        assert sorted(i for batch in theirs for i in batch) == chosen
+        sizes = sorted((lengths[batch[0]], len(batch)) for batch in theirs)
+        assert ours == [(length, size) for length, size in sizes if size > 1]
 
 
 # --- from captioned photos to a joint space ------------------------------------------------------

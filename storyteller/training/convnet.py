@@ -68,8 +68,8 @@ class Recipe:
     """
 
     labels: TrainOptions = field(default_factory=lambda: stage_options(14, 20))
-    distil: TrainOptions = field(default_factory=lambda: stage_options(16, 16))
-    fold: TrainOptions = field(default_factory=lambda: stage_options(10, 7))
+    distil: TrainOptions = field(default_factory=lambda: stage_options(24, 30))
+    fold: TrainOptions = field(default_factory=lambda: stage_options(24, 20))
     label_size: int = 64
     label_batch: int = 128
     captioned_batch: int = 64

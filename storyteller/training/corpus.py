@@ -6,6 +6,7 @@ with the borders of sentences and documents.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, write_text
+from ..formats import (
+    MismatchError,
+    MissingFileError,
+    ModelFileError,
+    PathLike,
+    atomic_path,
+    write_text,
+)
 from ..vocabulary import Vocabulary
 from .documents import count_words, token_documents
 
@@ -62,13 +70,22 @@ class Corpus:
         for name, array in borders.items():
             with atomic_path(folder / f'{name}.npy') as temporary:
                 np.save(temporary, array)
-        write_text(folder / 'corpus.json', json.dumps({'source': Path(token_file).name}))
+        write_text(folder / 'corpus.json', json.dumps(_origin(token_file, vocabulary)))
         return cls.open(folder)
 
     @classmethod
     def cached(cls, token_file: PathLike, vocabulary: Vocabulary, folder: PathLike) -> Corpus:
-        """Open what is in `folder`, or :meth:`build` it."""
-        if (Path(folder) / 'corpus.json').exists():
+        """Open what is in `folder`, or :meth:`build` it.
+
+        Raises
+        ------
+        MismatchError
+            If what is there was made from another file, or with another vocabulary.
+        """
+        if (note := Path(folder) / 'corpus.json').exists():
+            origin = _origin(token_file, vocabulary)
+            if origin | json.loads(note.read_text(encoding='utf-8')) != origin:
+                raise MismatchError(f'{folder}: a corpus of another text or vocabulary is there')
             return cls.open(folder)
         return cls.build(token_file, vocabulary, folder)
 
@@ -108,6 +125,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.sentences) - 1
+
+
+def _origin(token_file: PathLike, vocabulary: Vocabulary) -> dict[str, str]:
+    words = hashlib.sha256('\n'.join(vocabulary).encode('utf-8', 'surrogatepass'))
+    return {'source': Path(token_file).name, 'vocabulary': words.hexdigest()}
 
 
 def _borders(lengths: Sequence[int]) -> np.ndarray:

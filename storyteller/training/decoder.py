@@ -71,6 +71,8 @@ class DecoderOptions:
         for name in ('word_dropout', 'towards_mean'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
+        if not self.samples >= 0:
+            raise ValueError(f'samples: expected 0 or more, found {self.samples!r}')
 
 
 def initial_params(
@@ -130,11 +132,15 @@ class ConditionalGRU(nn.Module):
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
         self.word_cost: Callable = fast_full_cost if options.bfloat16 else full_cost
         if options.samples:
+            if counts is None:
+                raise ValueError('samples: a sampled softmax needs the counts of the words')
             self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
         middle = np.zeros(self.start.in_features) if mean is None else mean
         self.register_buffer('mean', torch.tensor(middle, dtype=torch.float32), persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, context: Tensor, word_cost: Callable | None = None
+    ) -> Tensor:
         """Summed cost of the words x (T, B) where the mask (T, B) is 1, given vectors (B, D)."""
         inputs = self.table(x[:-1])
         if self.training:
@@ -145,7 +151,7 @@ class ConditionalGRU(nn.Module):
         states = states[counted]
         if self.hidden is not None:
             states = torch.tanh(self.hidden(states))
-        return self.word_cost(states, x[counted], self.output)
+        return (word_cost or self.word_cost)(states, x[counted], self.output)
 
     def _without_words(self, inputs: Tensor) -> Tensor:
         if not self.options.word_dropout:
@@ -317,11 +323,12 @@ def perplexity(
     model: ConditionalGRU, held_out: Passages, device: torch.device, n_batches: int = 8
 ) -> dict[str, float]:
     """Cost per word in nats, and perplexity, over some batches, with their vectors and without."""
+    word_cost = fast_full_cost if model.options.bfloat16 else full_cost
     costs, words = np.zeros(2), 0
     for batch in held_out.batches(0)[:n_batches]:
         x, mask, vectors = held_out.tensors(batch, device)
         middle = model.mean.expand_as(vectors)
-        costs += [float(model(x, mask, vectors)), float(model(x, mask, middle))]
+        costs += [float(model(x, mask, v, word_cost)) for v in (vectors, middle)]
         words += int(mask.sum())
     told, untold = costs / max(1, words)
     return {

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -164,7 +165,8 @@ def train(
             run.through(batches, cost)
         except KeyboardInterrupt:
             run.keep()
-            tqdm.write(f'interrupted; {checkpoint} is where the same command goes on')
+            message = f'interrupted; {checkpoint} is where the same command goes on'
+            tqdm.write(message, file=sys.stderr)
             raise
     run.keep(finished=True)
 
@@ -181,6 +183,7 @@ class _Run:
         self.used, self.started = 0.0, time.monotonic()
         self.saved = self.started
         self.sums = [0.0, 0]
+        self.random = _random_states()  # after the last whole step: an interrupted one is repeated
 
     @property
     def elapsed(self) -> float:
@@ -195,6 +198,7 @@ class _Run:
                     if self.out_of_time():
                         return
                     self.step(cost(batch), len(epoch))
+                    self.random = _random_states()
                     bar.update()
                     bar.set_postfix(cost=f'{self.sums[0] / max(1, self.sums[1]):.3f}')
                     if time.monotonic() - self.saved > 60 * self.options.save_minutes:
@@ -207,9 +211,11 @@ class _Run:
     def step(self, priced: tuple[Tensor, int], epoch_length: int) -> None:
         total, terms = priced
         if not torch.isfinite(total):
+            there = self.checkpoint.exists()
+            kept = 'holds the last good state' if there else 'was not written yet'
             raise FloatingPointError(
                 f'the cost became {float(total.detach())} at step {self.steps}; '
-                f'{self.checkpoint} holds the last good state: go on with a lower learning rate'
+                f'{self.checkpoint} {kept}: go on with a lower learning rate'
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -239,7 +245,7 @@ class _Run:
             'position': [self.epoch, self.done, self.steps],
             'elapsed': self.elapsed,
             'options': asdict(self.options),
-            'random': torch.get_rng_state(),
+            'random': self.random,
         }
         with atomic_path(self.checkpoint) as temporary:
             torch.save(state, temporary)
@@ -261,6 +267,7 @@ class _Run:
             with torch.no_grad():
                 row.update(self.report())
             self.module.train()
+            _set_random_states(self.random)  # whatever the report has drawn
         with open(self.checkpoint.with_suffix('.jsonl'), 'a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
         self.sums = [0.0, 0]
@@ -269,19 +276,36 @@ class _Run:
         if not self.checkpoint.exists():
             return
         try:
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, map_location='cpu', weights_only=True)
+            module, optimizer, options = state['module'], state['optimizer'], state['options']
+            position, self.used, random = state['position'], state['elapsed'], state['random']
         except Exception as error:  # torch raises anything from KeyError to its own types
             raise ModelFileError(f'{self.checkpoint}: not a readable checkpoint: {error}') from None
+        before, now = options['optimizer'], self.options.optimizer
+        if before != now:
+            raise MismatchError(f'{self.checkpoint}: trained by {before!r}, not by {now!r}')
         try:
-            self.module.load_state_dict(state['module'])
-            self.optimizer.load_state_dict(state['optimizer'])
+            self.module.load_state_dict(module)
+            self.optimizer.load_state_dict(optimizer)
         except (KeyError, RuntimeError, ValueError) as error:
             raise MismatchError(
                 f'{self.checkpoint}: the checkpoint is of another model: {error}'
             ) from None
-        self.epoch, self.done, self.steps = state['position']
-        self.used = state['elapsed']
-        torch.set_rng_state(state['random'])
+        self.epoch, self.done, self.steps = position
+        self.random = random if isinstance(random, list) else [random]
+        _set_random_states(self.random)
+
+
+def _random_states() -> list[Tensor]:
+    """Of the CPU and of each GPU."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpus]
+
+
+def _set_random_states(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, gpu)
 
 
 def _skipped(epoch: Sequence[Any], done: int) -> Iterator[Any]:

@@ -82,9 +82,14 @@ class SkipThoughtsOptions:
         for name in ('dim_word', 'dim', 'longest', 'longest_target', 'batch_size', 'batch_words'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
-        for name in ('word_dropout', 'singles', 'captions'):
+        for name in ('word_dropout', 'singles'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
+        if not 0 <= self.captions < 1:
+            raise ValueError(f'captions: expected 0 to below 1, found {self.captions!r}')
+        for name in ('samples', 'own_words', 'frequent'):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
 
 
 def initial_params(options: SkipThoughtsOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
@@ -133,6 +138,8 @@ class SkipThoughts(nn.Module):
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
         self.word_cost = full_cost
         if options.samples:
+            if counts is None:
+                raise ValueError('samples: a sampled softmax needs the counts of the words')
             self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -282,6 +289,8 @@ class Units:
         documents = self.captions.documents
         begin, count = documents[:-1], np.diff(documents)
         usable = np.flatnonzero(count >= 3)
+        if not len(usable):
+            raise ValueError('captions: expected a photo with at least three captions, found none')
         photos = rng.choice(usable, wanted)
         first = rng.integers(0, count[photos])
         before = (first + rng.integers(1, count[photos])) % count[photos]

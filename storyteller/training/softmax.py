@@ -32,7 +32,7 @@ def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
     return -torch.log(probabilities + _EPSILON).sum()
 
 
-def fast_full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear, rows: int = 2048) -> Tensor:
+def fast_full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear, rows: int = 512) -> Tensor:
     """Summed cost over the whole vocabulary with the products in bfloat16.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
