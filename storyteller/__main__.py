@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .formats import EmptyStoryError
@@ -32,6 +33,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
     options = parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f'storyteller: {message}', file=sys.stderr)
+        return _tell(options)
+
+
+def _tell(options: argparse.Namespace) -> int:
     from . import generate  # after the arguments are known to be right: it takes seconds
 
     told = {name: getattr(options, name) for name in ('k', 'bw', 'lyric', 'strength', 'seed')}

@@ -93,6 +93,7 @@ class Story:
             'captions': [[caption, round(score, 6)] for caption, score in self.captions],
             'passage': self.passage,
             'prose': self.prose,
+            'lines': self.lines,
             'settings': self.settings,
         }
 

@@ -273,9 +273,11 @@ def test_passages_are_encoded_block_by_block_and_kept(passages, tmp_path):
     lengths = np.diff(passages.corpus.sentences[spans], axis=1)[:, 0]
     np.testing.assert_array_equal(vectors[:, 0], lengths)
     np.testing.assert_array_equal(vectors[:, 1], passages.corpus.sentences[spans[:, 0]])
-    (tmp_path / 'v' / '00000020.npy').unlink()  # as if it had been interrupted
+    next((tmp_path / 'v').glob('*00000020.npy')).unlink()  # as if it had been interrupted
     np.testing.assert_array_equal(encode_passages(*arguments, block=10), vectors)
     assert encoder.calls == [10, 10, 10, 9, 10]
+    others = encode_passages(passages.corpus, spans[1:], *arguments[2:], block=10)
+    np.testing.assert_array_equal(others, vectors[1:])  # not those that are kept for other spans
 
 
 # --- from passages to a decoder that tells them --------------------------------------------------

@@ -6,6 +6,7 @@ the GRU writes the passage word by word.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -247,9 +248,10 @@ def encode_passages(
     -------
     (P, D) float16 array
     """
+    cut = hashlib.sha256(np.ascontiguousarray(spans)).hexdigest()[:12]  # other spans, other files
     parts = []
     for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):
-        path = Path(folder) / f'{first:08d}.npy'
+        path = Path(folder) / f'{cut}-{first:08d}.npy'
         if not path.exists():
             texts = [
                 ' '.join(vocabulary.decode(corpus.words(*span)))
