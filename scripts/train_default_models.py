@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from storyteller import embedding as embedding_inference
 from storyteller import formats, skipthoughts, style
-from storyteller.convnet import build_convnet, compute_features
+from storyteller.convnet import Net, build_convnet, compute_features
 from storyteller.evaluation import ranking
 from storyteller.images import load_image
 from storyteller.layers import unit_rows
@@ -37,7 +38,14 @@ from storyteller.training.loop import TrainOptions
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
 MOST_PASSAGES = 110_000  # more than the decoder goes through once in its share of the time
-SHARES = {'uni': 0.30, 'bi': 0.22, 'decoder': 0.33, 'convnet': 0.10, 'embedding': 0.05}
+SHARES = {
+    'uni': 0.30,
+    'bi': 0.22,
+    'decoder': 0.33,
+    'convnet': 0.07,
+    'embedding': 0.04,
+    'refine': 0.04,
+}
 
 UNI = training_skipthoughts.SkipThoughtsOptions(
     dim_word=192,
@@ -256,6 +264,40 @@ class Recipe:
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
 
+    def refine(self) -> None:
+        """Train the network on towards the photos' places in the joint space, and fit to them.
+
+        The places are those that VGG-19's features give the photos; labelled photos, which the
+        network did not train on, stand at the mean of their class' captions.
+        """
+        run = self.work / 'refined'
+        trained, options = formats.read_model(self.work / 'embedding.npz')
+        weight, bias = trained['ff_image_vgg19_W'], trained['ff_image_vgg19_b']
+        real = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_train.npz').numpy()
+        places = unit_rows(real @ weight + bias)
+        formats.write_array(run / 'targets.npy', places)
+        recipe = convnet.Recipe().within(self.minutes * SHARES['refine'])
+        stages = folds.Stages(self.data, run, recipe, targets=run / 'targets.npy')
+        stages.distil(start=self.work / 'convnet' / 'distil.pt')
+        params, made = formats.read_model(run / 'distil.safetensors')
+        formats.write_model(self.out / 'convnet.safetensors', params, made, 'float16')
+        net = build_convnet(self.out / 'convnet.safetensors')
+        names = photo_files.read_names(self.data / 'flickr8k', 'train')
+        photos = photo_files.read_photos(self.data / 'flickr8k')
+        features = folds.photo_features(net, photos, names)
+        labelled, classes = self.labelled_features(net)
+        model = embedding_inference.load_model(self.out / 'embedding.safetensors')
+        means = [
+            embedding_inference.encode_sentences(model, captions).mean(0)
+            for captions in self.label_captions
+        ]
+        seen = unit_rows(np.concatenate([features, labelled]))
+        wanted = np.concatenate([places, unit_rows(np.stack(means))[classes]])
+        middle, target = seen.mean(0), wanted.mean(0)
+        trained['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
+        trained['ff_image_b'] = target - middle @ trained['ff_image_W']
+        formats.write_model(self.out / 'embedding.safetensors', trained, options, 'float16')
+
     def embedding_start(self) -> dict[str, np.ndarray]:
         """Word vectors from the uni encoder, the rest random, an image layer for each network."""
         params = embedding.initial_params(EMBEDDING, len(self.caption_words), 0)
@@ -300,20 +342,22 @@ class Recipe:
 
     def labelled_pairs(self) -> embedding.Pairs:
         """Labelled photos that the network did not train on, each with captions of its class."""
-        held_out = photo_files.read_labelled(sorted((self.data / 'tinyimagenet').glob('val-*')))
-        path = self.work / 'features_labelled.npy'
-        if not path.exists():
-            net = build_convnet(self.out / 'convnet.safetensors')
-            pictures = (picture.permute(1, 2, 0).numpy() for picture in held_out.pixels)
-            inputs = (load_image(picture)[1] for picture in pictures)
-            formats.write_array(path, np.concatenate([compute_features(net, im) for im in inputs]))
+        net = build_convnet(self.out / 'convnet.safetensors')
+        features, classes = self.labelled_features(net)
         rng, texts, photo = np.random.default_rng(0), [], []
-        for row, label in enumerate(held_out.labels.tolist()):
+        for row, label in enumerate(classes.tolist()):
             for caption in rng.choice(self.label_captions[label], 5, replace=False):
                 texts.append(np.array(self.caption_words.encode(str(caption)), np.int64))
                 photo.append(row)
-        features = unit_rows(np.load(path))
-        return embedding.Pairs(texts, np.array(photo), features, EMBEDDING, 9)
+        return embedding.Pairs(texts, np.array(photo), unit_rows(features), EMBEDDING, 9)
+
+    def labelled_features(self, net: Net) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, F) and classes (N,) of labelled photos that no network trained on."""
+        held_out = photo_files.read_labelled(sorted((self.data / 'tinyimagenet').glob('val-*')))
+        pictures = (picture.permute(1, 2, 0).numpy() for picture in held_out.pixels)
+        inputs = (load_image(picture)[1] for picture in pictures)
+        features = np.concatenate([compute_features(net, im) for im in inputs])
+        return features, held_out.labels.numpy()
 
     def recalls(self, model: embedding.JointEmbedding) -> dict[str, float]:
         """Recalls on the photos kept for measuring, by both networks' features."""
@@ -388,6 +432,7 @@ class Recipe:
         yield 'decoder', self.decoder
         yield 'convnet', self.convnet
         yield 'embedding', self.embedding
+        yield 'refine', self.refine
         yield 'describe', self.describe
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..convnet import Architecture, Net, build_convnet, compute_features
 from ..images import CROP, SHORT_SIDE, load_image
+from ..layers import unit_rows
 from .convnet import (
     NARROW,
     Recipe,
@@ -81,9 +82,18 @@ class Stages:
         self._distil(model, seen, self.recipe.fold, f'fold{k}', unseen)
         return model.eval()
 
-    def distil(self) -> TrainableNet:
-        """The second stage with all photos: the final network."""
-        model = self.labels()
+    def distil(self, start: Path | None = None) -> TrainableNet:
+        """The second stage with all photos: the final network.
+
+        `start` is a checkpoint of this stage, such as one without targets, to begin with instead
+        of the first stage; what it lacks (a head for the targets) begins at random.
+        """
+        if start is None:
+            model = self.labels()
+        else:
+            model = self._fresh()
+            kept = torch.load(start, weights_only=True)['module']
+            model.load_state_dict(kept, strict=False)
         self._distil(model, self.captioned, self.recipe.distil, 'distil', None)
         return model.eval()
 
@@ -157,12 +167,6 @@ class Stages:
                 self.recipe.dropout,
             )
         return model.to(memory_format=torch.channels_last)
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows divided by their L2 norm; a row of zeros stays."""
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(norm, np.finfo(np.float32).tiny)
 
 
 def photo_features(net: Net, photos: Mapping[str, bytes], names: Sequence[str]) -> np.ndarray:
