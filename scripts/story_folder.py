@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if every photo of the folder was told, 1 if one failed, 2 for wrong arguments."""
     options = parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     results = options.out / 'results.jsonl'
     settings = {name: getattr(options, name) for name in SETTINGS}
     try:
@@ -55,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos = find_photos(options.folder)
         known = read_results(results, settings)
         new = [name for name in photos if name not in known]
+        if new:
+            check_writable(options.out)
         rows = [known[name] for name in photos if name in known]
         before = len(rows)
         for row in tell(options.folder, new, settings, options.batch_size) if new else ():
@@ -118,6 +123,14 @@ def read_results(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str,
     return rows
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse an output folder that cannot be made or written, before anything is told."""
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OSError(f'--out {folder}: {nearest} is not a folder that can be written')
+
+
 def tell(
     folder: Path, names: list[str], settings: Mapping[str, Any], batch_size: int
 ) -> Iterator[dict[str, Any]]:
@@ -126,7 +139,7 @@ def tell(
 
     told_with = {name: value for name, value in settings.items() if name != 'models'}
     z = generate.load_all(settings['models'])
-    generate.stories(z, [], **told_with)  # refuses a wrong style before the progress begins
+    generate.stories(z, [], **told_with)  # refuses wrong options before the progress begins
     with tqdm(total=len(names), unit='photo') as progress:
         for first in range(0, len(names), batch_size):
             batch = names[first : first + batch_size]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
-
-from .formats import EmptyStoryError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,24 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
     options = parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f'storyteller: {message}', file=sys.stderr)
-        return _tell(options)
+        warnings.showwarning = lambda message, *_: _complain(message)
+        try:
+            return _tell(options)
+        except KeyboardInterrupt:
+            return 130
 
 
 def _tell(options: argparse.Namespace) -> int:
     from . import generate  # after the arguments are known to be right: it takes seconds
 
-    told = {name: getattr(options, name) for name in ('k', 'bw', 'lyric', 'strength', 'seed')}
+    names = ('k', 'bw', 'lyric', 'style', 'strength', 'seed')
+    told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
         z = generate.load_all(options.models)
+        generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)
     status = 0
     for photo in options.photos:
         try:
-            generate.story(z, photo, style=options.style, **told)
-        except (ValueError, OSError, EmptyStoryError) as error:
+            generate.story(z, photo, **told)
+            _flush()
+        except (ValueError, OSError) as error:
             status = _complain(error)
     return status
 
@@ -63,8 +68,17 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f'{name}: expected 1 or more, found {getattr(options, name)}')
 
 
+def _flush() -> None:
+    """Hand a story on as soon as it is told; a closed pipe or a full disk is noticed here."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left would fail once more, with a traceback, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
 def _complain(error: Exception) -> int:
-    print(f'storyteller: {error}', file=sys.stderr)
+    print('storyteller:', ' '.join(str(error).splitlines()), file=sys.stderr)
     return 2
 
 

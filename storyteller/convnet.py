@@ -24,6 +24,7 @@ from torch import nn
 
 from storyteller import formats
 from storyteller.images import CROP, MEAN_BGR
+from storyteller.layers import pick_device
 
 Net = dict[str, Any]
 
@@ -136,15 +137,14 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     read = _read_lasagne if path.endswith(('.pkl', '.pickle')) else _read_model
     architecture, params = read(path)
     check_params(architecture, params, path)
-    if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = pick_device(device)
     module = build_module(architecture, params).to(device).requires_grad_(False).eval()
     return {
         'dim': architecture.dim,
         'input_size': architecture.input_size,
         'options': architecture.options(),
         '_module': module,
-        '_device': torch.device(device),
+        '_device': device,
     }
 
 

@@ -113,9 +113,7 @@ def load_model(
     params = _checked(params, options, path)
     worddict = formats.load_dictionary(dictionary)
     word_idict = {index: word for word, index in worddict.items()}
-    if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = _packed(Decoder(params)).to(device).eval()
+    model = _packed(Decoder(params)).to(layers.pick_device(device)).eval()
     return {
         'options': options,
         'worddict': worddict,
@@ -196,6 +194,14 @@ def _contexts(model: Decoder, c: np.ndarray) -> Tensor:
     return torch.from_numpy(array).to(model.first.weight.device)
 
 
+def _one_context(c: np.ndarray) -> np.ndarray:
+    """(D,) or (1, D) as (1, D); what belongs to several stories is refused, not strung together."""
+    array = np.atleast_2d(c)
+    if array.ndim != 2 or len(array) != 1:
+        raise ValueError(f'c: expected one context, (D,) or (1, D), found shape {array.shape}')
+    return array
+
+
 # --- from vector to text -------------------------------------------------------------------------
 
 
@@ -247,7 +253,7 @@ def gen_sample(
     ValueError
         If an argument is out of range, or `c` has another width than the decoder.
     """
-    c = np.reshape(c, (1, -1))
+    c = _one_context(c)
     (hypotheses,) = _generate(dec, c, k, maxlen, stochastic, argmax, use_unk, early_stop, seed)
     return [item.words for item in hypotheses], [item.score for item in hypotheses]
 
@@ -286,7 +292,7 @@ def run_sampler(
     ValueError
         As for :func:`gen_sample`.
     """
-    c = np.reshape(c, (1, -1))
+    c = _one_context(c)
     (story,) = run_samplers(
         dec, c, beam_width, stochastic, use_unk, maxlen=maxlen, argmax=argmax, seed=seed
     )
@@ -331,7 +337,8 @@ def _story(
 ) -> str | formats.EmptyStoryError:
     if hypothesis is None:
         return formats.EmptyStoryError(
-            'the decoder ends this story before its first word; a wider beam may find another'
+            'the decoder ends this story before its first word; '
+            'a wider beam, or another seed, may find another'
         )
     try:
         return ' '.join(dec['word_idict'][word] for word in hypothesis.text)

@@ -10,18 +10,20 @@ This is the one module that knows all the others.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from . import captions as pool
-from . import config, decoder, embedding, layers, skipthoughts
+from . import config, decoder, embedding, layers, search, skipthoughts
 from . import style as styling
 from .convnet import build_convnet, compute_features
-from .formats import EmptyStoryError, ImageError, MismatchError, MissingFileError, PathLike
-from .images import Photo, load_image
+from .formats import EmptyStoryError, ImageError, MismatchError, ModelFileError, PathLike
+from .images import Photo, load_image, photo_name
 from .result import Story, StoryError
 
 __all__ = [
@@ -34,8 +36,6 @@ __all__ = [
     'stories',
     'story',
 ]
-
-Style = str | os.PathLike | np.ndarray | Mapping[str, float]
 
 
 def load_all(
@@ -75,9 +75,8 @@ def load_all(
     }
     width = _checked_widths(z, files)
     for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
-        z[key] = styling.load_style(files[entry], width)
-    beside = config.style_files(Path(files['posbias']).parent)
-    z['styles'] = {name: styling.load_style(file, width) for name, file in beside.items()}
+        z[key] = _fitting_style(files[entry], width, files['skmodels'])
+    z['styles'] = _styles_beside(files, width)
     z['cvec'] = pool.caption_vectors(z['vse'], z['cap'])
     return z
 
@@ -100,6 +99,26 @@ def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
     return thought
 
 
+def _fitting_style(path: PathLike, width: int, encoder: PathLike) -> np.ndarray:
+    """A style vector (D,); the error names the encoder that it does not fit."""
+    try:
+        return styling.load_style(path, width)
+    except MismatchError as error:
+        raise MismatchError(f'{error}; the encoder in {encoder} gives {width}') from None
+
+
+def _styles_beside(files: Mapping[str, PathLike], width: int) -> dict[str, np.ndarray]:
+    """The styles in the folders of ``negbias`` and ``posbias``; what cannot be used is left out."""
+    found: dict[str, np.ndarray] = {}
+    for entry in ('negbias', 'posbias'):
+        for name, file in config.style_files(Path(files[entry]).parent).items():
+            try:
+                found[name] = _fitting_style(file, width, files['skmodels'])
+            except (MismatchError, ModelFileError) as error:
+                warnings.warn(f'a style is left out: {error}', stacklevel=3)
+    return found
+
+
 def story(
     z: Mapping[str, Any],
     image_loc: Photo,
@@ -107,7 +126,7 @@ def story(
     bw: int = 50,
     lyric: bool = False,
     *,
-    style: Style | None = None,
+    style: styling.Style | None = None,
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
@@ -163,7 +182,7 @@ def stories(
     k: int = 100,
     bw: int = 50,
     lyric: bool = False,
-    style: Style | None = None,
+    style: styling.Style | None = None,
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
@@ -197,25 +216,53 @@ def stories(
     """
     if on_error not in ('raise', 'return'):
         raise ValueError(f"on_error: expected 'raise' or 'return', found {on_error!r}")
-    for name, value in (('k', k), ('bw', bw), ('maxlen', maxlen), ('batch_size', batch_size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f'{name}: expected a whole number, 1 or more, found {value!r}')
-    if isinstance(images, (str, os.PathLike)):
-        raise TypeError(f'images: expected a list of photos, found one: {images!r}')
-    settings = {
-        'k': int(k),
-        'bw': int(bw),
-        'lyric': bool(lyric),
-        'style': _style_name(style),
-        'strength': float(strength),
-        'seed': seed,
-        'maxlen': int(maxlen),
-    }
-    towards = _style_vector(z, style)
+    search.check_count('batch_size', batch_size)
+    if _is_one_photo(images):
+        raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
+    towards = styling.choose(z['styles'], z['bpos'], style)
+    settings = _settings(k, bw, lyric, style, strength, seed, maxlen)
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
         told += _tell(z, images[first : first + batch_size], towards, settings, on_error)
     return told
+
+
+def _is_one_photo(images: Any) -> bool:
+    """Whether a photo was given where photos are expected; many in one array have four axes."""
+    return (
+        isinstance(images, (str, os.PathLike, Image.Image))
+        or hasattr(images, 'read')
+        or (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim < 4)
+    )
+
+
+def _settings(
+    k: int,
+    bw: int,
+    lyric: bool,
+    style: styling.Style | None,
+    strength: float,
+    seed: int | None,
+    maxlen: int,
+) -> dict[str, Any]:
+    """Check the options of a story, and give them as plain values."""
+    for name, value in (('k', k), ('bw', bw), ('maxlen', maxlen)):
+        search.check_count(name, value)
+    if seed is not None:
+        search.check_count('seed', seed, least=0)
+    if isinstance(strength, (str, bytes)) or not np.isscalar(strength):
+        raise ValueError(f'strength: expected a number, found {strength!r}')
+    if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
+        raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
+    return {
+        'k': int(k),
+        'bw': int(bw),
+        'lyric': bool(lyric),
+        'style': styling.label(style),
+        'strength': float(strength),
+        'seed': None if seed is None else int(seed),
+        'maxlen': int(maxlen),
+    }
 
 
 def _tell(
@@ -237,7 +284,7 @@ def _tell(
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
     for i, (row, passage) in enumerate(zip(rows, _passages(z, shifted, settings), strict=True)):
-        name = _photo_name(images[row])
+        name = photo_name(images[row])
         if isinstance(passage, EmptyStoryError):
             if on_error == 'raise':
                 raise EmptyStoryError(f'{name}: {passage}')
@@ -248,7 +295,7 @@ def _tell(
             image=name,
             captions=[(z['cap'][j], float(s)) for j, s in zip(nearest[i], scores[i], strict=True)],
             passage=passage,
-            settings=settings,
+            settings=dict(settings),
             vectors=dict(zip(('feature', 'joint', 'thought', 'shifted'), vectors, strict=True)),
             picture=pictures[i],
         )
@@ -291,36 +338,3 @@ def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
     used, where = np.unique(nearest, return_inverse=True)
     vectors = skipthoughts.encode(z['stv'], [z['cap'][i] for i in used], verbose=False)
     return vectors[where.reshape(nearest.shape)].mean(axis=1)
-
-
-def _style_vector(z: Mapping[str, Any], style: Style | None) -> np.ndarray:
-    """b (D,) for what a user may name a style by."""
-    width = len(z['bpos'])
-    if style is None:
-        return z['bpos']
-    if isinstance(style, Mapping):
-        return styling.mix(z['styles'], style)
-    if isinstance(style, (str, os.PathLike)):
-        if style in z['styles']:
-            return z['styles'][style]
-        if not Path(style).is_file():
-            names = ', '.join(z['styles']) or 'none'
-            raise MissingFileError(f'style {str(style)!r}: no such file, nor a style of {names}')
-        return styling.load_style(style, width)
-    vector = np.asarray(style, dtype=np.float32)
-    if vector.shape != (width,) or not np.isfinite(vector).all():
-        raise MismatchError(f'style: expected {width} finite numbers, found shape {vector.shape}')
-    return vector
-
-
-def _style_name(style: Style | None) -> str | dict[str, float] | None:
-    """How a style is recorded among the settings."""
-    if isinstance(style, Mapping):
-        return {name: float(weight) for name, weight in style.items()}
-    if style is None or isinstance(style, (str, os.PathLike)):
-        return None if style is None else str(style)
-    return 'a vector'
-
-
-def _photo_name(image: Photo) -> str:
-    return str(image) if isinstance(image, (str, os.PathLike)) else f'<{type(image).__name__}>'

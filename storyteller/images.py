@@ -62,7 +62,7 @@ def load_image(file: Photo) -> tuple[np.ndarray, np.ndarray]:
     >>> rawim.shape, im.shape, im[0, :, 0, 0].astype(int).tolist()
     ((224, 224, 3), (1, 3, 224, 224), [151, 138, 131])
     """
-    name, picture = _name(file), _read(file)
+    name, picture = photo_name(file), _read(file)
     pixels = _resize_and_crop(picture, name)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015
     im = pixels[:, :, ::-1] - np.array(MEAN_BGR)
@@ -74,7 +74,8 @@ def read_rgb(file: Photo) -> np.ndarray:
     return _read(file)
 
 
-def _name(file: Photo) -> str:
+def photo_name(file: Photo) -> str:
+    """What a photo is called in messages and results: its path, as far as it has one."""
     if isinstance(file, (str, os.PathLike)):
         return os.fspath(file)
     if isinstance(file, np.ndarray):
@@ -83,7 +84,7 @@ def _name(file: Photo) -> str:
 
 
 def _read(file: Photo) -> np.ndarray:
-    name = _name(file)
+    name = photo_name(file)
     if isinstance(file, np.ndarray):
         file = _from_array(file)
     elif isinstance(file, (str, os.PathLike)):

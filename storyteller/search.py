@@ -337,14 +337,13 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
     generator = torch.Generator(device)
     if seed is None:
         generator.seed()
-    elif isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f'seed: expected an integer from 0 up, found {seed!r}')
     else:
+        check_count('seed', seed, least=0)
         generator.manual_seed(int(seed) % 2**64)
     return generator
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuse what is not an integer from 1 up, with a ValueError that names option and value."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f'{name}: expected an integer from 1 up, found {value!r}')
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is no integer from `least` up: a ValueError that names option and value."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f'{name}: expected an integer from {least} up, found {value!r}')

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .search import check_count
+
 WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
 WORDS_IN_BATCH = 1 << 18  # bounds the indices of a batch: 2 MB
 
@@ -42,8 +44,7 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     >>> [rows.tolist() for rows in batches([3, 9, 4, 8], batch_size=2)]
     [[1, 3], [2, 0]]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f'batch_size: expected a whole number, 1 or more, found {batch_size!r}')
+    check_count('batch_size', batch_size)
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind='stable')
     start = 0
     while start < len(order):

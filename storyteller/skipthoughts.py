@@ -19,6 +19,7 @@ from tqdm import tqdm
 from . import formats, layers
 from .formats import MismatchError, MissingFileError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
+from .search import check_count
 from .sequences import as_texts, batches, last_states
 from .tables import WordTable
 from .text import preprocess
@@ -268,6 +269,8 @@ def word_features(table: Mapping[str, np.ndarray]) -> np.ndarray:
     array([[0.6, 0.8],
            [0. , 1. ]], dtype=float32)
     """
+    if not table:
+        raise ValueError('table: expected at least one word, found none')
     features = np.empty((len(table), len(next(iter(table.values())))), dtype=np.float32)
     for row, vector in enumerate(table.values()):
         features[row] = vector
@@ -321,7 +324,6 @@ def nn_words(
 
 
 def _best(names: Sequence[str], scores: np.ndarray, k: int) -> list[tuple[str, int, float]]:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f'k: expected a whole number, 1 or more, found {k!r}')
+    check_count('k', k)
     order = np.argsort(scores, kind='stable')[::-1][:k]
     return [(names[i], int(i), float(scores[i])) for i in order]

@@ -18,9 +18,11 @@ from typing import Protocol
 
 import numpy as np
 
-from .formats import MismatchError, ModelFileError, read_array
+from .formats import MismatchError, MissingFileError, ModelFileError, read_array
 
 PASSAGES_AT_ONCE = 1024
+
+Style = str | os.PathLike | np.ndarray | Mapping[str, float]
 
 
 class SentenceEncoder(Protocol):
@@ -214,3 +216,57 @@ def load_style(path: str | os.PathLike, dim: int) -> np.ndarray:
     if stored.size != dim:
         raise MismatchError(f'{path}: expected a style vector of width {dim}, found {stored.size}')
     return stored.reshape(dim)
+
+
+def choose(
+    styles: Mapping[str, np.ndarray], default: np.ndarray, style: Style | None
+) -> np.ndarray:
+    """b (D,) for what a user may name a style by.
+
+    Parameters
+    ----------
+    styles : mapping of str to (D,) array
+        The styles there are.
+    default : (D,) array
+        What None stands for.
+    style : str, path, (D,) array, mapping or None
+        A name among `styles`, a ``.npy`` file, a vector, or weights for names.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If it is neither a name nor a file, or a file that cannot be read.
+    MismatchError
+        If it has another width than `default`.
+    ValueError
+        If weights are not what `mix` takes.
+    """
+    if style is None:
+        return default
+    if isinstance(style, Mapping):
+        return mix(styles, style)
+    if isinstance(style, (str, os.PathLike)):
+        if str(style) in styles:
+            return styles[str(style)]
+        if not os.path.isfile(style):
+            names = ', '.join(styles) or 'none'
+            raise MissingFileError(f'style {str(style)!r}: no such file, nor a style of {names}')
+        return load_style(style, len(default))
+    try:
+        vector = np.asarray(style, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise MismatchError(f'style: expected {len(default)} numbers, found {style!r}') from None
+    if vector.shape != np.shape(default) or not np.isfinite(vector).all():
+        raise MismatchError(
+            f'style: expected {len(default)} finite numbers, found shape {vector.shape}'
+        )
+    return vector
+
+
+def label(style: Style | None) -> str | dict[str, float] | None:
+    """How a style is recorded: as None, a name or path, weights, or ``'a vector'``."""
+    if isinstance(style, Mapping):
+        return {name: float(weight) for name, weight in style.items()}
+    if style is None or isinstance(style, (str, os.PathLike)):
+        return None if style is None else str(style)
+    return 'a vector'

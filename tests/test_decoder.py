@@ -217,9 +217,9 @@ def test_no_contexts_tell_no_stories(dec):
     assert decoder.run_samplers(dec, np.zeros((0, 48)), 5) == []
 
 
-@pytest.mark.parametrize('shape', [(47,), (2, 24, 2), (2, 48), ()])
+@pytest.mark.parametrize('shape', [(47,), (2, 24, 2), (2, 24), (48, 1), (2, 48), ()])
 def test_a_context_of_another_shape_is_refused(dec, shape):
-    with pytest.raises(ValueError, match=r'contexts: expected shape \(B, 48\), found'):
+    with pytest.raises(ValueError, match=r'expected (one context|shape)'):
         decoder.run_sampler(dec, np.zeros(shape))
 
 
