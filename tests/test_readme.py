@@ -111,3 +111,9 @@ def test_options_of_scripts_are_there(script):
             for option in command[2:]:
                 if option.startswith('-'):
                     assert re.search(rf'(?<![\w-]){option}\b', done.stdout), (script, option)
+
+
+def test_nothing_is_left_to_be_filled_in():
+    card = (CHECKOUT / 'models' / 'README.md').read_text(encoding='utf-8')
+    assert '<!-- STORY' not in README
+    assert not re.search(r'@[A-Z]+@', card)
