@@ -12,6 +12,7 @@ from pathlib import Path
 from storyteller import config, formats, skipthoughts, style
 from storyteller.training import documents
 from storyteller.training.corpus import Corpus, narrative_passages
+from storyteller.training.options import run
 
 
 def main() -> None:
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -24,6 +24,7 @@ from storyteller.images import load_image
 from storyteller.layers import unit_rows
 from storyteller.text import preprocess
 from storyteller.training import documents
+from storyteller.training.options import run
 from storyteller.training.photos import read_fc7, read_names, read_photos
 
 
@@ -176,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -15,6 +15,7 @@ import torch
 from storyteller import formats
 from storyteller.training.convnet import Recipe
 from storyteller.training.folds import Stages
+from storyteller.training.options import run
 
 
 def main() -> None:
@@ -47,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -16,7 +16,7 @@ from storyteller.text import Vocabulary
 from storyteller.training import corpus, decoder, documents
 from storyteller.training.corpus import Corpus
 from storyteller.training.loop import TrainOptions
-from storyteller.training.options import add_options, options_from
+from storyteller.training.options import add_options, options_from, run
 
 
 def main() -> None:
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -34,6 +34,7 @@ from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.corpus import Corpus, padded
 from storyteller.training.loop import TrainOptions
+from storyteller.training.options import run
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
@@ -457,4 +458,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

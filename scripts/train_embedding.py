@@ -17,7 +17,7 @@ from storyteller.layers import unit_rows
 from storyteller.text import Vocabulary
 from storyteller.training import documents, embedding
 from storyteller.training.loop import TrainOptions
-from storyteller.training.options import add_options, options_from
+from storyteller.training.options import add_options, options_from, run
 
 
 def main() -> None:
@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -17,7 +17,7 @@ from storyteller.text import Vocabulary
 from storyteller.training import documents, skipthoughts
 from storyteller.training.corpus import Corpus
 from storyteller.training.loop import TrainOptions
-from storyteller.training.options import add_options, options_from
+from storyteller.training.options import add_options, options_from, run
 
 
 def main() -> None:
@@ -67,4 +67,4 @@ def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

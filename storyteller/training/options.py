@@ -1,4 +1,4 @@
-"""Option dataclasses on the command line: one flag for each field, its help from the docstring."""
+"""The command line of the trainers: a flag for each field of an option dataclass; clear errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import inspect
 import re
+import sys
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar('T')
@@ -63,3 +65,14 @@ def _descriptions(kind: type) -> dict[str, str]:
         for name in names.split(', '):
             found[name] = ' '.join(body.replace('``', '').split())
     return found
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`; what is wrong with its input ends it with one line and code 2."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f'{sys.argv[0]}: {error}', file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,110 @@
+"""Units of text with the sentences around them: what the skip-thought encoders learn from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .corpus import Corpus, batches_of_equal_length, padded
+
+if TYPE_CHECKING:
+    from .skipthoughts import SkipThoughtsOptions
+
+
+class Units:
+    """Units of text with the sentences around them, in batches of equal length.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Books. A unit and its neighbours lie inside one document.
+    captions : Corpus or None
+        Captions, a document a photo. A unit is one caption, its neighbours are two siblings.
+    options : SkipThoughtsOptions
+    seed : int
+    """
+
+    def __init__(
+        self, corpus: Corpus, captions: Corpus | None, options: SkipThoughtsOptions, seed: int = 0
+    ):
+        self.corpus, self.captions = corpus, captions
+        self.options, self.seed = options, seed
+
+    def batches(self, epoch: int) -> list[tuple[Corpus, np.ndarray]]:
+        """The batches of an epoch: a corpus, and (B, 4) rows first, last + 1, before, after."""
+        rng = np.random.default_rng([self.seed, epoch])
+        units = self._of_books(rng)
+        batches = self._grouped(self.corpus, units, rng)
+        if self.captions is not None and self.options.captions:
+            share = self.options.captions
+            wanted = int(len(units) * share / (1 - share))
+            batches += self._grouped(self.captions, self._of_captions(rng, wanted), rng)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def tensors(self, batch: tuple[Corpus, np.ndarray], device: torch.device) -> list[Tensor]:
+        """x, its mask, the words after, their mask, the words before, their mask: each (T, B)."""
+        corpus, rows = batch
+        own = padded([corpus.words(first, end) for first, end, _, _ in rows])
+        if not self.options.read_eos:
+            own = own[0][:-1], own[1][1:]
+        limit = self.options.longest_target
+        after = self._neighbours(corpus, rows[:, 3], limit)
+        before = self._neighbours(corpus, rows[:, 2], limit)
+        return [torch.from_numpy(array).to(device) for array in (*own, *after, *before)]
+
+    def _neighbours(self, corpus, sentences, limit):
+        y, mask = padded([corpus.words(i, i + 1)[:limit] for i in sentences])
+        return y[:limit], mask[:limit]  # a sentence that was cut does not end
+
+    def _grouped(self, corpus, units, rng):
+        lengths = corpus.sentences[units[:, 1]] - corpus.sentences[units[:, 0]]
+        options = self.options
+        groups = batches_of_equal_length(lengths, rng, options.batch_size, options.batch_words)
+        return [(corpus, units[group]) for group in groups]
+
+    def _of_books(self, rng) -> np.ndarray:
+        """Cut each document into units, in order; what is too long is left out."""
+        lengths = np.diff(self.corpus.sentences)
+        units = []
+        for begin, end in zip(self.corpus.documents[:-1], self.corpus.documents[1:], strict=True):
+            first = begin + 1
+            while first < end - 1:
+                last = first + 1
+                if rng.random() >= self.options.singles:
+                    last = self._reach(lengths, first, end - 1, rng)
+                if lengths[first:last].sum() <= self.options.longest:
+                    units.append((first, last, first - 1, last))
+                first = last
+        return np.asarray(units, np.int64).reshape(-1, 4)
+
+    def _reach(self, lengths, first: int, limit: int, rng) -> int:
+        """The end of a unit of several sentences: a length drawn evenly on a log scale."""
+        wanted = np.exp(rng.uniform(np.log(12), np.log(self.options.longest)))
+        last, words = first + 1, lengths[first]
+        while last < limit and words + lengths[last] <= wanted:
+            words += lengths[last]
+            last += 1
+        return last
+
+    def _of_captions(self, rng, wanted: int) -> np.ndarray:
+        """Captions drawn at random, each with two siblings of the same photo."""
+        documents = self.captions.documents
+        begin, count = documents[:-1], np.diff(documents)
+        usable = np.flatnonzero(count >= 3)
+        if not len(usable):
+            raise ValueError('captions: expected a photo with at least three captions, found none')
+        photos = rng.choice(usable, wanted)
+        first = rng.integers(0, count[photos])
+        before = (first + rng.integers(1, count[photos])) % count[photos]
+        # The third is one of the count - 2 others: step past the two that are taken.
+        after = rng.integers(0, count[photos] - 2)
+        low, high = np.minimum(first, before), np.maximum(first, before)
+        after += after >= low
+        after += after >= high
+        start = begin[photos]
+        units = np.stack([start + first, start + first + 1, start + before, start + after], axis=1)
+        lengths = self.captions.sentences[units[:, 1]] - self.captions.sentences[units[:, 0]]
+        return units[(lengths > 0) & (lengths <= self.options.longest)]
