@@ -45,8 +45,6 @@ def load_pickles(path: PathLike) -> list[Any]:
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:
     """What a pickle may name: arrays, their types and scalars, and OrderedDict."""
-    from numpy._core import multiarray
-
     allowed: dict[tuple[str, str], Any] = {
         ('collections', 'OrderedDict'): collections.OrderedDict,
         ('_codecs', 'encode'): codecs.encode,
@@ -56,9 +54,17 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     }
     for core in ('numpy.core', 'numpy._core'):
         allowed[f'{core}.multiarray', '_reconstruct'] = lambda *_: np.empty(0, np.int8)
-        allowed[f'{core}.multiarray', 'scalar'] = multiarray.scalar
+        allowed[f'{core}.multiarray', 'scalar'] = _scalar
         allowed[f'{core}.numeric', '_frombuffer'] = _from_buffer
     return allowed
+
+
+def _scalar(dtype: np.dtype, value: Any = None) -> Any:
+    from numpy._core import multiarray
+
+    if dtype.hasobject:  # some NumPy would take bytes for a pointer
+        raise pickle.UnpicklingError('it makes an object of a NumPy scalar')
+    return multiarray.scalar(dtype, value)
 
 
 def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
