@@ -48,6 +48,24 @@ SHARES = {
     'refine': 0.04,
 }
 
+# What bundle.json says of each file: what it is, and what it learned from.
+FILES = {
+    'uni_skip.safetensors': ('uni-skip encoder', 'novels, captions, the pool'),
+    'utable.npy': ('word vectors of the uni-skip encoder', 'novels, captions, the pool'),
+    'bi_skip.safetensors': ('bi-skip encoder', 'novels, captions, the pool'),
+    'btable.npy': ('word vectors of the bi-skip encoder', 'novels, captions, the pool'),
+    'dictionary.txt': ('words of both tables', 'novels, captions, the pool'),
+    'decoder.safetensors': ('story decoder', 'passages of novels'),
+    'decoder_dictionary.txt': ('words of the decoder', 'novels'),
+    'embedding.safetensors': ('joint space', 'Flickr8k, Tiny ImageNet, the pool'),
+    'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
+    'convnet.safetensors': ('narrow VGG network', 'Tiny ImageNet, Flickr8k'),
+    'captions.txt': ('the pool of captions', 'written by write_captions.py'),
+    'caption_style.npy': ('c, the style of captions', 'the pool'),
+    'romance_style.npy': ('b, the style of romance', 'narrative passages of novels'),
+    'lyric_style.npy': ('b, the style of songs', 'songs and ballads'),
+}
+
 UNI = training_skipthoughts.SkipThoughtsOptions(
     dim_word=192,
     dim=640,
@@ -416,10 +434,11 @@ class Recipe:
             'convnet.safetensors': asdict(convnet.NARROW),
         }
         files = {}
-        for path in sorted(self.out.iterdir()):
-            if path.suffix in ('.safetensors', '.npy') or path.name.endswith(('ary.txt', 'ns.txt')):
-                entry = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
-                files[path.name] = entry | ({'made': made[path.name]} if path.name in made else {})
+        for name, (what, learned_from) in FILES.items():
+            path = self.out / name
+            files[name] = {'what': what, 'learned from': learned_from}
+            files[name] |= {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+            files[name] |= {'made': made[name]} if name in made else {}
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
         formats.write_text(self.out / 'bundle.json', json.dumps(card, indent=1) + '\n')
