@@ -13,7 +13,7 @@ import numpy as np
 
 from storyteller import formats, skipthoughts
 from storyteller.text import Vocabulary
-from storyteller.training import corpus, decoder, documents
+from storyteller.training import corpus, decoder, documents, passages
 from storyteller.training.corpus import Corpus
 from storyteller.training.loop import TrainOptions
 from storyteller.training.options import add_options, options_from, run
@@ -44,7 +44,7 @@ def main() -> None:
     rng = np.random.default_rng(training.seed)
     spans = corpus.passages(told, rng, args.shortest, args.longest)
     read, every_word = Corpus.with_all_words(tokens, args.run / 'read')
-    vectors = decoder.encode_passages(
+    vectors = passages.encode_passages(
         read,
         spans,
         every_word,
@@ -52,12 +52,12 @@ def main() -> None:
         args.run / 'vectors',
     )
     decoder.fit(
-        decoder.Passages(told, spans, vectors, options, training.seed),
+        passages.Passages(told, spans, vectors, options, training.seed),
         training,
         args.out,
         args.run / 'decoder.pt',
         n_words=len(vocabulary),
-        counts=np.array([1, 1, *(counts[word] for word in chosen)]),
+        counts=told.counts(len(vocabulary)),
     )
     if args.out.suffix == '.npz':
         dictionary = args.out.with_name(f'{args.out.stem}_dictionary.pkl')

@@ -22,14 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from storyteller import embedding as embedding_inference
 from storyteller import formats, skipthoughts, style
 from storyteller.convnet import Net, build_convnet, compute_features
 from storyteller.evaluation import ranking
 from storyteller.images import load_image
 from storyteller.layers import unit_rows
 from storyteller.text import Vocabulary
-from storyteller.training import convnet, corpus, decoder, documents, embedding, folds
+from storyteller.training import convnet, corpus, decoder, documents, embedding, folds, passages
 from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.corpus import Corpus, padded
@@ -38,14 +37,14 @@ from storyteller.training.options import run
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
-MOST_PASSAGES = 110_000  # more than the decoder goes through once in its share of the time
 SHARES = {
-    'uni': 0.30,
-    'bi': 0.22,
-    'decoder': 0.33,
-    'convnet': 0.07,
-    'embedding': 0.04,
-    'refine': 0.04,
+    'uni': 0.17,
+    'bi': 0.15,
+    'embedding': 0.05,
+    'labels': 0.06,
+    'convnet': 0.23,
+    'decoder': 0.29,
+    'repeats': 0.05,
 }
 
 # What bundle.json says of each file: what it is, and what it learned from.
@@ -70,7 +69,7 @@ UNI = training_skipthoughts.SkipThoughtsOptions(
     dim_word=192,
     dim=640,
     read_eos=False,
-    samples=1000,
+    targets=5000,
     word_dropout=0.25,
     own_words=0.5,
     singles=0.5,
@@ -87,10 +86,14 @@ DECODER = decoder.DecoderOptions(
     doutput=True,
     word_dropout=0.25,
     towards_mean=0.5,
-    spread_start=True,
+    whiten=True,
     batch_size=64,
     batch_words=6144,
     bfloat16=True,
+)
+NETWORK = convnet.Recipe(
+    erase=0.4,
+    folds=12,  # the photos of one of them are kept from the network
 )
 EMBEDDING = embedding.EmbeddingOptions(
     dim_image=convnet.NARROW.dim,
@@ -150,8 +153,6 @@ class Recipe:
             counts = in_novels + in_captions
             chosen = documents.choose_words(counts, spread, ENCODER_WORDS - 2, always=always)
             Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
-            counted = [max(1, counts[word]) for word in chosen]
-            formats.write_array(self.text / 'counts.npy', np.array([1, 1, *counted]))
         return Vocabulary.load(path)
 
     @cached_property
@@ -174,9 +175,8 @@ class Recipe:
     def encoder(self, kind: str) -> None:
         """Train the uni or the bi encoder and put it into the bundle."""
         options, seed = (UNI, 1) if kind == 'uni' else (BI, 2)
-        units = training_skipthoughts.Units(
-            self.corpus('novels'), self.corpus('captions'), options, seed
-        )
+        texts = self.corpus('novels'), self.corpus('captions')
+        units = training_skipthoughts.Units(*texts, options, seed)
         held_out = training_skipthoughts.Units(
             self.corpus('novels_held_out'), None, replace(options, captions=0.0), seed=9
         )
@@ -187,7 +187,7 @@ class Recipe:
             trained,
             self.work / f'{kind}.pt',
             n_words=len(self.words),
-            counts=np.load(self.text / 'counts.npy'),
+            counts=sum(corpus.counts(len(self.words)) for corpus in texts),
             held_out=held_out,
         )
         training_skipthoughts.export(trained, self.out, self.words, 'float16')
@@ -199,8 +199,10 @@ class Recipe:
 
     # --- the decoder and the styles --------------------------------------------------------------
 
-    def passages(self, name: str, most: int) -> decoder.Passages:
-        """So many passages of a token file, drawn at random, with their vectors."""
+    def passages(
+        self, name: str, options: decoder.DecoderOptions, most: int | None = None
+    ) -> passages.Passages:
+        """The passages of a token file, in random order, with their vectors."""
         texts, told = self.corpus(name), self.corpus(name, self.story_words)
         rng = np.random.default_rng(0)
         spans = rng.permutation(corpus.passages(texts, rng))
@@ -208,25 +210,32 @@ class Recipe:
         length = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
         spans = spans[unknown[spans[:, 1]] - unknown[spans[:, 0]] <= 0.06 * length]
         spans = spans[:most]
-        vectors = decoder.encode_passages(
+        vectors = passages.encode_passages(
             texts, spans, self.words, self.thoughts, self.work / f'{name}_vectors'
         )
-        return decoder.Passages(told, spans, vectors, DECODER)
+        return passages.Passages(told, spans, vectors, options)
 
     def decoder(self) -> None:
-        """Train the decoder on the passages of the novels."""
-        trained = self.work / 'decoder.npz'
-        decoder.fit(
-            self.passages('novels', MOST_PASSAGES),
-            self.training('decoder'),
-            trained,
-            self.work / 'decoder.pt',
-            n_words=len(self.story_words),
-            held_out=self.passages('novels_held_out', 4096),
-        )
-        params, options = formats.read_model(trained)
+        """Train the decoder on the passages of the novels, then also to not repeat itself."""
+        self.told('decoder', DECODER, self.training('decoder'))
+        trained, _ = formats.read_model(self.work / 'decoder.npz')
+        training = self.training('repeats', lr=3e-4)
+        self.told('repeats', replace(DECODER, repeats=1.0), training, trained)
+        params, options = formats.read_model(self.work / 'repeats.npz')
         formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')
         self.story_words.save(self.out / 'decoder_dictionary.txt')
+
+    def told(self, stage: str, options, training: TrainOptions, params=None) -> None:
+        """A stage of the decoder."""
+        decoder.fit(
+            self.passages('novels', options),
+            training,
+            self.work / f'{stage}.npz',
+            self.work / f'{stage}.pt',
+            n_words=len(self.story_words),
+            params=params,
+            held_out=self.passages('novels_held_out', options, 4096),
+        )
 
     def styles(self) -> None:
         """c over the pool, b over narrative passages of novels and over songs."""
@@ -241,81 +250,88 @@ class Recipe:
 
     # --- photos ----------------------------------------------------------------------------------
 
-    def convnet(self) -> None:
-        """Train the narrow network, and run it on photos it did not train on."""
-        recipe = convnet.Recipe().within(self.minutes * SHARES['convnet'])
-        stages = folds.Stages(self.data, self.work / 'convnet', recipe)
-        stages.distil()
-        params, options = formats.read_model(self.work / 'convnet' / 'distil.safetensors')
-        formats.write_model(self.out / 'convnet.safetensors', params, options, 'float16')
-        for fold in range(recipe.folds):
-            stages.fold(fold)
-        for name, features in stages.features().items():
-            formats.write_array(self.work / f'features_{name}.npy', features)
-
     def embedding(self) -> None:
-        """Train the joint space on captioned photos, as both networks see them, and on labels."""
+        """Train the joint space on captioned photos as VGG-19 sees them, and on class names.
+
+        Until there is a network of our own, a class of the labelled photos is seen as a direction
+        of its own; its captions teach the sentence encoder what cats and coffee are.
+        """
         flickr = self.data / 'flickr8k'
-        names = photo_files.read_names(flickr, 'train')
-        captions, photo = self.captions_of(names)
-        flipped = photo_files.read_fc7(flickr / 'fc7_train_flipped.npz').numpy()
-        views = [
-            unit_rows(np.load(self.work / 'features_train_unseen.npy')),
-            photo_files.read_fc7(flickr / 'fc7_train.npz').numpy(),
-            flipped,
+        captions, photo = self.captions_of(photo_files.read_names(flickr, 'train'))
+        classes = [
+            (np.array(self.caption_words.encode(text), np.int64), label)
+            for label, texts in enumerate(self.label_captions)
+            for text in texts
         ]
-        sources = [self.labelled_pairs()]
-        for seed, features in enumerate(views):
+        texts, labels = zip(*classes, strict=True)
+        codes = np.eye(len(self.label_captions), EMBEDDING.dim_image, dtype=np.float32)
+        sources = [embedding.Pairs(texts, np.array(labels), codes, EMBEDDING, 9, once=True)]
+        for seed, name in enumerate(('fc7_train', 'fc7_train_flipped')):
+            features = photo_files.read_fc7(flickr / f'{name}.npz').numpy()
             known = np.flatnonzero(photo < len(features))
-            texts = [captions[i] for i in known]
-            sources.append(embedding.Pairs(texts, photo[known], features, EMBEDDING, seed))
-        trained = self.work / 'embedding.npz'
+            chosen = [captions[i] for i in known]
+            sources.append(embedding.Pairs(chosen, photo[known], features, EMBEDDING, seed))
         embedding.fit(
             sources,
             self.training('embedding', clip=2.0),
-            trained,
+            self.work / 'embedding.npz',
             self.work / 'embedding.pt',
             vocabulary=self.caption_words,
             params=self.embedding_start(),
             report=self.recalls,
         )
-        params, options = formats.read_model(trained)
+
+    def network(self) -> folds.Stages:
+        """The stages of our network, which learns the places that photos have in the joint space.
+
+        A captioned photo has the place that VGG-19's features give it, a labelled one that of the
+        mean caption of its class.
+        """
+        run = self.work / 'convnet'
+        trained, _ = formats.read_model(self.work / 'embedding.npz')
+        real = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_train.npz').numpy()
+        places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
+        formats.write_array(run / 'places.npy', unit_rows(places))
+        with torch.no_grad():
+            model = embedding.JointEmbedding(trained, EMBEDDING).eval()
+            means = [self.sentences(model, texts).mean(0) for texts in self.label_captions]
+        formats.write_array(run / 'class_places.npy', unit_rows(np.stack(means)))
+        labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'])
+        fold = replace(
+            NETWORK.fold, minutes=self.minutes * SHARES['convnet'], epochs=100, weight_decay=0.02
+        )
+        return folds.Stages(
+            self.data,
+            run,
+            replace(NETWORK, labels=labels, fold=fold),
+            targets=run / 'places.npy',
+            class_targets=run / 'class_places.npy',
+        )
+
+    def convnet(self) -> None:
+        """Train our network; a twelfth of the captioned photos is kept from it."""
+        self.network().fold(0)
+        params, options = formats.read_model(self.work / 'convnet' / 'fold0.safetensors')
+        formats.write_model(self.out / 'convnet.safetensors', params, options, 'float16')
+
+    def image_layer(self) -> None:
+        """Fit the joint space's layer for our network, in closed form, and export the space.
+
+        To the captioned photos' places and to labelled photos that the network did not train on.
+        """
+        net, run = build_convnet(self.out / 'convnet.safetensors'), self.work / 'convnet'
+        names = photo_files.read_names(self.data / 'flickr8k', 'train')
+        features = folds.photo_features(net, photo_files.read_photos(self.data / 'flickr8k'), names)
+        labelled, classes = self.labelled_features(net)
+        seen = unit_rows(np.concatenate([features, labelled]))
+        wanted = np.load(run / 'places.npy'), np.load(run / 'class_places.npy')[classes]
+        wanted = np.concatenate(wanted)
+        middle, target = seen.mean(0), wanted.mean(0)
+        params, options = formats.read_model(self.work / 'embedding.npz')
+        params['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
+        params['ff_image_b'] = target - middle @ params['ff_image_W']
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
-
-    def refine(self) -> None:
-        """Train the network on towards the photos' places in the joint space, and fit to them.
-
-        The places are those that VGG-19's features give the photos; labelled photos, which the
-        network did not train on, stand at the mean of their class' captions.
-        """
-        run = self.work / 'refined'
-        trained, options = formats.read_model(self.work / 'embedding.npz')
-        weight, bias = trained['ff_image_vgg19_W'], trained['ff_image_vgg19_b']
-        real = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_train.npz').numpy()
-        places = unit_rows(real @ weight + bias)
-        formats.write_array(run / 'targets.npy', places)
-        recipe = convnet.Recipe().within(self.minutes * SHARES['refine'])
-        stages = folds.Stages(self.data, run, recipe, targets=run / 'targets.npy')
-        stages.distil(start=self.work / 'convnet' / 'distil.pt')
-        params, made = formats.read_model(run / 'distil.safetensors')
-        formats.write_model(self.out / 'convnet.safetensors', params, made, 'float16')
-        net = build_convnet(self.out / 'convnet.safetensors')
-        names = photo_files.read_names(self.data / 'flickr8k', 'train')
-        photos = photo_files.read_photos(self.data / 'flickr8k')
-        features = folds.photo_features(net, photos, names)
-        labelled, classes = self.labelled_features(net)
-        model = embedding_inference.load_model(self.out / 'embedding.safetensors')
-        means = [
-            embedding_inference.encode_sentences(model, captions).mean(0)
-            for captions in self.label_captions
-        ]
-        seen = unit_rows(np.concatenate([features, labelled]))
-        wanted = np.concatenate([places, unit_rows(np.stack(means))[classes]])
-        middle, target = seen.mean(0), wanted.mean(0)
-        trained['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
-        trained['ff_image_b'] = target - middle @ trained['ff_image_W']
-        formats.write_model(self.out / 'embedding.safetensors', trained, options, 'float16')
 
     def embedding_start(self) -> dict[str, np.ndarray]:
         """Word vectors from the uni encoder, the rest random, an image layer for each network."""
@@ -357,18 +373,7 @@ class Recipe:
     def label_captions(self) -> list[list[str]]:
         """Captions of the grammar for each class of the labelled photos."""
         lines = documents.read_text(self.data / 'tinyimagenet' / 'classes.txt')
-        return [self.grammar.captions_for_label(line.split('\t')[1]) for line in lines]
-
-    def labelled_pairs(self) -> embedding.Pairs:
-        """Labelled photos that the network did not train on, each with captions of its class."""
-        net = build_convnet(self.out / 'convnet.safetensors')
-        features, classes = self.labelled_features(net)
-        rng, texts, photo = np.random.default_rng(0), [], []
-        for row, label in enumerate(classes.tolist()):
-            for caption in rng.choice(self.label_captions[label], 5, replace=False):
-                texts.append(np.array(self.caption_words.encode(str(caption)), np.int64))
-                photo.append(row)
-        return embedding.Pairs(texts, np.array(photo), unit_rows(features), EMBEDDING, 9)
+        return [self.grammar.captions_for_label(line.split('\t')[1], 120) for line in lines]
 
     def labelled_features(self, net: Net) -> tuple[np.ndarray, np.ndarray]:
         """Features (N, F) and classes (N,) of labelled photos that no network trained on."""
@@ -379,30 +384,26 @@ class Recipe:
         return features, held_out.labels.numpy()
 
     def recalls(self, model: embedding.JointEmbedding) -> dict[str, float]:
-        """Recalls on the photos kept for measuring, by both networks' features."""
+        """Recalls on the photos kept for measuring, by VGG-19's features."""
         captions = list(self.captioned('dev').values())
-        encoded = [
-            np.array(self.caption_words.encode(caption), np.int64)
-            for photo in captions
-            for caption in photo
-        ]
-        found = {}
+        vectors = self.sentences(model, [text for photo in captions for text in photo])
+        features = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_dev.npz')
+        images, found = unit_rows(model.images(features).numpy()), {}
+        for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
+            figures = measure(images, vectors)
+            found |= {f'{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}
+            found[f'{way}_median'] = figures[3]
+        return found
+
+    def sentences(self, model: embedding.JointEmbedding, captions: list[str]) -> np.ndarray:
+        """Unit vectors (n, E) of captions by an embedding in training."""
+        encoded = [np.array(self.caption_words.encode(text), np.int64) for text in captions]
         order = np.argsort([len(caption) for caption in encoded], kind='stable')
-        vectors = np.zeros((len(encoded), model.image.out_features), np.float32)
-        for rows in np.array_split(order, 50):
+        vectors = np.zeros((len(encoded), EMBEDDING.dim), np.float32)
+        for rows in np.array_split(order, -(-len(order) // 100)):
             x, mask = (torch.from_numpy(a) for a in padded([encoded[i] for i in rows]))
             vectors[rows] = model.sentences(x, mask).numpy()
-        views = {
-            'narrow': unit_rows(np.load(self.work / 'features_dev.npy')),
-            'vgg19': photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_dev.npz').numpy(),
-        }
-        for name, features in views.items():
-            images = unit_rows(model.images(torch.from_numpy(features)).numpy())
-            for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
-                figures = measure(images, vectors)
-                found |= {f'{name}_{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}
-                found[f'{name}_{way}_median'] = figures[3]
-        return found
+        return vectors
 
     # --- the pool and the bundle -----------------------------------------------------------------
 
@@ -450,9 +451,9 @@ class Recipe:
         yield 'bi', lambda: self.encoder('bi')
         yield 'styles', self.styles
         yield 'decoder', self.decoder
-        yield 'convnet', self.convnet
         yield 'embedding', self.embedding
-        yield 'refine', self.refine
+        yield 'convnet', self.convnet
+        yield 'images', self.image_layer
         yield 'describe', self.describe
 
 

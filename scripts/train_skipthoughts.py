@@ -10,9 +10,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from storyteller.formats import write_array
 from storyteller.text import Vocabulary
 from storyteller.training import documents, skipthoughts
 from storyteller.training.corpus import Corpus
@@ -50,7 +47,7 @@ def main() -> None:
         trained,
         args.run / f'{kind}.pt',
         n_words=len(vocabulary),
-        counts=np.load(args.run / 'counts.npy'),
+        counts=sum(corpus.counts(len(vocabulary)) for corpus in (books, *captions)),
     )
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
 
@@ -61,7 +58,6 @@ def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:
     if not path.exists():
         counts, spread = documents.count_words(files)
         chosen = documents.choose_words(counts, spread, n_words - 2, books=1)
-        write_array(run / 'counts.npy', np.array([1, 1, *(counts[word] for word in chosen)]))
         Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
     return Vocabulary.load(path)
 

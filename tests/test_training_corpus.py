@@ -60,6 +60,14 @@ def test_a_corpus_holds_indices_and_borders(tmp_path, token_file):
     assert not corpus.tokens.flags.writeable
 
 
+def test_words_are_counted_and_the_ends_of_sentences(tmp_path, token_file):
+    corpus = Corpus.build(token_file, WORDS, tmp_path / 'c')
+    counts = corpus.counts(len(WORDS))
+    assert counts.sum() == len(corpus.tokens) + len(corpus) and counts[0] == len(corpus)
+    for index in range(1, len(WORDS)):
+        assert counts[index] == (np.asarray(corpus.tokens) == index).sum()
+
+
 def test_what_was_built_is_opened(tmp_path, token_file):
     built = Corpus.build(token_file, WORDS, tmp_path / 'corpus')
     for opened in (

@@ -13,13 +13,13 @@ from storyteller.training.corpus import Corpus, padded
 from storyteller.training.decoder import (
     ConditionalGRU,
     DecoderOptions,
-    Passages,
-    encode_passages,
+    Whitening,
     fit,
     initial_params,
     perplexity,
 )
 from storyteller.training.loop import Adam2015, TrainOptions, clip_gradients
+from storyteller.training.passages import Passages, encode_passages
 from storyteller.vocabulary import Vocabulary
 
 FOLDER = REFERENCE / 'training'
@@ -188,6 +188,50 @@ def test_word_dropout_takes_inputs_while_training_alone():
     assert found == pytest.approx(float(empty(*batch).detach()), rel=1e-6)
 
 
+def skewed_vectors(n=400, width=6):
+    """Most of the variance in one direction, which is no axis."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(n, width)) * [3, 0.3, 0.3, 0.2, 0.2, 0.1]
+    return (vectors @ np.linalg.qr(rng.normal(size=(width, width)))[0] + 5).astype(np.float32)
+
+
+def test_whitened_vectors_vary_alike_in_all_directions():
+    vectors = skewed_vectors()
+    whitening = Whitening.of(vectors, floor=0.0)
+    white = (vectors - whitening.mean) @ whitening.matrix
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(6), atol=1e-3)
+    floored = Whitening.of(vectors, floor=0.1)
+    variances = np.linalg.eigvalsh(np.cov(((vectors - floored.mean) @ floored.matrix).T))
+    assert variances.max() < 1 and 0.01 < variances.min() < 0.2  # noise stays small
+
+
+def test_vectors_that_are_all_alike_can_be_whitened():
+    whitening = Whitening.of(np.ones((3, 4), np.float32))
+    assert np.isfinite(whitening.matrix).all()
+
+
+def test_learning_from_whitened_vectors_begins_with_the_same_decoder(options):
+    vectors = skewed_vectors()
+    params, whitening = initial_params(options, 30, 6, seed=1), Whitening.of(vectors)
+    plain, white = (ConditionalGRU(params, options, whitening=w) for w in (None, whitening))
+    batch = random_batch()
+    batch[2] = torch.from_numpy(vectors[:3])
+    expected = float(plain(*batch).detach())
+    assert float(white(*batch).detach()) == pytest.approx(expected, rel=1e-4)
+    for name, array in white.params().items():
+        np.testing.assert_allclose(array, params[name], atol=1e-4)
+
+
+def test_different_vectors_start_in_different_states():
+    vectors = skewed_vectors()
+    params, whitening = initial_params(SMALL, 30, 6, seed=1), Whitening.of(vectors)
+    started = whitening.start(params, vectors)
+    before = vectors @ started['ff_state_W'] + started['ff_state_b']
+    assert before.std() == pytest.approx(0.5, rel=1e-3) and abs(before.mean()) < 0.05
+    assert {k: v for k, v in started.items() if 'ff_state' not in k}.keys() < params.keys()
+
+
 # --- passages ------------------------------------------------------------------------------------
 
 
@@ -348,7 +392,13 @@ def test_a_trained_decoder_tells_the_passages(tales, tmp_path, suffix, options):
 
 @pytest.mark.parametrize(
     'changes',
-    [{'samples': 10}, {'bfloat16': True}, {'word_dropout': 0.2, 'towards_mean': 0.3}],
+    [
+        {'samples': 10},
+        {'bfloat16': True},
+        {'word_dropout': 0.2, 'towards_mean': 0.3},
+        {'whiten': True},
+        {'repeats': 1.0},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_every_way_of_training_learns(tales, tmp_path, changes):
@@ -358,6 +408,25 @@ def test_every_way_of_training_learns(tales, tmp_path, changes):
         return
     told = [decoder.run_sampler(dec, v, beam_width=3) for v in np.eye(4, dtype=np.float32)]
     assert told == TALES
+
+
+def test_training_goes_on_from_a_decoder(tales, tmp_path):
+    _, figures, (params, _), options = train(tales, tmp_path, '.npz')
+    corpus, vocabulary, spans, vectors = tales
+    data = Passages(corpus, spans, vectors, options)
+    again = tmp_path / 'again'
+    fit(
+        data,
+        TrainOptions(epochs=1, lr=1e-6),
+        again / 'tales.npz',
+        again / 'tales.pt',
+        n_words=len(vocabulary),
+        params=params,
+        held_out=data,
+        device='cpu',
+    )
+    (line,) = (again / 'tales.jsonl').read_text().splitlines()
+    assert json.loads(line)['held_out_cost'] == pytest.approx(figures['held_out_cost'], rel=0.01)
 
 
 def test_figures_count_each_word_once(tales):
@@ -389,7 +458,7 @@ def test_figures_use_the_whole_vocabulary(tales):
     [
         ('dim_word', 0), ('dim', -1), ('batch_size', 0), ('batch_words', 0), ('word_dropout', -0.1),
         ('word_dropout', 1.5), ('towards_mean', 1.1), ('towards_mean', float('nan')),
-        ('samples', -1),
+        ('samples', -1), ('repeats', -0.5),
     ],
 )  # fmt: skip
 def test_options_are_checked(name, value):

@@ -211,6 +211,14 @@ def test_batches_hold_equally_long_captions_and_none_alone(pairs):
         assert 2 <= len(batch) <= 5 and len(set(pairs.lengths[batch])) == 1
 
 
+def test_a_photo_may_be_in_a_batch_once_alone(pairs):
+    once = Pairs(pairs.captions, pairs.photos, pairs.features, pairs.options, 3, once=True)
+    often = [pairs.photos[batch].tolist() for batch in pairs.batches(0)]
+    batches = [once.photos[batch].tolist() for batch in once.batches(0)]
+    assert any(len(set(batch)) < len(batch) for batch in often)
+    assert batches and all(len(set(batch)) == len(batch) > 1 for batch in batches)
+
+
 def test_epochs_differ_and_repeat(pairs):
     first, again, second = (
         [batch.tolist() for batch in pairs.batches(epoch)] for epoch in (0, 0, 1)

@@ -423,6 +423,15 @@ def test_adam_is_that_of_torch():
         torch.testing.assert_close(one, two)
 
 
+def test_weights_decay_by_the_rate():
+    module = nn.Linear(2, 1)
+    before = module.weight.detach().clone()
+    optimizer = make_optimizer(module, TrainOptions(lr=0.1, weight_decay=0.5))
+    module.weight.grad, module.bias.grad = torch.zeros(1, 2), torch.zeros(1)
+    optimizer.step()
+    torch.testing.assert_close(module.weight.detach(), before * (1 - 0.1 * 0.5))
+
+
 @pytest.mark.parametrize(('clip', 'after'), [(0.0, 5.0), (2.5, 2.5), (7.0, 5.0)])
 def test_gradients_are_clipped_by_their_global_norm(clip, after):
     module = nn.Linear(2, 1)

@@ -215,9 +215,10 @@ def test_word_dropout_takes_inputs_while_training_alone():
     # With all inputs dropped, a decoder sees zero vectors only, as with an empty table.
     empty = SkipThoughts(params | {'Wemb': 0 * params['Wemb']}, SMALL)
     for decoder, y, mask in (('after', *blind[2:4]), ('before', *blind[4:6])):
-        found = none.decoding_cost(getattr(none, decoder), thought, y, mask)
-        expected = empty.decoding_cost(getattr(empty, decoder), thought, y, mask)
-        assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+        found, words = none.decoded(getattr(none, decoder), thought, y, mask)
+        expected, _ = empty.decoded(getattr(empty, decoder), thought, y, mask)
+        torch.testing.assert_close(found, expected)
+        assert words.tolist() == y[mask.bool()].tolist()
 
 
 # --- units ---------------------------------------------------------------------------------------

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from storyteller.training.softmax import SampledSoftmax, fast_full_cost, full_cost
+from storyteller.training.softmax import (
+    SampledSoftmax,
+    fast_full_cost,
+    full_cost,
+    log_frequencies,
+)
 
 H, V = 8, 60
 
@@ -164,6 +169,12 @@ def test_the_optimum_is_that_of_the_full_softmax():
         optimizer.step()
     learned = torch.softmax(output.bias.detach(), 0)
     torch.testing.assert_close(learned, true, atol=0.03, rtol=0)
+
+
+def test_log_frequencies_are_a_distribution_in_which_every_word_is_possible():
+    logs = log_frequencies(np.array([0, 1, 6, 2]))
+    np.testing.assert_allclose(np.exp(logs), np.array([1, 1, 6, 2]) / 10, rtol=1e-6)
+    assert logs.dtype == np.float32
 
 
 def test_a_target_is_never_its_own_negative():

@@ -28,7 +28,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, max_pool2d, no
 from .. import formats
 from ..convnet import Architecture
 from .loop import TrainOptions, train
-from .photos import Captioned, Labelled, augment, plain_batch
+from .photos import Captioned, Labelled, augment, erased, plain_batch
 
 FC7 = 4096  # width of the real network's fc7, which the head predicts
 
@@ -61,6 +61,9 @@ class Recipe:
         Weight of the labels' and of the joint space's loss in the second stage.
     label_smoothing, dropout, margin : float
         Margin: of the ranking loss in the joint space.
+    erase : float
+        Largest side of the grey patch laid over each photo in the second stage, as a share of the
+        photo's; 0 lays none.
     folds : int
         Into how many parts `unseen_features` divides the captioned photos.
     bf16 : bool
@@ -79,6 +82,7 @@ class Recipe:
     label_smoothing: float = 0.1
     dropout: float = 0.2
     margin: float = 0.2
+    erase: float = 0.0
     folds: int = 3
     bf16: bool = True
 
@@ -89,7 +93,7 @@ class Recipe:
         for name in ('label_weight', 'target_weight', 'margin'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
-        for name in ('label_smoothing', 'dropout'):
+        for name in ('label_smoothing', 'dropout', 'erase'):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected 0 to below 1, found {getattr(self, name)!r}')
         if self.folds < 2:
@@ -224,11 +228,15 @@ def joint_loss(places: Tensor, targets: Tensor, margin: float) -> Tensor:
 
 
 def ranking_loss(images: Tensor, targets: Tensor, margin: float) -> Tensor:
-    """Hinge loss over a batch of (B, E) photos and targets: each is nearest to its own."""
-    scores = normalize(images) @ normalize(targets).T
+    """Hinge loss over a batch of (B, E) photos and targets: each is nearest to its own.
+
+    Photos that share a target, such as those of one class, do not stand against each other.
+    """
+    targets = normalize(targets)
+    scores = normalize(images) @ targets.T
     own = scores.diagonal()
     cost = relu(margin + scores - own[:, None]) + relu(margin + scores - own[None, :])
-    return (cost.sum() - cost.diagonal().sum()) / len(scores)
+    return cost.masked_fill(targets @ targets.T > 0.9999, 0).sum() / len(scores)
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -292,18 +300,20 @@ def train_distil(
         x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
         other = torch.from_numpy(rng.integers(0, len(labelled.labels), recipe.labelled_batch))
         small, _ = augment(labelled.pixels[other], size, 0.7, rng)
+        seen = erased(torch.cat([x, small]), recipe.erase, rng)
         with recipe.autocast():
-            fc7 = model.dropout(model(torch.cat([x, small])))
+            fc7 = model.dropout(model(seen))
             predicted = model.fc7_head(fc7[: len(x)]).float()
             logits = model.label_head(fc7[len(x) :])
         real = torch.where(mirrored[:, None], captioned.flipped[index], captioned.fc7[index])
         loss = distillation_loss(predicted, real, mean)
         loss = loss + recipe.label_weight * _label_loss(logits, labelled.labels[other], recipe)
         if captioned.targets is not None:
-            place = model.target_head(fc7[: len(x)].float())
-            loss = loss + recipe.target_weight * joint_loss(
-                place, captioned.targets[index], recipe.margin
-            )
+            targets = captioned.targets[index]
+            if labelled.targets is not None:
+                targets = torch.cat([targets, labelled.targets[labelled.labels[other]]])
+            places = model.target_head(fc7[: len(targets)].float())
+            loss = loss + recipe.target_weight * joint_loss(places, targets, recipe.margin)
         return loss * len(x), len(x)
 
     n, seed = len(captioned.fc7), options.seed
@@ -341,15 +351,20 @@ def measures(
     size = model.architecture.input_size
     guess = _in_batches(lambda x: model.fc7_head(model(x)), photos.pixels, size, recipe)
     guess = normalize(guess)
-    return {
+    found = {
         'cosine': cosine_similarity(guess, photos.fc7).mean().item(),
         **retrieval(guess - mean, photos.fc7 - mean),
         **accuracy(lambda x: model.label_head(model(x)), labelled, size, recipe),
     }
+    if photos.targets is not None:
+        places = _in_batches(lambda x: model.target_head(model(x)), photos.pixels, size, recipe)
+        joint = retrieval(places, photos.targets)
+        found |= {f'joint_{name}': value for name, value in joint.items()}
+    return found
 
 
 def retrieval(guess: Tensor, real: Tensor) -> dict[str, float]:
-    """Cosine of (N, 4096) guesses to real vectors, and the own real vector's rank by cosine.
+    """Cosine of (N, F) guesses to real vectors, and the own real vector's rank by cosine.
 
     Ranks are among the first 1,000: recall at 1, 5 and 10, and the median.
     """

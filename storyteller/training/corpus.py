@@ -123,6 +123,12 @@ class Corpus:
         """The word indices of sentences `first` to `last` - 1, end to end."""
         return self.tokens[self.sentences[first] : self.sentences[last]]
 
+    def counts(self, n_words: int) -> np.ndarray:
+        """How often each word occurs, (V,) int64; ``<eos>`` (0) once for each sentence."""
+        counts = np.bincount(self.tokens, minlength=n_words)
+        counts[0] += len(self)
+        return counts
+
     def __len__(self) -> int:
         return len(self.sentences) - 1
 

@@ -6,24 +6,20 @@ the GRU writes the passage word by word.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from .. import layers
-from ..formats import PathLike, write_array, write_model
-from ..skipthoughts import Encoder
-from ..vocabulary import Vocabulary
-from .corpus import Corpus, batches_of_equal_length, padded
+from ..formats import PathLike, write_model
 from .loop import TrainOptions, train
-from .softmax import SampledSoftmax, fast_full_cost, full_cost
+from .passages import Passages
+from .repeats import repeat_cost
+from .softmax import SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,14 @@ class DecoderOptions:
         A passage's vector v is drawn towards the mean m of all vectors, m + a (v - m), with a
         uniform in [1 - towards_mean, 1]: a mean of many captions lies nearer to the middle than
         any single text does.
-    spread_start : bool
-        Whether the layer from vector to first state starts centred and scaled to the vectors at
-        hand, so that different vectors give different states from the first step on. Thought
-        vectors of one kind of text lie close together, and 2015's start hardly tells them apart.
+    whiten : bool
+        Whether the layer from vector to first state learns from whitened vectors; it is exported
+        as the plain layer that it comes to. Most of the variance of thought vectors lies in a few
+        directions that say how long a text is and who speaks, little in the many that say what it
+        is about, and learning alone hardly finds those.
+    repeats : float
+        Weight of the cost of own repetitions (:mod:`storyteller.training.repeats`); 0 leaves it
+        out.
     batch_size, batch_words : int
         Most passages, and most words, in a batch.
     bfloat16 : bool
@@ -60,7 +60,8 @@ class DecoderOptions:
     samples: int = 0
     word_dropout: float = 0.0
     towards_mean: float = 0.0
-    spread_start: bool = False
+    whiten: bool = False
+    repeats: float = 0.0
     batch_size: int = 16
     batch_words: int = 16384
     bfloat16: bool = False
@@ -72,8 +73,9 @@ class DecoderOptions:
         for name in ('word_dropout', 'towards_mean'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
-        if not self.samples >= 0:
-            raise ValueError(f'samples: expected 0 or more, found {self.samples!r}')
+        for name in ('samples', 'repeats'):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
 
 
 def initial_params(
@@ -91,15 +93,82 @@ def initial_params(
     return params | layers.init_affine(rng, 'ff_logit', hidden, n_words)
 
 
-def spread_start(params: dict[str, np.ndarray], vectors: np.ndarray) -> None:
-    """Centre and scale ``ff_state`` so that `vectors` (n, D) give pre-activations of deviation 1/2.
+@dataclass(frozen=True)
+class Whitening:
+    """A change of coordinates, (v - mean) @ matrix, that gives all directions like variance.
 
-    The layer stays x W + b: the mean goes into b.
+    Attributes
+    ----------
+    mean : (D,) array
+    matrix : (D, D) array
+        Symmetric, and has an inverse.
     """
-    mean = vectors.mean(0)
-    weight = params['ff_state_W'] * (0.5 / ((vectors - mean) @ params['ff_state_W']).std())
-    params['ff_state_W'] = weight.astype(np.float32)
-    params['ff_state_b'] = (-mean @ weight).astype(np.float32)
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, floor: float = 0.1) -> Whitening:
+        """That of vectors (n, D).
+
+        `floor`, in mean variances, is added to each variance: directions far below it are noise.
+        """
+        mean = vectors.mean(0, dtype=np.float64)
+        centred = vectors - mean
+        variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+        floor = max(floor * variances.mean(), 1e-12)
+        scale = 1 / np.sqrt(np.maximum(variances, 0) + floor)
+        return cls(mean, (axes * scale) @ axes.T)
+
+    def start(self, params: dict[str, np.ndarray], vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """The parameters with a ``ff_state`` that gives `vectors` pre-activations of deviation 1/2.
+
+        So different vectors give different states from the first step on.
+        """
+        weight = self.matrix @ params['ff_state_W']
+        weight *= 0.5 / max(((vectors - self.mean) @ weight).std(), 1e-12)
+        bias = -self.mean @ weight
+        return params | {
+            'ff_state_W': weight.astype(np.float32),
+            'ff_state_b': bias.astype(np.float32),
+        }
+
+
+class WhitenedAffine(nn.Module):
+    """An affine layer that learns in whitened coordinates.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Holds ``{prefix}_W`` (D, H) and ``{prefix}_b`` (H,) of the plain layer to begin with.
+    prefix : str
+    whitening : Whitening
+    """
+
+    def __init__(self, params: Mapping[str, np.ndarray], prefix: str, whitening: Whitening):
+        super().__init__()
+        weight, bias = params[f'{prefix}_W'], params[f'{prefix}_b']
+        inner = {
+            'W': np.linalg.solve(whitening.matrix, weight).astype(np.float32),
+            'b': (bias + whitening.mean @ weight).astype(np.float32),
+        }
+        self.prefix, self.whitening = prefix, whitening
+        self.inner = layers.affine({f'_{name}': array for name, array in inner.items()}, '')
+        for name in ('mean', 'matrix'):
+            value = torch.tensor(getattr(whitening, name), dtype=torch.float32)
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) -> (B, H)."""
+        return self.inner((x - self.mean) @ self.matrix)
+
+    def params(self) -> dict[str, np.ndarray]:
+        """The plain layer, ``{prefix}_W`` and ``{prefix}_b``, float32."""
+        inner = layers.affine_params(self.inner, '')
+        weight = self.whitening.matrix @ inner['_W']
+        bias = inner['_b'] - self.whitening.mean @ weight
+        names = (f'{self.prefix}_W', f'{self.prefix}_b')
+        return dict(zip(names, (weight.astype(np.float32), bias.astype(np.float32)), strict=True))
 
 
 class ConditionalGRU(nn.Module):
@@ -114,6 +183,8 @@ class ConditionalGRU(nn.Module):
         Word counts, for a sampled softmax.
     mean : (D,) array, optional
         The mean vector, for ``towards_mean``.
+    whitening : Whitening, optional
+        For ``whiten``.
     """
 
     def __init__(
@@ -122,11 +193,14 @@ class ConditionalGRU(nn.Module):
         options: DecoderOptions,
         counts: np.ndarray | None = None,
         mean: np.ndarray | None = None,
+        whitening: Whitening | None = None,
     ):
         super().__init__()
         self.options = options
         self.table = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
         self.start = layers.affine(params, 'ff_state')
+        if whitening is not None:
+            self.start = WhitenedAffine(params, 'ff_state', whitening)
         self.decoder = layers.gru(params, 'decoder')
         self.hidden = layers.affine(params, 'ff_hid') if options.doutput else None
         self.output = layers.affine(params, 'ff_logit')
@@ -136,7 +210,7 @@ class ConditionalGRU(nn.Module):
             if counts is None:
                 raise ValueError('samples: a sampled softmax needs the counts of the words')
             self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
-        middle = np.zeros(self.start.in_features) if mean is None else mean
+        middle = np.zeros(len(params['ff_state_W'])) if mean is None else mean
         self.register_buffer('mean', torch.tensor(middle, dtype=torch.float32), persistent=False)
 
     def forward(
@@ -145,14 +219,20 @@ class ConditionalGRU(nn.Module):
         """Summed cost of the words x (T, B) where the mask (T, B) is 1, given vectors (B, D)."""
         inputs = self.table(x[:-1])
         if self.training:
-            inputs, context = self._without_words(inputs), self._towards_mean(context)
-        inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
-        states = layers.run_gru(self.decoder, inputs, torch.tanh(self.start(context)), self.dtype)
+            inputs, context = self._without_words(inputs), self.towards_mean(context)
+        states = self.states(inputs, context)
         counted = mask.bool()
-        states = states[counted]
-        if self.hidden is not None:
-            states = torch.tanh(self.hidden(states))
-        return (word_cost or self.word_cost)(states, x[counted], self.output)
+        return (word_cost or self.word_cost)(self.top(states[counted]), x[counted], self.output)
+
+    def states(self, inputs: Tensor, context: Tensor) -> Tensor:
+        """States (T, B, H) that follow the zero vector and word vectors (T - 1, B, W)."""
+        inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
+        first = torch.tanh(self.start(context))
+        return layers.run_gru(self.decoder, inputs, first, self.dtype)
+
+    def top(self, states: Tensor) -> Tensor:
+        """What the output layer sees of states (n, H)."""
+        return states if self.hidden is None else torch.tanh(self.hidden(states))
 
     def _without_words(self, inputs: Tensor) -> Tensor:
         if not self.options.word_dropout:
@@ -160,7 +240,8 @@ class ConditionalGRU(nn.Module):
         keep = torch.rand(inputs.shape[:2], device=inputs.device) >= self.options.word_dropout
         return inputs * keep[..., None]
 
-    def _towards_mean(self, context: Tensor) -> Tensor:
+    def towards_mean(self, context: Tensor) -> Tensor:
+        """Vectors (B, D), each drawn towards the mean by a random part, if the options say so."""
         if not self.options.towards_mean:
             return context
         part = 1 - self.options.towards_mean * torch.rand(len(context), 1, device=context.device)
@@ -169,98 +250,14 @@ class ConditionalGRU(nn.Module):
     def params(self) -> dict[str, np.ndarray]:
         """All parameters, float32, under the names of 2015."""
         params = {'Wemb': self.table.weight.detach().cpu().numpy().copy()}
-        params |= layers.affine_params(self.start, 'ff_state')
+        if isinstance(self.start, WhitenedAffine):
+            params |= self.start.params()
+        else:
+            params |= layers.affine_params(self.start, 'ff_state')
         params |= layers.gru_params(self.decoder, 'decoder')
         if self.hidden is not None:
             params |= layers.affine_params(self.hidden, 'ff_hid')
         return params | layers.affine_params(self.output, 'ff_logit')
-
-
-class Passages:
-    """Passages and their vectors, in batches of like length.
-
-    Parameters
-    ----------
-    corpus : Corpus
-        In the decoder's vocabulary.
-    spans : (P, 2) int array
-        First sentence and the one after the last, of each passage.
-    vectors : (P, D) array
-        The thought vector of each; may be memory-mapped and of half width.
-    options : DecoderOptions
-    seed : int
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        spans: np.ndarray,
-        vectors: np.ndarray,
-        options: DecoderOptions,
-        seed: int = 0,
-    ):
-        if len(spans) != len(vectors):
-            raise ValueError(f'{len(spans)} passages, but {len(vectors)} vectors')
-        self.corpus, self.spans, self.vectors = corpus, spans, vectors
-        self.options, self.seed = options, seed
-        self.lengths = corpus.sentences[spans[:, 1]] - corpus.sentences[spans[:, 0]]
-
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, as rows of `spans`."""
-        rng = np.random.default_rng([self.seed, epoch])
-        # Lengths that share a step of eight fill batches; the mask takes care of the rest.
-        return batches_of_equal_length(
-            -(-self.lengths // 8) * 8, rng, self.options.batch_size, self.options.batch_words
-        )
-
-    def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
-        """x (T, B), its mask (T, B), and the vectors (B, D)."""
-        x, mask = padded([self.corpus.words(first, end) for first, end in self.spans[batch]])
-        vectors = np.asarray(self.vectors[np.sort(batch)], np.float32)
-        vectors = vectors[np.argsort(np.argsort(batch))]  # read in order of the file
-        return [torch.from_numpy(array).to(device) for array in (x, mask, vectors)]
-
-
-def encode_passages(
-    corpus: Corpus,
-    spans: np.ndarray,
-    vocabulary: Vocabulary,
-    encoder: Encoder,
-    folder: PathLike,
-    block: int = 4096,
-) -> np.ndarray:
-    """The thought vectors of passages, kept in `folder` block by block, so that it can go on.
-
-    Parameters
-    ----------
-    corpus : Corpus
-        In the vocabulary of the encoder.
-    spans : (P, 2) int array
-        First sentence and the one after the last, of each passage.
-    vocabulary : Vocabulary
-        The encoder's.
-    encoder : skipthoughts.Encoder
-    folder : path-like
-    block : int
-        Passages in a file.
-
-    Returns
-    -------
-    (P, D) float16 array
-    """
-    cut = hashlib.sha256(np.ascontiguousarray(spans)).hexdigest()[:12]  # other spans, other files
-    parts = []
-    for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):
-        path = Path(folder) / f'{cut}-{first:08d}.npy'
-        if not path.exists():
-            texts = [
-                ' '.join(vocabulary.decode(corpus.words(*span)))
-                for span in spans[first : first + block]
-            ]
-            vectors = encoder.encode(texts, verbose=False, tokenised=True)
-            write_array(path, vectors.astype(np.float16))
-        parts.append(np.load(path))
-    return np.concatenate(parts)
 
 
 def fit(
@@ -271,6 +268,7 @@ def fit(
     *,
     n_words: int,
     counts: np.ndarray | None = None,
+    params: Mapping[str, np.ndarray] | None = None,
     held_out: Passages | None = None,
     device: str | torch.device | None = None,
 ) -> None:
@@ -287,18 +285,23 @@ def fit(
     n_words : int
         V, the size of the vocabulary of ``passages.corpus``.
     counts : (V,) array, optional
-        Word counts, for a sampled softmax.
+        Word counts, for a sampled softmax; the output bias starts at their logarithms.
+    params : mapping, optional
+        A decoder to begin with, instead of a random one.
     held_out : Passages, optional
         Its cost per word, in nats, goes into the metrics.
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
     device, options = layers.pick_device(device), passages.options
-    some = np.asarray(passages.vectors[:4096], np.float32)
-    params = initial_params(options, n_words, some.shape[1], training.seed)
-    if options.spread_start:
-        spread_start(params, some)
-    model = ConditionalGRU(params, options, counts, some.mean(0)).to(device)
+    some = np.asarray(passages.vectors[:16384], np.float32)
+    whitening = Whitening.of(some) if options.whiten else None
+    if params is None:
+        params = initial_params(options, n_words, some.shape[1], training.seed)
+        params = whitening.start(params, some) if whitening else params
+        if counts is not None:
+            params['ff_logit_b'] = log_frequencies(counts)
+    model = ConditionalGRU(params, options, counts, some.mean(0), whitening).to(device)
     kept = asdict(options) | {
         'dimctx': some.shape[1],
         'n_words': n_words,
@@ -308,7 +311,10 @@ def fit(
 
     def cost(batch):
         x, mask, vectors = passages.tensors(batch, device)
-        return model(x, mask, vectors), int(mask.sum())
+        total = model(x, mask, vectors)
+        if options.repeats:
+            total = total + options.repeats * repeat_cost(model, vectors, steps=len(x))
+        return total, int(mask.sum())
 
     train(
         model,

@@ -178,6 +178,9 @@ class Pairs:
         Unit rows, as the image encoder takes them.
     options : EmbeddingOptions
     seed : int
+    once : bool
+        Whether a batch takes a photo once at most. Where few photos have many captions, those of
+        the same photo would otherwise stand against each other.
     """
 
     def __init__(
@@ -187,9 +190,10 @@ class Pairs:
         features: np.ndarray,
         options: EmbeddingOptions,
         seed: int = 0,
+        once: bool = False,
     ):
         self.captions, self.photos, self.features = captions, np.asarray(photos), features
-        self.options, self.seed = options, seed
+        self.options, self.seed, self.once = options, seed, once
         self.lengths = np.array([len(caption) for caption in captions])
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -197,6 +201,8 @@ class Pairs:
         rng = np.random.default_rng([self.seed, epoch])
         size = self.options.batch_size
         batches = batches_of_equal_length(self.lengths, rng, size, size * 1000)
+        if self.once:
+            batches = [b[np.unique(self.photos[b], return_index=True)[1]] for b in batches]
         return [batch for batch in batches if len(batch) > 1]
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:

@@ -47,8 +47,8 @@ class Stages:
         `photos.read_captioned`).
     run : path
         Folder for the checkpoints and metrics, ``labels.pt``, ``fold0.pt`` ... ``distil.pt``.
-    targets : path, optional
-        ``.npy`` of the training photos' places in a joint space.
+    targets, class_targets : path, optional
+        ``.npy`` of the training photos' places in a joint space (N, E), and of the classes' (C, E).
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class Stages:
         architecture: Architecture = NARROW,
         *,
         targets: Path | None = None,
+        class_targets: Path | None = None,
     ):
         self.data, self.run, self.recipe, self.architecture = data, run, recipe, architecture
-        self.labelled = read_labelled(sorted((data / 'tinyimagenet').glob('train-*.npz')))
+        small = sorted((data / 'tinyimagenet').glob('train-*.npz'))
+        self.labelled = read_labelled(small, class_targets)
         self.held_out = read_labelled(sorted((data / 'tinyimagenet').glob('val-*.npz')))
         side = round(architecture.input_size * SHORT_SIDE / CROP)
         self.captioned = read_captioned(data / 'flickr8k', 'train', side, targets)

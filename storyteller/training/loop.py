@@ -42,6 +42,8 @@ class TrainOptions:
         Whether the rate falls, by a cosine, to a twentieth over the budget.
     warmup : int
         Over how many steps the rate rises from zero.
+    weight_decay : float
+        How much of each weight is taken away at a step, times the rate; not for 'adam2015'.
     clip : float
         Largest global norm of a gradient; 0 leaves gradients as they are.
     seed : int
@@ -56,6 +58,7 @@ class TrainOptions:
     lr: float = 2e-4
     decay: bool = False
     warmup: int = 0
+    weight_decay: float = 0.0
     clip: float = 5.0
     seed: int = 0
     save_minutes: float = 5.0
@@ -66,7 +69,7 @@ class TrainOptions:
         for name in ('epochs', 'lr', 'save_minutes'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name}: expected more than 0, found {getattr(self, name)!r}')
-        for name in ('clip', 'warmup'):
+        for name in ('clip', 'warmup', 'weight_decay'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
         if self.minutes is not None and not self.minutes > 0:
@@ -107,7 +110,9 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
     params = [param for param in module.parameters() if param.requires_grad]
     if options.optimizer == 'adam2015':
         return Adam2015(params, options.lr)
-    return torch.optim.Adam(params, options.lr, fused=True)  # one pass over memory, not a dozen
+    decay = {'weight_decay': options.weight_decay} if options.weight_decay else {}
+    kind = torch.optim.AdamW if decay else torch.optim.Adam
+    return kind(params, options.lr, fused=True, **decay)  # fused: one pass over memory
 
 
 def clip_gradients(module: nn.Module, clip: float) -> float:

@@ -27,10 +27,14 @@ from ..images import CROP, MEAN_BGR, SHORT_SIDE, read_rgb
 
 @dataclass(frozen=True)
 class Labelled:
-    """Small photos, (N, 3, 64, 64) uint8 RGB, and their classes, (N,) int64."""
+    """Small photos, (N, 3, 64, 64) uint8 RGB, and their classes, (N,) int64.
+
+    ``targets`` (C, E) are unit rows, the places of the classes in a joint space, or None.
+    """
 
     pixels: torch.Tensor
     labels: torch.Tensor
+    targets: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,11 @@ class Captioned:
         return Captioned(self.pixels[index], self.fc7[index], self.flipped[index], targets)
 
 
-def read_labelled(paths: Sequence[Path]) -> Labelled:
-    """Read ``.npz`` files that hold JPEG photos end to end (`jpeg`, `offsets`, `labels`)."""
+def read_labelled(paths: Sequence[Path], targets: Path | None = None) -> Labelled:
+    """Read ``.npz`` files that hold JPEG photos end to end (`jpeg`, `offsets`, `labels`).
+
+    `targets` is an ``.npy`` of one (E,) vector for each class in a joint space.
+    """
     pixels, labels = [], []
     for path in paths:
         with np.load(formats.existing(path, 'labelled photos'), allow_pickle=False) as file:
@@ -61,10 +68,12 @@ def read_labelled(paths: Sequence[Path]) -> Labelled:
             labels.append(file['labels'].astype(np.int64))
         spans = itertools.pairwise(offsets)
         pixels += [np.array(Image.open(io.BytesIO(jpeg[a:b].tobytes()))) for a, b in spans]
-    return Labelled(
-        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
-        torch.from_numpy(np.concatenate(labels)),
-    )
+    photos = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    numbers = torch.from_numpy(np.concatenate(labels))
+    matrix = None if targets is None else torch.tensor(formats.read_array(targets))
+    if matrix is not None and len(matrix) <= int(numbers.max()):
+        raise formats.MismatchError(f'{targets}: {len(matrix)} rows, labels to {numbers.max()}')
+    return Labelled(photos, numbers, matrix)
 
 
 def read_photos(folder: Path) -> dict[str, bytes]:
@@ -172,6 +181,20 @@ def _tint(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     )
     grey = x.mean(1, keepdim=True)
     return (grey + saturation * (x - grey) - mean) * contrast + cast
+
+
+def erased(x: torch.Tensor, most: float, rng: np.random.Generator) -> torch.Tensor:
+    """Lay a square of the mean colour over each photo of a batch, in place.
+
+    So that no single part of a photo decides what it is. The side is drawn for each photo, up to
+    `most` of the photo's.
+    """
+    size = x.shape[-1]
+    sides = rng.integers(0, int(most * size) + 1, len(x))
+    for photo, side in zip(x, sides, strict=True):
+        top, left = rng.integers(0, size - side + 1, 2)
+        photo[:, top : top + side, left : left + side] = 0
+    return x
 
 
 def plain_batch(pixels: torch.Tensor, size: int) -> torch.Tensor:

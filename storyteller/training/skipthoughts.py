@@ -26,7 +26,7 @@ from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
 from ..vocabulary import Vocabulary
 from .loop import TrainOptions, train
-from .softmax import SampledSoftmax, full_cost
+from .softmax import Rows, SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 from .units import Units
 
 
@@ -44,6 +44,10 @@ class SkipThoughtsOptions:
         Whether the encoder also reads the ``<eos>`` after the text, as the trainer of 2015 did.
     samples : int
         Words drawn for a sampled softmax; 0 is the full one.
+    targets : int
+        So many of the most frequent words are predicted, and a rarer one costs nothing; 0 is all.
+        A softmax over the words that make up most of a text costs little, and unlike a sampled one
+        has a gradient for each word at each step, which Adam needs.
     word_dropout : float
         Share of the decoders' input words that are replaced by the zero vector.
     own_words : float
@@ -67,6 +71,7 @@ class SkipThoughtsOptions:
     bidirectional: bool = False
     read_eos: bool = True
     samples: int = 0
+    targets: int = 0
     word_dropout: float = 0.0
     own_words: float = 0.0
     frequent: int = 100
@@ -87,7 +92,7 @@ class SkipThoughtsOptions:
                 raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
         if not 0 <= self.captions < 1:
             raise ValueError(f'captions: expected 0 to below 1, found {self.captions!r}')
-        for name in ('samples', 'own_words', 'frequent'):
+        for name in ('samples', 'targets', 'own_words', 'frequent'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
 
@@ -136,7 +141,7 @@ class SkipThoughts(nn.Module):
         self.output = layers.affine(params, 'ff_logit')
         self.own_words = layers.affine(params, 'own_words') if options.own_words else None
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-        self.word_cost = full_cost
+        self.word_cost: Callable = fast_full_cost if options.bfloat16 else full_cost
         if options.samples:
             if counts is None:
                 raise ValueError('samples: a sampled softmax needs the counts of the words')
@@ -157,15 +162,10 @@ class SkipThoughts(nn.Module):
         first = self.table.weight.new_zeros(x.shape[1], encoder.hidden_size)
         return layers.run_gru(encoder, self.table(x), first, self.dtype)
 
-    def decoding_cost(
-        self,
-        decoder: nn.GRU,
-        thought: Tensor,
-        y: Tensor,
-        mask: Tensor,
-        word_cost: Callable | None = None,
-    ) -> Tensor:
-        """Summed cost of the words y (T, B) where the mask (T, B) is 1, given thoughts (B, H)."""
+    def decoded(
+        self, decoder: nn.GRU, thought: Tensor, y: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """States (n, H) and words (n,), given thoughts (B, H), where the mask of y (T, B) is 1."""
         inputs = self.table(y[:-1])
         if self.training and self.options.word_dropout:
             keep = torch.rand(inputs.shape[:2], device=y.device) >= self.options.word_dropout
@@ -173,11 +173,28 @@ class SkipThoughts(nn.Module):
         inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
         states = layers.run_gru(decoder, inputs, thought, self.dtype)
         counted = mask.bool()
-        return (word_cost or self.word_cost)(states[counted], y[counted], self.output)
+        return states[counted], y[counted]
+
+    def neighbour_cost(
+        self, thought, after, after_mask, before, before_mask, word_cost: Callable | None = None
+    ) -> Tensor:
+        """Summed cost of the words after and before, each (T, B), given thoughts (B, H)."""
+        pairs = [
+            self.decoded(self.after, thought, after, after_mask),
+            self.decoded(self.before, thought, before, before_mask),
+        ]
+        states, words = (torch.cat(part) for part in zip(*pairs, strict=True))
+        output = self.output
+        if self.options.targets:
+            output, common = Rows.first(output, self.options.targets), words < self.options.targets
+            states, words = states[common], words[common]
+        return (word_cost or self.word_cost)(states, words, output)
 
     def own_cost(self, thought: Tensor, x: Tensor) -> Tensor:
         """Summed cost of naming each word of the unit once, in any order, frequent ones apart."""
-        logits = self.own_words(thought)  # (B, V)
+        with torch.autocast(x.device.type, torch.bfloat16, self.options.bfloat16):
+            logits = self.own_words(thought)  # (B, V)
+        logits = logits.float()
         present = torch.zeros_like(logits).scatter_(1, x.T, 1.0)
         present[:, : 2 + self.options.frequent] = 0
         cost = logits.logsumexp(1) * present.sum(1) - (logits * present).sum(1)
@@ -186,8 +203,7 @@ class SkipThoughts(nn.Module):
     def forward(self, x, x_mask, after, after_mask, before, before_mask) -> Tensor:
         """The summed cost of a batch: words after, words before, and the unit's own if asked."""
         thought = self.encode(x, x_mask)
-        cost = self.decoding_cost(self.after, thought, after, after_mask)
-        cost = cost + self.decoding_cost(self.before, thought, before, before_mask)
+        cost = self.neighbour_cost(thought, after, after_mask, before, before_mask)
         if self.own_words is not None:
             cost = cost + self.options.own_words * self.own_cost(thought, x)
         return cost
@@ -230,20 +246,22 @@ def fit(
     n_words : int
         V, the size of the vocabulary of the corpora.
     counts : (V,) array, optional
-        Word counts, for a sampled softmax.
+        Word counts, for a sampled softmax; the output bias starts at their logarithms.
     held_out : Units, optional
         Its costs go into the metrics.
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
     device, options = layers.pick_device(device), units.options
-    model = SkipThoughts(initial_params(options, n_words, training.seed), options, counts)
-    model.to(device)
+    params = initial_params(options, n_words, training.seed)
+    if counts is not None:
+        params['ff_logit_b'] = log_frequencies(counts)
+    model = SkipThoughts(params, options, counts).to(device)
     kept = asdict(options) | {'n_words': n_words, 'encoder': 'gru', 'decoder': 'gru'}
 
     def cost(batch):
         tensors = units.tensors(batch, device)
-        return model(*tensors), int(tensors[3].sum() + tensors[5].sum())
+        return model(*tensors), count_targets(options, *tensors[2:])
 
     train(
         model,
@@ -280,17 +298,23 @@ def export(source: PathLike, folder: PathLike, vocabulary: Vocabulary, dtype: st
     vocabulary.save(folder / 'dictionary.txt')
 
 
+def count_targets(options: SkipThoughtsOptions, *around: Tensor) -> int:
+    """How many words of (words, mask, words, mask) are predicted."""
+    limit = options.targets or torch.iinfo(torch.int64).max
+    pairs = zip(around[::2], around[1::2], strict=True)
+    return sum(int((y[mask.bool()] < limit).sum()) for y, mask in pairs)
+
+
 def neighbour_cost(
     model: SkipThoughts, held_out: Units, device: torch.device, n_batches: int = 12
 ) -> dict[str, float]:
-    """Cost per word, in nats over the whole vocabulary, of the sentences around held-out units."""
+    """Cost per predicted word, in nats, of the sentences around held-out units."""
     cost, words, own_cost, own_words = 0.0, 0, 0.0, 0
     for batch in held_out.batches(0)[:n_batches]:
-        x, x_mask, after, after_mask, before, before_mask = held_out.tensors(batch, device)
+        x, x_mask, *around = held_out.tensors(batch, device)
         thought = model.encode(x, x_mask)
-        cost += float(model.decoding_cost(model.after, thought, after, after_mask, full_cost))
-        cost += float(model.decoding_cost(model.before, thought, before, before_mask, full_cost))
-        words += int(after_mask.sum() + before_mask.sum())
+        cost += float(model.neighbour_cost(thought, *around, full_cost))
+        words += count_targets(model.options, *around)
         if model.own_words is not None:
             own_cost += float(model.own_cost(thought, x))
             own_words += sum(len(set(column.tolist())) for column in x.T)

@@ -7,21 +7,39 @@ one output layer, so a model trained with either is exported in the same form.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _EPSILON = 1e-8  # the cost of 2015 is -log(p + 1e-8)
 
 
-def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+class Rows(NamedTuple):
+    """An output layer's first rows, to be used as a smaller layer; gradients reach the layer."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def first(cls, output: nn.Linear, n: int) -> Rows:
+        """The layer for the first `n` words alone."""
+        return cls(output.weight[:n], output.bias[:n])
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(n, H) -> logits (n, V)."""
+        return nn.functional.linear(hidden, *self)
+
+
+def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
     """The summed cost -log(p + 1e-8) of 2015 over the whole vocabulary.
 
     Parameters
     ----------
     hidden : (n, H) tensor
     targets : (n,) int64 tensor
-    output : torch.nn.Linear
+    output : torch.nn.Linear or Rows
         H -> V.
 
     Returns
@@ -32,7 +50,9 @@ def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
     return -torch.log(probabilities + _EPSILON).sum()
 
 
-def fast_full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear, rows: int = 512) -> Tensor:
+def fast_full_cost(
+    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 512
+) -> Tensor:
     """Summed cost over the whole vocabulary with the products in bfloat16.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
@@ -68,6 +88,16 @@ class _BlockedSoftmax(torch.autograd.Function):
         return d_hidden * scale, d_weight * scale, d_bias * scale, None, None
 
 
+def log_frequencies(counts: np.ndarray) -> np.ndarray:
+    """Log probabilities (V,), float32, of words that occur so often: a start for the output bias.
+
+    A sample hardly ever holds a rare word, so training alone would take very long to learn that
+    it is rare.
+    """
+    counts = np.maximum(np.asarray(counts, np.float64), 1)
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
 class SampledSoftmax(nn.Module):
     """The cost against a sample of words shared by the whole batch.
 
@@ -93,13 +123,15 @@ class SampledSoftmax(nn.Module):
         self.samples = samples
         self.register_buffer('noise', (noise / noise.sum()).float(), persistent=False)
 
-    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
         """Shapes as in :func:`full_cost`."""
         drawn = torch.multinomial(self.noise, self.samples, replacement=True)  # (S,)
         expected = torch.log(self.noise) + math.log(self.samples)  # (V,) log expected counts
+        # One look-up for both: the gradient of each is as large as the whole table.
+        weights = output.weight[torch.cat([drawn, targets])]  # (S + n, H)
         with torch.autocast(hidden.device.type, dtype=torch.bfloat16):
-            against = hidden @ output.weight[drawn].T  # (n, S)
+            against = hidden @ weights[: self.samples].T  # (n, S)
         against = against.float() + (output.bias - expected)[drawn]
         against = against.masked_fill(targets[:, None] == drawn, -torch.inf)
-        aim = (hidden * output.weight[targets]).sum(1) + output.bias[targets]  # (n,)
+        aim = (hidden * weights[self.samples :]).sum(1) + output.bias[targets]  # (n,)
         return (torch.logaddexp(against.logsumexp(1), aim) - aim).sum()

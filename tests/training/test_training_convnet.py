@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
 from storyteller import formats
 from storyteller.convnet import Architecture, build_convnet, compute_features
@@ -181,6 +182,16 @@ def test_augmentation_repeats_with_its_seed():
     assert (one != other).any()
 
 
+def test_a_square_of_each_photo_is_erased():
+    x = photos.erased(torch.ones(200, 3, 20, 20), 0.5, np.random.default_rng(0))
+    gone = (x == 0).all(1)
+    sides = gone.any(2).sum(1)
+    assert torch.equal(gone.sum((1, 2)), sides**2) and torch.equal(gone.any(1).sum(1), sides)
+    assert sides.unique().tolist() == list(range(11))
+    assert torch.equal(photos.erased(torch.ones(2, 3, 8, 8), 0.0, np.random.default_rng(0)).min(),
+                       torch.tensor(1.0))  # fmt: skip
+
+
 def test_plain_batch_is_the_centre_less_the_mean():
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     x = photos.plain_batch(pixels, 28)
@@ -251,6 +262,20 @@ def test_ranking_loss_equals_its_definition():
     )
     assert convnet.ranking_loss(x, t, 0.2).item() == pytest.approx(expected / 5, rel=1e-4)
     assert convnet.ranking_loss(torch.eye(4), torch.eye(4), 0.2) == 0
+
+
+def test_photos_of_one_place_do_not_stand_against_each_other():
+    places, targets = torch.randn(4, 6), torch.randn(3, 6)[[0, 1, 0, 2]]
+    scores = normalize(places) @ normalize(targets).T
+    expected = 0.0
+    for i in range(4):
+        for j in range(4):
+            if i != j and {i, j} != {0, 2}:
+                expected += max(0.0, float(0.2 + scores[i, j] - scores[i, i]))
+                expected += max(0.0, float(0.2 + scores[i, j] - scores[j, j]))
+    assert convnet.ranking_loss(places, targets, 0.2).item() == pytest.approx(
+        expected / 4, rel=1e-4
+    )
 
 
 def test_retrieval_counts_ranks():

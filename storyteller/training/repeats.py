@@ -1,0 +1,90 @@
+"""The cost of repeating oneself: a decoder unlearns the rounds that it goes in.
+
+A language model that is trained on its next word alone gives loops more probability than any book
+does, and a search for the most probable text finds them. Here the decoder writes a text of its own,
+and each word of it that belongs to a run of words that stood in the same text before is made less
+probable: the sequence-level unlikelihood of Welleck et al. (2020), "Neural Text Generation with
+Unlikelihood Training".
+
+Dimension letters: T time, B batch, D thought vector.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import layers
+
+if TYPE_CHECKING:
+    from .decoder import ConditionalGRU
+
+RUN = 4  # so many words in a row that stood there before are a repetition
+EOS, UNK = 0, 1
+
+
+def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
+    """Summed -log(1 - p) of the repeated words in what the model writes from vectors.
+
+    Parameters
+    ----------
+    model : ConditionalGRU
+    context : (B, D) tensor
+    steps : int
+        Words to write at most.
+
+    Returns
+    -------
+    () tensor
+    """
+    context = model.towards_mean(context)
+    x = write(model, context, steps)
+    again = repeated(x)
+    with torch.autocast(x.device.type, torch.bfloat16, model.dtype is torch.bfloat16):
+        logits = model.output(model.top(model.states(model.table(x[:-1]), context)[again]))
+    p = torch.softmax(logits.float(), dim=1).gather(1, x[again][:, None])
+    return -torch.log1p(-p.clamp(max=1 - 1e-6)).sum()
+
+
+@torch.no_grad()
+def write(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
+    """The words (T, B) that follow one another as the most probable, UNK apart; 0 after the end."""
+    state = torch.tanh(model.start(context))
+    word, written = None, []
+    for _ in range(steps):
+        inputs = state.new_zeros(len(state), model.table.embedding_dim)
+        if word is not None:
+            inputs = model.table(word)
+        state = layers.run_gru(model.decoder, inputs[None], state, model.dtype)[0]
+        with torch.autocast(state.device.type, torch.bfloat16, model.dtype is torch.bfloat16):
+            logits = model.output(model.top(state))
+        logits[:, UNK] = -torch.inf
+        chosen = logits.argmax(1)
+        word = chosen if word is None else torch.where(word == EOS, EOS, chosen)
+        written.append(word)
+        if not word.any():
+            break
+    return torch.stack(written)
+
+
+def repeated(x: Tensor, run: int = RUN) -> Tensor:
+    """Which words (T, B) belong to a run of `run` words that stood in their column before.
+
+    Runs that overlap themselves count, and those with an ``<eos>`` (0) do not.
+
+    Examples
+    --------
+    >>> repeated(torch.tensor([[5], [6], [7], [5], [6], [8]]), run=2)[:, 0].int()
+    tensor([0, 0, 0, 1, 1, 0], dtype=torch.int32)
+    """
+    found = torch.zeros_like(x, dtype=torch.bool)
+    for column, words in enumerate(x.T.tolist()):
+        seen = set()
+        for end in range(run, len(words) + 1):
+            ngram = tuple(words[end - run : end])
+            if EOS not in ngram and ngram in seen:
+                found[end - run : end, column] = True
+            seen.add(ngram)
+    return found
