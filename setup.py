@@ -45,6 +45,7 @@ setup(
             'hypothesis>=6.100',
             'ruff>=0.17,<0.18',  # a newer one may know more rules
             'scikit-image>=0.24',
+            'scikit-learn>=1.5',
             'setuptools>=70.1',
         ],
         'eval': ['scikit-learn>=1.5'],

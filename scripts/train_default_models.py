@@ -33,6 +33,7 @@ from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.corpus import Corpus, padded
 from storyteller.training.loop import TrainOptions
+from storyteller.training.matching import Distractors, Matches
 from storyteller.training.options import run
 
 ENCODER_WORDS = 16_000
@@ -253,6 +254,10 @@ class Recipe:
     def embedding(self) -> None:
         """Train the joint space on captioned photos as VGG-19 sees them, and on class names.
 
+        A photo also has those captions of the pool that fit it by their words; others, which do
+        not, stand against it, so that the pool's words have their places where no photo of the
+        training set shows them.
+
         Until there is a network of our own, a class of the labelled photos is seen as a direction
         of its own; its captions teach the sentence encoder what cats and coffee are.
         """
@@ -266,11 +271,21 @@ class Recipe:
         texts, labels = zip(*classes, strict=True)
         codes = np.eye(len(self.label_captions), EMBEDDING.dim_image, dtype=np.float32)
         sources = [embedding.Pairs(texts, np.array(labels), codes, EMBEDDING, 9, once=True)]
+        pool = [np.array(self.caption_words.encode(text), np.int64) for text in self.pool]
+        matches = Matches.of(list(self.captioned('train').values()), self.pool, self.content_words)
+        against = Distractors(pool, matches)
+        fitting_photo, fitting = matches.best()
+        captions += [pool[i] for i in fitting]
+        photo = np.concatenate([photo, fitting_photo])
         for seed, name in enumerate(('fc7_train', 'fc7_train_flipped')):
             features = photo_files.read_fc7(flickr / f'{name}.npz').numpy()
             known = np.flatnonzero(photo < len(features))
             chosen = [captions[i] for i in known]
-            sources.append(embedding.Pairs(chosen, photo[known], features, EMBEDDING, seed))
+            sources.append(
+                embedding.Pairs(
+                    chosen, photo[known], features, EMBEDDING, seed, once=True, distractors=against
+                )
+            )
         embedding.fit(
             sources,
             self.training('embedding', clip=2.0),
@@ -352,6 +367,10 @@ class Recipe:
         chosen = {word for word, count in counts.items() if count >= 3} | set(ours)
         counts += ours
         return Vocabulary(('<eos>', 'UNK', *sorted(chosen, key=lambda w: (-counts[w], w))))
+
+    def content_words(self, caption: str) -> list[str]:
+        """The words that carry the meaning of a caption, punctuation apart."""
+        return [w for w in self.grammar.content_words(caption) if w[0].isalnum()]
 
     def captioned(self, split: str) -> dict[str, list[str]]:
         """The captions of each photo of a split, in its order."""

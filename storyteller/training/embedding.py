@@ -20,6 +20,7 @@ from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from .corpus import batches_of_equal_length, padded
 from .loop import TrainOptions, train
+from .matching import Distractors
 
 SECOND_IMAGES = 'ff_image_vgg19'  # a second image layer, for the features of another network
 
@@ -150,9 +151,24 @@ class JointEmbedding(nn.Module):
         joined = (self.image if known else self.second)(self.drop(features))
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 
-    def forward(self, x: Tensor, mask: Tensor, features: Tensor) -> Tensor:
-        """The summed ranking cost of a batch of pairs."""
-        return ranking_cost(self.images(features), self.sentences(x, mask), self.options.margin)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        others: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The summed ranking cost of a batch of pairs, and against other captions if there are.
+
+        `others` are words (T, K), their mask, and which of them are wrong for which image (B, K).
+        """
+        images, sentences = self.images(features), self.sentences(x, mask)
+        cost = ranking_cost(images, sentences, self.options.margin)
+        if others is None:
+            return cost
+        right = (images * sentences).sum(1, keepdim=True)
+        against = images @ self.sentences(*others[:2]).T  # (B, K)
+        return cost + ((self.options.margin - right + against).clamp(min=0) * others[2]).sum()
 
     def params(self) -> dict[str, np.ndarray]:
         """All parameters, float32, under the names of 2015."""
@@ -181,6 +197,8 @@ class Pairs:
     once : bool
         Whether a batch takes a photo once at most. Where few photos have many captions, those of
         the same photo would otherwise stand against each other.
+    distractors : Distractors, optional
+        Captions to stand against the photos beside those of the batch.
     """
 
     def __init__(
@@ -191,9 +209,11 @@ class Pairs:
         options: EmbeddingOptions,
         seed: int = 0,
         once: bool = False,
+        distractors: Distractors | None = None,
     ):
         self.captions, self.photos, self.features = captions, np.asarray(photos), features
         self.options, self.seed, self.once = options, seed, once
+        self.distractors = distractors
         self.lengths = np.array([len(caption) for caption in captions])
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -204,6 +224,13 @@ class Pairs:
         if self.once:
             batches = [b[np.unique(self.photos[b], return_index=True)[1]] for b in batches]
         return [batch for batch in batches if len(batch) > 1]
+
+    def others(
+        self, batch: np.ndarray, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Captions to stand against the photos of a batch; see :meth:`Distractors.draw`."""
+        drawn = self.distractors
+        return None if drawn is None else drawn.draw(self.photos[batch], device)
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the features (B, F)."""
@@ -256,7 +283,8 @@ def fit(
 
     def cost(job):
         source, batch = job
-        return model(*source.tensors(batch, device)), len(batch)
+        others = source.others(batch, device)
+        return model(*source.tensors(batch, device), others), len(batch)
 
     def save():
         write_model(out, model.params(), kept)

@@ -28,12 +28,11 @@ from .convnet import (
     Recipe,
     TrainableNet,
     export,
-    measures,
-    retrieval,
     train_distil,
     train_labels,
 )
 from .loop import TrainOptions
+from .measures import measures, retrieval
 from .photos import Captioned, read_captioned, read_fc7, read_labelled, read_names, read_photos
 
 
@@ -84,18 +83,9 @@ class Stages:
         self._distil(model, seen, self.recipe.fold, f'fold{k}', unseen)
         return model.eval()
 
-    def distil(self, start: Path | None = None) -> TrainableNet:
-        """The second stage with all photos: the final network.
-
-        `start` is a checkpoint of this stage, such as one without targets, to begin with instead
-        of the first stage; what it lacks (a head for the targets) begins at random.
-        """
-        if start is None:
-            model = self.labels()
-        else:
-            model = self._fresh()
-            kept = torch.load(start, weights_only=True)['module']
-            model.load_state_dict(kept, strict=False)
+    def distil(self) -> TrainableNet:
+        """The second stage with all photos: the final network."""
+        model = self.labels()
         self._distil(model, self.captioned, self.recipe.distil, 'distil', None)
         return model.eval()
 

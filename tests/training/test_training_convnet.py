@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from storyteller import formats
 from storyteller.convnet import Architecture, build_convnet, compute_features
 from storyteller.images import MEAN_BGR, load_image
-from storyteller.training import convnet, folds, photos
+from storyteller.training import convnet, folds, measures, photos
 from storyteller.training.convnet import FC7, Recipe, TrainableNet, stage_options
 
 SMALL = Architecture(blocks=((4,), (6, 5)), fc=(9, 8), input_size=28)
@@ -280,9 +280,9 @@ def test_photos_of_one_place_do_not_stand_against_each_other():
 
 def test_retrieval_counts_ranks():
     real = torch.eye(20)
-    assert convnet.retrieval(real, real)['recall1'] == 1
+    assert measures.retrieval(real, real)['recall1'] == 1
     guess = real.roll(1, 0) + 0.5 * real  # the own vector is second
-    found = convnet.retrieval(guess, real)
+    found = measures.retrieval(guess, real)
     assert (found['recall1'], found['recall5'], found['median_rank']) == (0, 1, 2)
 
 
@@ -312,7 +312,7 @@ def test_time_is_shared_out():
 def test_labels_are_learned(data, tmp_path):
     stages = folds.Stages(data, tmp_path, recipe(16), SMALL)
     model = stages.labels()
-    found = convnet.accuracy(model.early_logits, stages.held_out, 32, stages.recipe)
+    found = measures.accuracy(model.early_logits, stages.held_out, 32, stages.recipe)
     assert found['top1'] > 0.8
     assert found['top5'] == 1
 
