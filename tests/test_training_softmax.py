@@ -7,8 +7,10 @@ import torch
 from storyteller.training.softmax import (
     SampledSoftmax,
     fast_full_cost,
+    fast_unlikely_cost,
     full_cost,
     log_frequencies,
+    unlikely_cost,
 )
 
 H, V = 8, 60
@@ -78,6 +80,27 @@ def test_gradients_of_fast_cost_are_scaled_as_it_is():
     _, thrice = cost_and_gradients(lambda *a: 3 * fast_full_cost(*a), hidden, targets, output)
     for single, triple in zip(once, thrice, strict=True):
         torch.testing.assert_close(triple, 3 * single)
+
+
+def test_unlikely_words_cost_by_their_probability():
+    hidden, targets, output = problem()
+    p = torch.softmax(output(hidden), 1)[torch.arange(50), targets]
+    expected = -torch.log(1 - p).sum()
+    found = unlikely_cost(hidden, targets, output)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+    cost, gradients = cost_and_gradients(fast_unlikely_cost, hidden, targets, output)
+    assert cost == pytest.approx(float(expected.detach()), rel=0.02)
+    _, true_gradients = cost_and_gradients(unlikely_cost, hidden, targets, output)
+    for gradient, true in zip(gradients, true_gradients, strict=True):
+        assert (gradient - true).norm() < 0.02 * true.norm()
+
+
+@pytest.mark.parametrize('function', [unlikely_cost, fast_unlikely_cost])
+def test_a_word_that_is_certain_has_a_finite_cost_and_gradient(function):
+    hidden, targets, output = problem(scale=100.0)
+    targets = output(hidden).argmax(1)
+    cost, gradients = cost_and_gradients(function, hidden, targets, output)
+    assert torch.isfinite(cost) and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_fast_cost_of_extreme_logits_is_finite():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import layers
+from .softmax import fast_unlikely_cost, unlikely_cost
 
 if TYPE_CHECKING:
     from .decoder import ConditionalGRU
@@ -42,10 +43,9 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
     context = model.towards_mean(context)
     x = write(model, context, steps)
     again = repeated(x)
-    with torch.autocast(x.device.type, torch.bfloat16, model.dtype is torch.bfloat16):
-        logits = model.output(model.top(model.states(model.table(x[:-1]), context)[again]))
-    p = torch.softmax(logits.float(), dim=1).gather(1, x[again][:, None])
-    return -torch.log1p(-p.clamp(max=1 - 1e-6)).sum()
+    states = model.states(model.table(x[:-1]), context)[again]
+    cost = fast_unlikely_cost if model.dtype is torch.bfloat16 else unlikely_cost
+    return cost(model.top(states), x[again], model.output)
 
 
 @torch.no_grad()
@@ -53,19 +53,20 @@ def write(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
     """The words (T, B) that follow one another as the most probable, UNK apart; 0 after the end."""
     state = torch.tanh(model.start(context))
     word, written = None, []
-    for _ in range(steps):
-        inputs = state.new_zeros(len(state), model.table.embedding_dim)
-        if word is not None:
-            inputs = model.table(word)
-        state = layers.run_gru(model.decoder, inputs[None], state, model.dtype)[0]
-        with torch.autocast(state.device.type, torch.bfloat16, model.dtype is torch.bfloat16):
+    device, half = state.device.type, model.dtype is torch.bfloat16
+    with torch.autocast(device, torch.bfloat16, half):  # around all steps: weights are cast once
+        for _ in range(steps):
+            inputs = state.new_zeros(len(state), model.table.embedding_dim)
+            if word is not None:
+                inputs = model.table(word)
+            state = layers.run_gru(model.decoder, inputs[None], state, model.dtype)[0]
             logits = model.output(model.top(state))
-        logits[:, UNK] = -torch.inf
-        chosen = logits.argmax(1)
-        word = chosen if word is None else torch.where(word == EOS, EOS, chosen)
-        written.append(word)
-        if not word.any():
-            break
+            logits[:, UNK] = -torch.inf
+            chosen = logits.argmax(1)
+            word = chosen if word is None else torch.where(word == EOS, EOS, chosen)
+            written.append(word)
+            if not word.any():
+                break
     return torch.stack(written)
 
 

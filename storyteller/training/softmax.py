@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _EPSILON = 1e-8  # the cost of 2015 is -log(p + 1e-8)
+_MARGIN = 1e-6  # keeps -log(1 - p) finite
 
 
 class Rows(NamedTuple):
@@ -51,19 +52,35 @@ def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tens
 
 
 def fast_full_cost(
-    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 512
+    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 256
 ) -> Tensor:
     """Summed cost over the whole vocabulary with the products in bfloat16.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
     at hand. Shapes as in :func:`full_cost`; costs agree to the precision of bfloat16.
     """
-    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows)
+    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows, False)
+
+
+def unlikely_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
+    """The summed cost -log(1 - p) of words that should not come (Welleck et al. 2020).
+
+    Shapes as in :func:`full_cost`.
+    """
+    p = torch.softmax(output(hidden), dim=1).gather(1, targets[:, None])
+    return -torch.log(1 - p + _MARGIN).sum()
+
+
+def fast_unlikely_cost(
+    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 256
+) -> Tensor:
+    """:func:`unlikely_cost` by the road of :func:`fast_full_cost`."""
+    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows, True)
 
 
 class _BlockedSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, rows):
+    def forward(ctx, hidden, weight, bias, targets, rows, unlikely):
         states, words = hidden.detach().bfloat16(), weight.detach().bfloat16()
         d_hidden = torch.empty_like(hidden)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
@@ -71,10 +88,18 @@ class _BlockedSoftmax(torch.autograd.Function):
         for block in torch.arange(len(hidden), device=hidden.device).split(rows):
             logits = (states[block] @ words.T).float().add_(bias)  # (rows, V)
             aim = targets[block, None]
-            normaliser = logits.logsumexp(1, keepdim=True)
-            cost += (normaliser - logits.gather(1, aim)).sum()
-            errors = logits.sub_(normaliser).exp_()
-            errors.scatter_add_(1, aim, -torch.ones_like(normaliser))
+            top = logits.amax(1, keepdim=True)
+            right = logits.gather(1, aim)
+            errors = logits.sub_(top).exp_()  # in place: this is bound by memory
+            total = errors.sum(1, keepdim=True)
+            costs = total.log() + top - right
+            errors.div_(total)
+            errors.scatter_add_(1, aim, -torch.ones_like(total))
+            if unlikely:
+                p = torch.exp(-costs)
+                costs = -torch.log(1 - p + _MARGIN)
+                errors.mul_(-p / (1 - p + _MARGIN))  # the gradient of -log(1 - p), given that of -log p
+            cost += costs.sum()
             d_bias += errors.sum(0)
             errors = errors.bfloat16()
             d_hidden[block] = (errors @ words).float()
@@ -85,7 +110,7 @@ class _BlockedSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx, scale):
         d_hidden, d_weight, d_bias = ctx.saved_tensors
-        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None
+        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None, None
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:
