@@ -2,6 +2,7 @@
 
 DATA holds flickr8k/ (photos, captions.txt, dev.txt, fc7_dev.npz) and novels/ (the shard romance-13
 is held out). With --sheet, 30 of the photos are shown with their nearest captions in one picture.
+Needs the extra `eval`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from storyteller.images import load_image
 from storyteller.layers import unit_rows
 from storyteller.text import preprocess
 from storyteller.training import documents
+from storyteller.training.matching import Matches
 from storyteller.training.options import run
 from storyteller.training.photos import read_fc7, read_names, read_photos
 
@@ -69,14 +72,41 @@ def repetition(z: dict[str, Any], joint: np.ndarray) -> dict[str, Any]:
     }
 
 
+def word_fit(z: dict[str, Any], joint: np.ndarray, captions: list[list[str]]) -> dict[str, Any]:
+    """How many words the nearest caption shares with the photo's own, by tf-idf; and a random one.
+
+    A caption that says the same in other words counts for little, so this is a lower bound.
+    """
+    matches = Matches.of(captions, z['cap'], lambda text: re.findall(r'\w{3,}', text.lower()))
+    rows = np.arange(len(captions))
+    top = pool.nearest(joint, z['cvec'], 1)[0][:, 0]
+    other = np.random.default_rng(0).integers(0, len(z['cap']), len(rows))
+    found = {}
+    for name, chosen in (('nearest', top), ('random', other)):
+        similarity = np.asarray(matches.similarity[rows, chosen]).ravel()
+        found[f'{name}, mean'] = round(float(similarity.mean()), 3)
+        found[f'{name}, percent above 0.3'] = round(100 * float((similarity > 0.3).mean()), 1)
+    return found
+
+
+def repeated(passage: str, n: int = 4) -> float:
+    """The share of a story's runs of `n` words that stood in it before."""
+    words = passage.split()
+    runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(runs)) / max(1, len(runs))
+
+
 def lengths(passages: list[str]) -> dict[str, float]:
-    """Words and distinctness of stories."""
+    """Words, distinctness and repetition of stories."""
     words = [len(passage.split()) for passage in passages]
     openings = {' '.join(passage.split()[:5]) for passage in passages}
     return {
         'stories': len(passages),
         'distinct': len(set(passages)),
         'distinct openings of five words': len(openings),
+        'repeated runs of four words, percent': round(
+            float(100 * np.mean([*map(repeated, passages)])), 1
+        ),
         'words, least': min(words),
         'words, median': float(np.median(words)),
         'words, most': max(words),
@@ -154,6 +184,7 @@ def main() -> None:
         figures['VGG-19'] = recalls(z, real, captions)
     figures['unknown words of the pool, percent'] = unknown_words(z)
     figures['nearest captions'] = repetition(z, joint)
+    figures['nearest caption and own ones, cosine of words'] = word_fit(z, joint, captions)
     figures['decoder perplexity, held-out books'] = perplexity(z, held_out_passages(args.data))
     chosen = np.random.default_rng(0).permutation(len(names))
     if args.sheet:

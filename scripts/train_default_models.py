@@ -269,7 +269,8 @@ class Recipe:
             for text in texts
         ]
         texts, labels = zip(*classes, strict=True)
-        codes = np.eye(len(self.label_captions), EMBEDDING.dim_image, dtype=np.float32)
+        size = (len(self.label_captions), EMBEDDING.dim_image)
+        codes = unit_rows(np.random.default_rng(0).normal(size=size).astype(np.float32))
         sources = [embedding.Pairs(texts, np.array(labels), codes, EMBEDDING, 9, once=True)]
         pool = [np.array(self.caption_words.encode(text), np.int64) for text in self.pool]
         matches = Matches.of(list(self.captioned('train').values()), self.pool, self.content_words)
