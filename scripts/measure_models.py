@@ -100,13 +100,12 @@ def lengths(passages: list[str]) -> dict[str, float]:
     """Words, distinctness and repetition of stories."""
     words = [len(passage.split()) for passage in passages]
     openings = {' '.join(passage.split()[:5]) for passage in passages}
+    again = 100 * float(np.mean([repeated(passage) for passage in passages]))
     return {
         'stories': len(passages),
         'distinct': len(set(passages)),
         'distinct openings of five words': len(openings),
-        'repeated runs of four words, percent': round(
-            float(100 * np.mean([*map(repeated, passages)])), 1
-        ),
+        'repeated runs of four words, percent': round(again, 1),
         'words, least': min(words),
         'words, median': float(np.median(words)),
         'words, most': max(words),

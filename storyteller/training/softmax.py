@@ -98,9 +98,7 @@ class _BlockedSoftmax(torch.autograd.Function):
             if unlikely:
                 p = torch.exp(-costs)
                 costs = -torch.log(1 - p + _MARGIN)
-                errors.mul_(
-                    -p / (1 - p + _MARGIN)
-                )  # the gradient of -log(1 - p), given that of -log p
+                errors.mul_(-p / (1 - p + _MARGIN))  # from the gradient of -log p
             cost += costs.sum()
             d_bias += errors.sum(0)
             errors = errors.bfloat16()
