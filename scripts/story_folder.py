@@ -18,7 +18,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SUFFIXES = (
+    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
+    '.tga', '.tif', '.tiff', '.webp',
+)  # fmt: skip
 ROW = b'{"image": '  # how every row begins
 SETTINGS = ('k', 'bw', 'lyric', 'style', 'strength', 'seed', 'models')
 

@@ -38,13 +38,14 @@ from storyteller.training.options import run
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
+MOST_PASSAGES = 120_000  # more than the decoder goes through once in its share of the time
 SHARES = {
-    'uni': 0.17,
-    'bi': 0.15,
+    'uni': 0.20,
+    'bi': 0.18,
     'embedding': 0.05,
-    'labels': 0.06,
-    'convnet': 0.23,
-    'decoder': 0.29,
+    'labels': 0.05,
+    'convnet': 0.21,
+    'decoder': 0.26,
     'repeats': 0.05,
 }
 
@@ -103,6 +104,7 @@ EMBEDDING = embedding.EmbeddingOptions(
     unit_images=True,
     dropout=0.2,
     batch_size=128,
+    bfloat16=True,
 )
 
 
@@ -200,10 +202,8 @@ class Recipe:
 
     # --- the decoder and the styles --------------------------------------------------------------
 
-    def passages(
-        self, name: str, options: decoder.DecoderOptions, most: int | None = None
-    ) -> passages.Passages:
-        """The passages of a token file, in random order, with their vectors."""
+    def passages(self, name: str, options: decoder.DecoderOptions, most: int) -> passages.Passages:
+        """So many passages of a token file, drawn at random, with their vectors."""
         texts, told = self.corpus(name), self.corpus(name, self.story_words)
         rng = np.random.default_rng(0)
         spans = rng.permutation(corpus.passages(texts, rng))
@@ -229,7 +229,7 @@ class Recipe:
     def told(self, stage: str, options, training: TrainOptions, params=None) -> None:
         """A stage of the decoder."""
         decoder.fit(
-            self.passages('novels', options),
+            self.passages('novels', options, MOST_PASSAGES),
             training,
             self.work / f'{stage}.npz',
             self.work / f'{stage}.pt',
@@ -485,7 +485,7 @@ def sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
-    parser.add_argument('--minutes', type=float, default=480, help='for all stages (%(default)s)')
+    parser.add_argument('--minutes', type=float, default=200, help='for all stages (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
     parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
     parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')

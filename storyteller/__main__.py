@@ -12,7 +12,7 @@ from collections.abc import Sequence
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
-        prog='storyteller', description='Tell a little story about a photograph.'
+        prog='python -m storyteller', description='Tell a little story about a photograph.'
     )
     result.add_argument('photos', nargs='+', metavar='PHOTO', help='a photo to tell')
     result.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
@@ -47,6 +47,7 @@ def _tell(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
+        _progress('loading the models')
         z = generate.load_all(options.models)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
@@ -54,6 +55,7 @@ def _tell(options: argparse.Namespace) -> int:
     status = 0
     for photo in options.photos:
         try:
+            _progress(f'telling {photo}')
             generate.story(z, photo, **told)
             _flush()
         except (ValueError, OSError) as error:
@@ -75,6 +77,12 @@ def _flush() -> None:
     except OSError:  # what is left would fail once more, with a traceback, when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+
+def _progress(what: str) -> None:
+    """A line on a terminal's stderr, so that one who waits knows for what."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f'{what} ...', file=sys.stderr)
 
 
 def _complain(error: Exception) -> int:

@@ -97,9 +97,18 @@ def caption_vectors(
     return vectors
 
 
-def cache_folder() -> pathlib.Path:
-    """The folder of cached vectors: ``STORYTELLER_CACHE``, else the user's cache folder."""
-    return pathlib.Path(os.environ.get('STORYTELLER_CACHE') or pooch.os_cache('storyteller'))
+def cache_folder() -> pathlib.Path | None:
+    """The folder of cached vectors: ``STORYTELLER_CACHE``, else the user's cache folder.
+
+    None where there is neither, as for a user without a home.
+    """
+    if chosen := os.environ.get('STORYTELLER_CACHE'):
+        return pathlib.Path(chosen)
+    try:
+        folder = pathlib.Path(pooch.os_cache('storyteller'))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # '~' that could not be expanded
 
 
 def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:

@@ -44,7 +44,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
     Parameters
     ----------
     folder : path-like
-        Each file may have our name or that of 2015; a file that is not there is named as ours.
+        Each file may have our name or that of 2015. A file that is not there is named as ours,
+        unless all that are there have names of 2015.
 
     Returns
     -------
@@ -52,13 +53,16 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
         With the keys of 2015.
     """
     folder = Path(folder)
+    several = [names for names in _NAMES.values() if names is not None and len(names) > 1]
+    ours, theirs = (any((folder / names[i]).is_file() for names in several) for i in (0, -1))
     entries = {}
     for key, names in _NAMES.items():
         if names is None:
             entries[key] = str(folder)
         else:
             found = [name for name in names if (folder / name).is_file()]
-            entries[key] = str(folder / (found or names)[0])
+            missing = names[-1] if theirs and not ours else names[0]
+            entries[key] = str(folder / (found[0] if found else missing))
     return entries
 
 

@@ -107,17 +107,26 @@ def load_model(
     ------
     MissingFileError, ModelFileError
         If a file is not there, or not what it should be.
+    MismatchError
+        If the dictionary lacks a word of the model.
     """
     params, options = formats.read_model(path)
     options.setdefault('doutput', True)
     params = _checked(params, options, path)
     worddict = formats.load_dictionary(dictionary)
     word_idict = {index: word for word, index in worddict.items()}
+    word_idict |= {search.EOS: '<eos>', search.UNK: 'UNK'}
+    n_words = options['n_words']
+    if (lacking := next((i for i in range(n_words) if i not in word_idict), None)) is not None:
+        raise formats.MismatchError(
+            f'{path}: the decoder has {n_words} words, but {dictionary} names none with index '
+            f'{lacking}: is it the dictionary of another decoder?'
+        )
     model = _packed(Decoder(params)).to(layers.pick_device(device)).eval()
     return {
         'options': options,
         'worddict': worddict,
-        'word_idict': word_idict | {search.EOS: '<eos>', search.UNK: 'UNK'},
+        'word_idict': word_idict,
         'f_init': functools.partial(_f_init, model),
         'f_next': functools.partial(_f_next, model),
         '_model': model,
@@ -139,9 +148,7 @@ def _checked(
         shapes |= {'ff_hid_W': (H, W), 'ff_hid_b': (W,)}
     shapes |= {'ff_logit_W': (W if options['doutput'] else H, V), 'ff_logit_b': (V,)}
     formats.require(params, shapes, path)
-    for name in shapes:
-        if not np.isfinite(params[name]).all():
-            raise formats.ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
+    formats.require_finite(params, shapes, path)
     for name, found in {'n_words': V, 'dim_word': W, 'dimctx': D, 'dim': H}.items():
         if options.setdefault(name, found) != found:
             raise formats.ModelFileError(
@@ -340,13 +347,7 @@ def _story(
             'the decoder ends this story before its first word; '
             'a wider beam, or another seed, may find another'
         )
-    try:
-        return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
-    except KeyError as error:
-        raise formats.MismatchError(
-            f'the decoder has {dec["options"]["n_words"]} words, but its dictionary '
-            f'of {len(dec["worddict"])} names none with index {error}'
-        ) from None
+    return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
 
 
 @torch.inference_mode()

@@ -92,6 +92,8 @@ def _checked(
     images = [name for name in IMAGE_LAYERS if f'{name}_W' in params]
     for name in images:
         formats.require(params, {f'{name}_W': (None, joint), f'{name}_b': (joint,)}, path)
+        formats.require_finite(params, (f'{name}_W', f'{name}_b'), path)
+    formats.require_finite(params, ['Wemb'], path)
     if len({len(params[f'{name}_W']) for name in images}) < len(images):
         raise ModelFileError(f'{path}: two image matrices take features of the same width')
     known = options.get('n_words', n_words)

@@ -17,7 +17,7 @@ import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -299,6 +299,19 @@ def require(
         if not fits:
             wanted = '(' + ', '.join('any' if want is None else str(want) for want in shape) + ')'
             raise ModelFileError(f'{path}: parameter {name!r} has shape {found}, not {wanted}')
+
+
+def require_finite(params: Mapping[str, np.ndarray], names: Iterable[str], path: PathLike) -> None:
+    """Check that arrays hold numbers alone.
+
+    Raises
+    ------
+    ModelFileError
+        If one of them holds NaN or infinity; it names file and array.
+    """
+    for name in names:
+        if not np.isfinite(params[name]).all():
+            raise ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

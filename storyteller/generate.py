@@ -114,7 +114,7 @@ def _styles_beside(files: Mapping[str, PathLike], width: int) -> dict[str, np.nd
         for name, file in config.style_files(Path(files[entry]).parent).items():
             try:
                 found[name] = _fitting_style(file, width, files['skmodels'])
-            except (MismatchError, ModelFileError) as error:
+            except (MismatchError, ModelFileError, OSError) as error:
                 warnings.warn(f'a style is left out: {error}', stacklevel=3)
     return found
 

@@ -165,7 +165,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-        return Image.fromarray(_to_bytes(image)).convert('RGB')
+        grey = _to_bytes(image)
+        if isinstance(clear := image.info.get('transparency'), int):  # one grey of a PNG
+            grey[np.asarray(image) == clear] = 255
+        return Image.fromarray(grey).convert('RGB')
     if not image.has_transparency_data:
         return image if image.mode == 'RGB' else image.convert('RGB')
     if image.mode == 'La':  # Pillow knows no direct way

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .formats import PathLike, require
+from .formats import PathLike, require, require_finite
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -43,14 +43,16 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
 def require_gru(
     params: Mapping[str, np.ndarray], prefix: str, path: PathLike, width: int | None = None
 ) -> int:
-    """Check the six arrays of a GRU with inputs of `width`; H, the width of its states."""
+    """Check the six arrays of a GRU with inputs of `width`; give H, the width of its states."""
     require(params, {f'{prefix}_Ux': (None, None), f'{prefix}_Wx': (width, None)}, path)
     hidden, width = len(params[f'{prefix}_Ux']), len(params[f'{prefix}_Wx'])
     shapes = {
         'W': (width, 2 * hidden), 'U': (hidden, 2 * hidden), 'b': (2 * hidden,),
         'Wx': (width, hidden), 'Ux': (hidden, hidden), 'bx': (hidden,),
     }  # fmt: skip
-    require(params, {f'{prefix}_{name}': shape for name, shape in shapes.items()}, path)
+    expected = {f'{prefix}_{name}': shape for name, shape in shapes.items()}
+    require(params, expected, path)
+    require_finite(params, expected, path)
     return hidden
 
 

@@ -44,7 +44,7 @@ def load_pickles(path: PathLike) -> list[Any]:
 
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """What a pickle may name: arrays, their types and scalars, and OrderedDict."""
+    """What a pickle may name: arrays, their types and scalars, sets, and OrderedDict."""
     allowed: dict[tuple[str, str], Any] = {
         ('collections', 'OrderedDict'): collections.OrderedDict,
         ('_codecs', 'encode'): codecs.encode,
@@ -52,6 +52,8 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
         ('numpy', 'ndarray'): 'numpy.ndarray',
         ('numpy', 'dtype'): np.dtype,
     }
+    for builtins in ('__builtin__', 'builtins'):  # Python 2 and 3
+        allowed |= {(builtins, kind.__name__): kind for kind in (set, frozenset)}
     for core in ('numpy.core', 'numpy._core'):
         allowed[f'{core}.multiarray', '_reconstruct'] = lambda *_: np.empty(0, np.int8)
         allowed[f'{core}.multiarray', 'scalar'] = _scalar

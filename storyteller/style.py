@@ -230,7 +230,7 @@ def choose(
     default : (D,) array
         What None stands for.
     style : str, path, (D,) array, mapping or None
-        A name among `styles`, a ``.npy`` file, a vector, or weights for names.
+        A name among `styles`, a ``.npy`` file, a vector (D,) or (1, D), or weights for names.
 
     Raises
     ------
@@ -256,10 +256,12 @@ def choose(
         vector = np.asarray(style, dtype=np.float32)
     except (TypeError, ValueError):
         raise MismatchError(f'style: expected {len(default)} numbers, found {style!r}') from None
-    if vector.shape != np.shape(default) or not np.isfinite(vector).all():
-        raise MismatchError(
-            f'style: expected {len(default)} finite numbers, found shape {vector.shape}'
-        )
+    if vector.shape == (1, len(default)):  # as some style files have it
+        vector = vector[0]
+    if vector.shape != np.shape(default):
+        raise MismatchError(f'style: expected {len(default)} numbers, found shape {vector.shape}')
+    if not np.isfinite(vector).all():
+        raise MismatchError('style: expected finite numbers, found NaN or infinity')
     return vector
 
 

@@ -159,6 +159,19 @@ def test_default_folder(vse, tmp_path, monkeypatch):
     assert captions.cache_folder().name == 'storyteller'
 
 
+@pytest.mark.parametrize('home', [RuntimeError('no home'), '~/.cache/storyteller'])
+def test_a_user_without_a_home_has_no_cache(vse, monkeypatch, home):
+    def os_cache(_):
+        if isinstance(home, Exception):
+            raise home
+        return home
+
+    monkeypatch.delenv('STORYTELLER_CACHE', raising=False)
+    monkeypatch.setattr(captions.pooch, 'os_cache', os_cache)
+    assert captions.cache_folder() is None
+    assert captions.caption_vectors(vse, ['a dog']).shape == (1, embedding.width(vse))
+
+
 def test_empty_pool_has_no_vectors(vse, tmp_path):
     assert captions.caption_vectors(vse, [], cache=tmp_path).shape == (0, 32)
 

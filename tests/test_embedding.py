@@ -161,6 +161,15 @@ def test_a_bag_that_sums_to_zero_is_finite(tmp_path, parts):
 # --- images --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('key', ['Wemb', 'encoder_U', 'ff_image_W', 'ff_image_b'])
+def test_parameters_that_are_no_numbers(tmp_path, parts, key):
+    params, options, dictionary = parts
+    params[key] = params[key] * np.nan
+    path = save_ours(tmp_path, params, options, dictionary)
+    with pytest.raises(formats.ModelFileError, match=f'{path.name}: .*{key}.* NaN'):
+        embedding.load_model(path)
+
+
 def test_one_image_gives_one_vector(model, vectors):
     found = embedding.encode_images(model, vectors['images_in'][3])
     np.testing.assert_allclose(found, vectors['images'][3], atol=1e-5)

@@ -177,7 +177,7 @@ def test_what_pickles_may_hold(tmp_path, protocol):
         'fortran': np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         'objects': np.array(['a', 1, None], object),
         'scalar': np.float64(0.25),
-        'plain': [None, True, -3, 2**70, 0.5, 'café', ('t', 'u')],
+        'plain': [None, True, -3, 2**70, 0.5, 'café', ('t', 'u'), {1, 2}, frozenset({'é'})],
         'ordered': collections.OrderedDict([('b', 1), ('a', 2)]),
     }
     (read,) = formats.load_pickles(written(tmp_path, 'a.pkl', pickle.dumps(held, protocol)))

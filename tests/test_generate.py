@@ -104,7 +104,7 @@ def test_style_by_name_path_vector_and_weights(z):
 
     plain = passage()
     path = REFERENCE / 'story' / 'romance_style.npy'
-    for style in ('romance', str(path), z['bpos'], {'romance': 2.0}):
+    for style in ('romance', str(path), z['bpos'], z['bpos'][None], {'romance': 2.0}):
         np.testing.assert_allclose(passage(style=style), plain, atol=1e-6)
     np.testing.assert_allclose(passage(style='caption'), passage(strength=0), atol=1e-6)
     half = passage(style={'romance': 1, 'caption': 1})
@@ -167,6 +167,30 @@ def test_paths_are_read_when_loading(monkeypatch, tmp_path):
         generate.load_all({'decmodle': 'x'})
     with pytest.raises(MissingFileError, match='no such folder'):
         generate.load_all(tmp_path / 'missing')
+
+
+def test_styles_beside_the_models_that_cannot_be_used_are_left_out(z, tmp_path):
+    for name in ('caption', 'romance'):
+        np.save(tmp_path / f'{name}_style.npy', z['styles'][name])
+    (tmp_path / 'folder_style.npy').mkdir()
+    (tmp_path / 'gone_style.npy').symlink_to(tmp_path / 'nothing')
+    np.save(tmp_path / 'wide_style.npy', np.zeros(4800, np.float32))
+    beside = {'negbias': 'caption_style.npy', 'posbias': 'romance_style.npy'}
+    paths = PATHS | {key: tmp_path / name for key, name in beside.items()}
+    with pytest.warns(UserWarning, match='left out') as warned:
+        loaded = generate.load_all(paths)
+    assert set(loaded['styles']) == {'caption', 'romance'}
+    told = ' '.join(str(w.message) for w in warned)
+    assert all(name in told for name in ('folder_style', 'gone_style', 'wide_style'))
+
+
+def test_what_is_missing_from_a_folder_of_2015_has_its_name_of_2015(tmp_path):
+    (tmp_path / 'romance.npz').touch()
+    entries = config.folder_paths(tmp_path)
+    assert entries['vgg'].endswith('vgg19.pkl')
+    assert entries['vsemodel'].endswith('coco_embedding.npz')
+    (tmp_path / 'decoder.safetensors').touch()
+    assert config.folder_paths(tmp_path)['vgg'].endswith('convnet.safetensors')
 
 
 def test_a_folder_may_hold_files_of_2015(tmp_path):

@@ -133,6 +133,15 @@ def test_transparent_parts_become_white(tmp_path, mode):
     assert (found[:, 20:] == 200).all()
 
 
+def test_a_transparent_grey_of_16_bits_becomes_white(tmp_path):
+    grey = np.full((300, 300), 40000, np.uint16)
+    grey[:150] = 500
+    path = tmp_path / 'grey16.png'
+    Image.fromarray(grey).save(path, transparency=500)
+    found = read_rgb(path)
+    assert (found[:150] == 255).all() and (found[150:] == 156).all()
+
+
 def test_half_transparent_is_mixed_with_white():
     assert (read_rgb(Image.new('RGBA', (9, 9), (0, 0, 0, 51))) == 204).all()
 

@@ -296,6 +296,15 @@ def test_tables_of_another_width(folder):
         skipthoughts.load_model(folder, folder)
 
 
+@pytest.mark.parametrize(('name', 'key'), [('uni', 'encoder_U'), ('bi', 'encoder_r_bx')])
+def test_weights_that_are_no_numbers(folder, name, key):
+    params, options = formats.read_model(folder / f'{name}_skip.npz')
+    params[key] = params[key] * np.nan
+    formats.write_model(folder / f'{name}_skip.npz', params, options)
+    with pytest.raises(formats.ModelFileError, match=f'{name}_skip.npz: .*{key}.* NaN'):
+        skipthoughts.load_model(folder, folder)
+
+
 def test_weights_of_a_wrong_shape(folder):
     params, options = formats.read_model(folder / 'uni_skip.npz')
     params['encoder_U'] = params['encoder_U'][:, :-1]

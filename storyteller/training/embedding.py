@@ -44,6 +44,8 @@ class EmbeddingOptions:
         Share of image features and of word vectors' entries dropped while training.
     batch_size : int
         Pairs in a batch; all others of the batch are negatives.
+    bfloat16 : bool
+        Whether the GRU steps in bfloat16, several times faster where the processor has it.
     """
 
     dim_image: int = 4096
@@ -54,6 +56,7 @@ class EmbeddingOptions:
     unit_images: bool = False
     dropout: float = 0.0
     batch_size: int = 128
+    bfloat16: bool = False
 
     def __post_init__(self):
         for name in ('dim_image', 'dim_word', 'dim', 'batch_size'):
@@ -142,7 +145,10 @@ class JointEmbedding(nn.Module):
             joined = (vectors * mask[..., None]).sum(0)
         else:
             ends = mask.sum(0).long() - 1
-            joined = self.encoder(vectors)[0][ends, torch.arange(x.shape[1], device=x.device)]
+            first = vectors.new_zeros(x.shape[1], self.encoder.hidden_size)
+            dtype = torch.bfloat16 if self.options.bfloat16 else torch.float32
+            states = layers.run_gru(self.encoder, vectors, first, dtype)
+            joined = states[ends, torch.arange(x.shape[1], device=x.device)]
         return joined / joined.norm(dim=1, keepdim=True)
 
     def images(self, features: Tensor) -> Tensor:
