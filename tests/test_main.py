@@ -146,7 +146,7 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(capsys, arguments):
         main(arguments)
     assert stopped.value.code == 2
     printed = capsys.readouterr()
-    assert printed.out == '' and printed.err.startswith('usage: storyteller')
+    assert printed.out == '' and printed.err.startswith('usage: python -m storyteller')
 
 
 # --- as a program --------------------------------------------------------------------------------
