@@ -225,7 +225,7 @@ class Recipe:
         self.told('decoder', DECODER, self.training('decoder'))
         trained, _ = formats.read_model(self.work / 'decoder.npz')
         training = self.training('repeats', lr=5e-4, warmup=50)
-        self.told('repeats', replace(DECODER, repeats=1.0), training, trained)
+        self.told('repeats', replace(DECODER, repeats=4.0), training, trained)
         params, options = formats.read_model(self.work / 'repeats.npz')
         formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')
         self.story_words.save(self.out / 'decoder_dictionary.txt')

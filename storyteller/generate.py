@@ -9,6 +9,7 @@ This is the one module that knows all the others.
 
 from __future__ import annotations
 
+import numbers
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -250,7 +251,7 @@ def _settings(
         search.check_count(name, value)
     if seed is not None:
         search.check_count('seed', seed, least=0)
-    if isinstance(strength, (str, bytes)) or not np.isscalar(strength):
+    if not isinstance(strength, numbers.Real):
         raise ValueError(f'strength: expected a number, found {strength!r}')
     if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
         raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
