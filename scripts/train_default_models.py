@@ -98,6 +98,7 @@ DECODER = decoder.DecoderOptions(
     batch_words=6144,
     bfloat16=True,
 )
+UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
 NETWORK = convnet.Recipe(
     erase=0.4,
     folds=12,  # the photos of one of them are kept from the network
@@ -226,7 +227,7 @@ class Recipe:
         self.told('decoder', DECODER, self.training('decoder'))
         trained, _ = formats.read_model(self.work / 'decoder.npz')
         training = self.training('repeats', lr=5e-4, warmup=50)
-        self.told('repeats', replace(DECODER, repeats=1.0), training, trained)
+        self.told('repeats', UNLOOPED, training, trained)
         params, options = formats.read_model(self.work / 'repeats.npz')
         for name, before in trained.items():
             params[name] = BLEND * params[name] + (1 - BLEND) * before
@@ -457,7 +458,7 @@ class Recipe:
         made = {
             'uni_skip.safetensors': asdict(UNI),
             'bi_skip.safetensors': asdict(BI),
-            'decoder.safetensors': asdict(DECODER),
+            'decoder.safetensors': asdict(UNLOOPED),
             'embedding.safetensors': asdict(EMBEDDING),
             'convnet.safetensors': asdict(convnet.NARROW),
         }
