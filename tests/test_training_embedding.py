@@ -211,6 +211,19 @@ def test_batches_hold_equally_long_captions_and_none_alone(pairs):
         assert 2 <= len(batch) <= 5 and len(set(pairs.lengths[batch])) == 1
 
 
+def test_bfloat16_costs_about_the_same():
+    params = initial_params(SMALL, 20, seed=0)
+    rng = np.random.default_rng(0)
+    captions = [rng.integers(2, 20, 6) for _ in range(5)]
+    pairs = Pairs(captions, np.arange(5), rng.normal(size=(5, SMALL.dim_image)), SMALL)
+    batch = pairs.tensors(np.arange(5), CPU)
+    costs = [
+        float(JointEmbedding(params, replace(SMALL, bfloat16=half))(*batch).detach())
+        for half in (False, True)
+    ]
+    assert costs[1] == pytest.approx(costs[0], rel=0.02) and costs[1] != costs[0]
+
+
 def test_a_photo_may_be_in_a_batch_once_alone(pairs):
     once = Pairs(pairs.captions, pairs.photos, pairs.features, pairs.options, 3, once=True)
     often = [pairs.photos[batch].tolist() for batch in pairs.batches(0)]

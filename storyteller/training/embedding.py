@@ -145,9 +145,11 @@ class JointEmbedding(nn.Module):
             joined = (vectors * mask[..., None]).sum(0)
         else:
             ends = mask.sum(0).long() - 1
-            first = vectors.new_zeros(x.shape[1], self.encoder.hidden_size)
-            dtype = torch.bfloat16 if self.options.bfloat16 else torch.float32
-            states = layers.run_gru(self.encoder, vectors, first, dtype)
+            if self.options.bfloat16:
+                first = vectors.new_zeros(x.shape[1], self.encoder.hidden_size)
+                states = layers.run_gru(self.encoder, vectors, first, torch.bfloat16)
+            else:
+                states = self.encoder(vectors)[0]
             joined = states[ends, torch.arange(x.shape[1], device=x.device)]
         return joined / joined.norm(dim=1, keepdim=True)
 
