@@ -196,7 +196,7 @@ class Recipe:
             trained,
             self.work / f'{kind}.pt',
             n_words=len(self.words),
-            counts=sum(corpus.counts(len(self.words)) for corpus in texts),
+            counts=sum(text.counts(len(self.words)) for text in texts),
             held_out=held_out,
         )
         training_skipthoughts.export(trained, self.out, self.words, 'float16')
@@ -234,8 +234,14 @@ class Recipe:
         formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')
         self.story_words.save(self.out / 'decoder_dictionary.txt')
 
-    def told(self, stage: str, options, training: TrainOptions, params=None) -> None:
-        """A stage of the decoder."""
+    def told(
+        self,
+        stage: str,
+        options: decoder.DecoderOptions,
+        training: TrainOptions,
+        params: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """A stage of the decoder, from random weights or from `params`."""
         decoder.fit(
             self.passages('novels', options, MOST_PASSAGES),
             training,

@@ -117,6 +117,35 @@ def test_labelled_photos(data):
         assert colour.argmax() == label
 
 
+def test_labelled_photos_may_have_places_for_their_classes(data, tmp_path):
+    paths = [data / 'tinyimagenet' / 'train-00.npz']
+    places = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    formats.write_array(tmp_path / 'places.npy', places)
+    read = photos.read_labelled(paths, tmp_path / 'places.npy')
+    np.testing.assert_array_equal(read.targets, places)
+    assert photos.read_labelled(paths).targets is None
+    formats.write_array(tmp_path / 'few.npy', places[:2])
+    with pytest.raises(formats.MismatchError, match=r'few.npy: 2 rows, labels to 2'):
+        photos.read_labelled(paths, tmp_path / 'few.npy')
+
+
+def test_both_kinds_of_photos_learn_their_places(data, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, rows in (('photos', 48), ('classes', 3)):
+        formats.write_array(tmp_path / f'{name}.npy', rng.normal(size=(rows, 6)).astype('f4'))
+    places = {'targets': tmp_path / 'photos.npy', 'class_targets': tmp_path / 'classes.npy'}
+    seen, loss = [], convnet.joint_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convnet, 'joint_loss', lambda *a: seen.append(a[1]) or loss(*a))
+        folds.Stages(data, tmp_path / 'run', recipe(1), SMALL, **places).fold(0)
+    classes = torch.from_numpy(np.load(tmp_path / 'classes.npy'))
+    assert seen and all(len(targets) == 16 for targets in seen)  # eight of each kind
+    for target in seen[0][8:]:
+        assert (classes == target).all(1).any()
+    last = json.loads((tmp_path / 'run' / 'fold0.jsonl').read_text().splitlines()[-1])
+    assert 0 <= last['joint_recall10'] <= 1
+
+
 def test_captioned_photos(data):
     read = photos.read_captioned(data / 'flickr8k', 'train', side=32)
     assert read.pixels.shape == (48, 3, 32, 32)
