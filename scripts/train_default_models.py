@@ -37,7 +37,7 @@ from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.corpus import Corpus, padded
 from storyteller.training.loop import TrainOptions
-from storyteller.training.matching import Distractors, Matches
+from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import run
 
 ENCODER_WORDS = 16_000
@@ -100,6 +100,8 @@ DECODER = decoder.DecoderOptions(
 )
 UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
 NETWORK = convnet.Recipe(
+    paste=0.8,
+    distil_paste=0.5,
     erase=0.4,
     folds=12,  # the photos of one of them are kept from the network
 )
@@ -108,7 +110,9 @@ EMBEDDING = embedding.EmbeddingOptions(
     dim_word=192,
     dim=512,
     unit_images=True,
-    dropout=0.2,
+    temperature=0.08,
+    candidates_weight=2.0,
+    dropout=0.3,
     batch_size=128,
     bfloat16=True,
 )
@@ -268,9 +272,8 @@ class Recipe:
     def embedding(self) -> None:
         """Train the joint space on captioned photos as VGG-19 sees them, and on class names.
 
-        A photo also has those captions of the pool that fit it by their words; others, which do
-        not, stand against it, so that the pool's words have their places where no photo of the
-        training set shows them.
+        A photo also chooses among captions of the pool, by their words, so that the pool's words
+        have their places where no photo of the training set shows them.
 
         Until there is a network of our own, a class of the labelled photos is seen as a direction
         of its own; its captions teach the sentence encoder what cats and coffee are.
@@ -285,25 +288,26 @@ class Recipe:
         texts, labels = zip(*classes, strict=True)
         size = (len(self.label_captions), EMBEDDING.dim_image)
         codes = unit_rows(np.random.default_rng(0).normal(size=size).astype(np.float32))
-        sources = [embedding.Pairs(texts, np.array(labels), codes, EMBEDDING, 9, once=True)]
         pool = [np.array(self.caption_words.encode(text), np.int64) for text in self.pool]
-        matches = Matches.of(list(self.captioned('train').values()), self.pool, self.content_words)
-        against = Distractors(pool, matches)
-        fitting_photo, fitting = matches.best()
-        captions += [pool[i] for i in fitting]
-        photo = np.concatenate([photo, fitting_photo])
+        among = Candidates(pool, self.class_matches)
+        sources = [
+            embedding.Pairs(
+                texts, np.array(labels), codes, EMBEDDING, 9, once=True, candidates=among
+            )
+        ]
+        among = Candidates(pool, self.matches)
         for seed, name in enumerate(('fc7_train', 'fc7_train_flipped')):
             features = photo_files.read_fc7(flickr / f'{name}.npz').numpy()
             known = np.flatnonzero(photo < len(features))
             chosen = [captions[i] for i in known]
             sources.append(
                 embedding.Pairs(
-                    chosen, photo[known], features, EMBEDDING, seed, once=True, distractors=against
+                    chosen, photo[known], features, EMBEDDING, seed, once=True, candidates=among
                 )
             )
         embedding.fit(
             sources,
-            self.training('embedding', clip=2.0),
+            self.training('embedding', clip=2.0, weight_decay=0.1),
             self.work / 'embedding.npz',
             self.work / 'embedding.pt',
             vocabulary=self.caption_words,
@@ -314,7 +318,7 @@ class Recipe:
     def network(self) -> folds.Stages:
         """The stages of our network, which learns the places that photos have in the joint space.
 
-        A captioned photo has the place that VGG-19's features give it, a labelled one that of the
+        The photos also choose among the captions of the pool. A captioned photo has the place that VGG-19's features give it, a labelled one that of the
         mean caption of its class.
         """
         run = self.work / 'convnet'
@@ -325,17 +329,18 @@ class Recipe:
         with torch.no_grad():
             model = embedding.JointEmbedding(trained, EMBEDDING).eval()
             means = [self.sentences(model, texts).mean(0) for texts in self.label_captions]
+            vectors = torch.from_numpy(self.sentences(model, self.pool))
         formats.write_array(run / 'class_places.npy', unit_rows(np.stack(means)))
-        labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'])
-        fold = replace(
-            NETWORK.fold, minutes=self.minutes * SHARES['convnet'], epochs=100, weight_decay=0.02
-        )
+        length = {'epochs': 300, 'weight_decay': 0.05}
+        labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
+        fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
         return folds.Stages(
             self.data,
             run,
             replace(NETWORK, labels=labels, fold=fold),
             targets=run / 'places.npy',
             class_targets=run / 'class_places.npy',
+            pool=folds.Pool(vectors, self.matches, self.class_matches),
         )
 
     def convnet(self) -> None:
@@ -382,6 +387,17 @@ class Recipe:
         chosen = {word for word, count in counts.items() if count >= 3} | set(ours)
         counts += ours
         return Vocabulary(('<eos>', 'UNK', *sorted(chosen, key=lambda w: (-counts[w], w))))
+
+    @cached_property
+    def matches(self) -> Matches:
+        """How well the pool fits the training photos."""
+        own = list(self.captioned('train').values())
+        return Matches.of(own, self.pool, self.content_words)
+
+    @cached_property
+    def class_matches(self) -> Matches:
+        """How well the pool fits the classes of the labelled photos."""
+        return Matches.of(self.label_captions, self.pool, self.content_words)
 
     def content_words(self, caption: str) -> list[str]:
         """The words that carry the meaning of a caption, punctuation apart."""

@@ -9,11 +9,13 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import embedding, formats
+from storyteller.layers import unit_rows
 from storyteller.training.corpus import padded
 from storyteller.training.embedding import (
     EmbeddingOptions,
     JointEmbedding,
     Pairs,
+    contrastive_cost,
     fit,
     initial_params,
     ranking_cost,
@@ -115,6 +117,24 @@ def test_ranking_cost_equals_its_definition():
     assert float(found) == pytest.approx(expected)
     assert float(ranking_cost(torch.eye(3), torch.eye(3), 0.5)) == 0.0
     assert float(ranking_cost(torch.eye(3), torch.eye(3), 1.5)) == pytest.approx(6.0)
+
+
+# --- the other objective -------------------------------------------------------------------------
+
+
+def test_contrastive_cost_is_the_cross_entropy_of_the_own_partner_both_ways():
+    rng = np.random.default_rng(0)
+    images, sentences = (unit_rows(rng.normal(size=(5, 6))) for _ in range(2))
+    scores = images @ sentences.T / 0.1
+    log = [scores - np.log(np.exp(scores).sum(axis, keepdims=True)) for axis in (0, 1)]
+    expected = -sum(np.trace(way) for way in log) / 2
+    found = contrastive_cost(torch.from_numpy(images), torch.from_numpy(sentences), 0.1)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_temperature_needs_unit_vectors():
+    with pytest.raises(ValueError, match='unit_images'):
+        EmbeddingOptions(temperature=0.1)
 
 
 # --- the model -----------------------------------------------------------------------------------

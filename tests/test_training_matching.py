@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from storyteller.training.embedding import EmbeddingOptions, JointEmbedding, Pairs, initial_params
-from storyteller.training.matching import Distractors, Matches
+from storyteller.training.matching import Candidates, Matches, choice_cost
 
 pytest.importorskip('sklearn')
 
@@ -41,53 +41,69 @@ def test_similarity_is_the_cosine_of_tf_idf(matches):
     assert not similarity[:, 3].any() and not similarity[2].any()  # not a word in common
 
 
-def test_covered_is_the_share_of_words_in_common(matches):
-    expected = [[1, 1 / 2, 0, 0, 1 / 3], [0, 0, 1, 0, 2 / 3], [0, 0, 0, 0, 0]]
-    np.testing.assert_allclose(matches.covered.toarray(), expected, rtol=1e-6)
+def test_shares_are_those_of_the_similarities_among_what_is_asked_for(matches):
+    similarity = torch.from_numpy(matches.similarity.toarray()).double()
+    photos, some = np.array([2, 0]), np.array([4, 0, 1])
+    for captions, columns in ((slice(None), range(5)), (some, some)):
+        fits = (similarity[photos][:, list(columns)] / 0.05).exp()
+        shares = matches.shares(photos, captions).double()
+        torch.testing.assert_close(shares, fits / fits.sum(1, keepdim=True), rtol=1e-5, atol=1e-7)
+    part = matches.subset(np.array([1, 2]))
+    torch.testing.assert_close(part.shares(np.array([0])), matches.shares(np.array([1])))
 
 
-def test_the_best_reach_both_limits_the_most_similar_first(matches):
-    similarity, covered = matches.similarity.toarray(), matches.covered.toarray()
-    for limits in ((0.0, 0.6), (0.3, 0.0), (0.2, 0.5)):
-        photos, captions = matches.best(5, *limits)
-        good = (similarity >= limits[0]) & (covered >= limits[1]) & (similarity > 0)
-        assert set(zip(photos.tolist(), captions.tolist(), strict=True)) == set(
-            zip(*(axis.tolist() for axis in np.nonzero(good)), strict=True)
-        )
-    photos, captions = matches.best(1, 0.0, 0.0)
-    assert dict(zip(photos.tolist(), captions.tolist(), strict=True)) == {0: 0, 1: 2}
-
-
-def test_distractors_share_hardly_a_word_with_the_photos_they_stand_against(matches):
+def test_candidates_are_some_that_fit_and_some_at_random(matches):
     captions = [np.full(i + 1, i + 2) for i in range(5)]
-    distractors = Distractors(captions, matches, count=40, below=0.05)
+    candidates, photos = Candidates(captions, matches, count=2), np.array([2, 0, 1])
     torch.manual_seed(0)
-    x, mask, wrong = distractors.draw(np.array([2, 0]), CPU)
-    assert x.shape == mask.shape == (6, 40) and wrong.shape == (2, 40)
-    drawn = x[0].numpy() - 2
-    assert set(drawn.tolist()) == set(range(5))
-    assert (mask.sum(0).numpy() == drawn + 2).all()  # the words and one <eos>
-    assert wrong[0].all()  # nothing describes the church
-    np.testing.assert_array_equal(wrong[1], matches.similarity.toarray()[0, drawn] < 0.05)
+    seen = []
+    for _ in range(50):
+        x, mask, shares = candidates.draw(photos, CPU)
+        drawn = x[0].numpy() - 2
+        assert len(set(drawn.tolist())) == len(drawn) <= 4
+        assert (mask.sum(0).numpy() == drawn + 2).all()  # the words and one <eos>
+        torch.testing.assert_close(shares, matches.shares(photos, drawn))
+        seen += drawn.tolist()
+    assert set(seen) == set(range(5))
     torch.manual_seed(0)
-    assert torch.equal(distractors.draw(np.array([2, 0]), CPU)[0], x)
+    first = candidates.draw(photos, CPU)[0]
+    torch.manual_seed(0)
+    assert torch.equal(candidates.draw(photos, CPU)[0], first)
 
 
-def test_the_cost_against_distractors_is_a_hinge_on_each(matches):
-    options = EmbeddingOptions(dim_image=7, dim_word=6, dim=8, unit_images=True)
+def test_what_fits_better_is_drawn_more_often(matches):
+    candidates = Candidates([np.array([2])] * 5, matches)
+    torch.manual_seed(0)
+    found = candidates.fitting(np.full(4000, 0))
+    similarity = matches.similarity.toarray()[0].astype(np.float64)
+    fits = np.where(similarity > 0, np.exp(similarity / 0.05), 0)
+    often = np.bincount(found, minlength=5) / 4000
+    np.testing.assert_allclose(often, fits / fits.sum(), atol=0.03)
+    assert len(candidates.fitting(np.array([2, 2]))) == 0  # nothing fits the church
+
+
+def test_the_cost_of_a_choice_is_its_divergence_from_the_right_one():
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    assert float(choice_cost(scores, torch.softmax(scores, 1))) == pytest.approx(0, abs=1e-6)
+    sure = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor([2, 0]), reduction='sum')
+    torch.testing.assert_close(choice_cost(scores, sure), expected)
+
+
+def test_photos_choose_among_candidates_by_their_cosines(matches):
+    options = EmbeddingOptions(
+        dim_image=7, dim_word=6, dim=8, unit_images=True, temperature=0.1, candidates_weight=3.0
+    )
     model = JointEmbedding(initial_params(options, 20, 0), options).eval()
     captions = [np.array([3, 4, 5]), np.array([6, 7, 8]), np.array([9, 10, 11])]
     features = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
-    pool = [np.full(i + 1, i + 12) for i in range(5)]
-    distractors = Distractors(pool, matches, count=9)
-    pairs = Pairs(captions, np.arange(3), features, options, distractors=distractors)
+    candidates = Candidates([np.full(i + 1, i + 12) for i in range(5)], matches, count=9)
+    pairs = Pairs(captions, np.arange(3), features, options, candidates=candidates)
     batch = np.array([0, 1, 2])
-    tensors, others = pairs.tensors(batch, CPU), pairs.others(batch, CPU)
-    images, own = model.images(tensors[2]), model.sentences(*tensors[:2])
-    strange, expected = model.sentences(*others[:2]), float(model(*tensors).detach())
-    for i in range(3):
-        for j in range(9):
-            hinge = 0.2 - images[i] @ own[i] + images[i] @ strange[j]
-            expected += max(0.0, float(hinge.detach())) * float(others[2][i, j])
-    assert float(model(*tensors, others).detach()) == pytest.approx(expected, rel=1e-5)
-    assert Pairs(captions, np.arange(3), features, options).others(batch, CPU) is None
+    tensors, among = pairs.tensors(batch, CPU), pairs.choices(batch, CPU)
+    scores = model.images(tensors[2]) @ model.sentences(*among[:2]).T / 0.1
+    expected = model(*tensors) + 3 * choice_cost(scores, among[2])
+    torch.testing.assert_close(model(*tensors, among), expected)
+    assert Pairs(captions, np.arange(3), features, options).choices(batch, CPU) is None
+    with pytest.raises(ValueError, match='temperature'):
+        Pairs(captions, np.arange(3), features, EmbeddingOptions(), candidates=candidates)

@@ -23,18 +23,27 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy, max_pool2d, normalize, relu
+from torch.nn.functional import (
+    cosine_similarity,
+    cross_entropy,
+    max_pool2d,
+    normalize,
+    one_hot,
+    relu,
+)
 
 from .. import formats
 from ..convnet import Architecture
+from . import ranks
 from .loop import TrainOptions, train
+from .matching import choice_cost
 from .measures import accuracy
-from .photos import Captioned, Labelled, augment, erased
+from .photos import Captioned, Labelled, augment, erased, pasted
 
 FC7 = 4096  # width of the real network's fc7, which the head predicts
 
 NARROW = Architecture(
-    blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=96
+    blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=128
 )
 
 
@@ -58,10 +67,16 @@ class Recipe:
         Side in pixels of the first stage's input: small photos need not be blown up.
     label_batch, captioned_batch, labelled_batch : int
         Photos in a batch of the first stage; photos of both kinds in a batch of the second.
-    label_weight, target_weight : float
-        Weight of the labels' and of the joint space's loss in the second stage.
-    label_smoothing, dropout, margin : float
-        Margin: of the ranking loss in the joint space.
+    label_weight, target_weight, choice_weight : float
+        Weight in the second stage of the labels' loss, of the joint space's, and of the choice
+        among the captions of a pool.
+    label_smoothing, dropout, margin, temperature : float
+        Margin: of the ranking loss in the joint space. Temperature: of the choice.
+    paste : float
+        Largest side of the piece of another photo laid over each photo in the first stage, as a
+        share of the photo's; what is to be learned mixes by area. 0 lays none.
+    distil_paste : float
+        The same in the second stage.
     erase : float
         Largest side of the grey patch laid over each photo in the second stage, as a share of the
         photo's; 0 lays none.
@@ -80,9 +95,13 @@ class Recipe:
     labelled_batch: int = 32
     label_weight: float = 0.3
     target_weight: float = 1.0
+    choice_weight: float = 1.0
     label_smoothing: float = 0.1
     dropout: float = 0.2
     margin: float = 0.2
+    temperature: float = 0.08
+    paste: float = 0.0
+    distil_paste: float = 0.0
     erase: float = 0.0
     folds: int = 3
     bf16: bool = True
@@ -91,10 +110,10 @@ class Recipe:
         for name in ('label_size', 'label_batch', 'captioned_batch', 'labelled_batch'):
             if not getattr(self, name) >= 2:
                 raise ValueError(f'{name}: expected 2 or more, found {getattr(self, name)!r}')
-        for name in ('label_weight', 'target_weight', 'margin'):
+        for name in ('label_weight', 'target_weight', 'choice_weight', 'margin'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
-        for name in ('label_smoothing', 'dropout', 'erase'):
+        for name in ('label_smoothing', 'dropout', 'paste', 'distil_paste', 'erase'):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected 0 to below 1, found {getattr(self, name)!r}')
         if self.folds < 2:
@@ -261,11 +280,14 @@ def train_labels(
     """The first stage: name small photos from the convolutions alone."""
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
-        seed, index = batch
-        x, _ = augment(photos.pixels[index], recipe.label_size, 0.6, np.random.default_rng(seed))
+        seed, index = batch[0], ranks.part(batch[1])
+        rng = np.random.default_rng([*seed, ranks.number()])
+        x, _ = augment(photos.pixels[index], recipe.label_size, 0.6, rng)
+        x, mix = pasted(x, recipe.paste, rng)
         with recipe.autocast():
             logits = model.early_logits(x)
-        return _label_loss(logits, photos.labels[index], recipe) * len(x), len(x)
+        classes = one_hot(photos.labels[index], logits.shape[1]).float()
+        return _label_loss(logits, mix(classes), recipe) * len(x), len(x)
 
     def report() -> dict[str, float]:
         return accuracy(model.early_logits, held_out, recipe.label_size, recipe)
@@ -289,32 +311,51 @@ def train_distil(
     options: TrainOptions,
     checkpoint: formats.PathLike,
     *,
+    pool: Tensor | None = None,
     report: Callable[[], dict[str, float]] | None = None,
     save: Callable[[], None] | None = None,
 ) -> None:
-    """The second stage: predict the real network's fc7, with the labels beside it."""
+    """The second stage: predict the real network's fc7, with the labels beside it.
+
+    If the photos have places in a joint space, those are learned too; and with the (N, E) unit
+    vectors of a `pool` of captions, which of them fit the photos (`captioned.matches`).
+    """
     size, mean = model.architecture.input_size, captioned.fc7.mean(0)
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
-        seed, index = batch
-        rng = np.random.default_rng(seed)
-        x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
-        other = torch.from_numpy(rng.integers(0, len(labelled.labels), recipe.labelled_batch))
+        seed, index = batch[0], ranks.part(batch[1])
+        rng = np.random.default_rng([*seed, ranks.number()])
+        other = rng.integers(0, len(labelled.labels), recipe.labelled_batch // ranks.count())
         small, _ = augment(labelled.pixels[other], size, 0.7, rng)
+        x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
+        (x, mix), (small, mix_small) = (pasted(p, recipe.distil_paste, rng) for p in (x, small))
         seen = erased(torch.cat([x, small]), recipe.erase, rng)
         with recipe.autocast():
             fc7 = model.dropout(model(seen))
             predicted = model.fc7_head(fc7[: len(x)]).float()
             logits = model.label_head(fc7[len(x) :])
         real = torch.where(mirrored[:, None], captioned.flipped[index], captioned.fc7[index])
-        loss = distillation_loss(predicted, real, mean)
-        loss = loss + recipe.label_weight * _label_loss(logits, labelled.labels[other], recipe)
-        if captioned.targets is not None:
-            targets = captioned.targets[index]
-            if labelled.targets is not None:
-                targets = torch.cat([targets, labelled.targets[labelled.labels[other]]])
-            places = model.target_head(fc7[: len(targets)].float())
-            loss = loss + recipe.target_weight * joint_loss(places, targets, recipe.margin)
+        loss = distillation_loss(predicted, normalize(mix(real)), mean)
+        classes = labelled.labels[other]
+        named = mix_small(one_hot(classes, logits.shape[1]).float())
+        loss = loss + recipe.label_weight * _label_loss(logits, named, recipe)
+        if captioned.targets is None:
+            return loss * len(x), len(x)
+        places = model.target_head(fc7.float())
+        targets, many = mix(captioned.targets[index]), len(x)
+        if labelled.targets is None:
+            places = places[:many]
+        else:
+            targets = torch.cat([targets, mix_small(labelled.targets[classes])])
+        loss = loss + recipe.target_weight * joint_loss(places, targets, recipe.margin)
+        if pool is not None:
+            shares = mix(captioned.matches.shares(index.numpy()))
+            if labelled.matches is not None:
+                shares = torch.cat([shares, mix_small(labelled.matches.shares(classes.numpy()))])
+            with recipe.autocast():
+                scores = normalize(places[: len(shares)]) @ pool.T
+            chosen = choice_cost(scores.float() / recipe.temperature, shares) / len(shares)
+            loss = loss + recipe.choice_weight * chosen
         return loss * len(x), len(x)
 
     n, seed = len(captioned.fc7), options.seed

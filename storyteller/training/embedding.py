@@ -1,8 +1,10 @@
-"""Training the joint space of images and sentences by a pairwise ranking loss.
+"""Training the joint space of images and sentences.
 
-The objective is that of Kiros et al. (2014), "Unifying Visual-Semantic Embeddings with Multimodal
-Neural Language Models": every other caption of a batch must score lower for an image than its own,
-and every other image for a caption, by a margin.
+The objective is the pairwise ranking loss of Kiros et al. (2014), "Unifying Visual-Semantic
+Embeddings with Multimodal Neural Language Models": every other caption of a batch must score lower
+for an image than its own, and every other image for a caption, by a margin. Beside it there is a
+cross entropy (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+Supervision"): each image chooses its caption among those of the batch, and each caption its image.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from .. import layers
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from .corpus import batches_of_equal_length, padded
 from .loop import TrainOptions, train
-from .matching import Distractors
+from .matching import Candidates, choice_cost
 
 SECOND_IMAGES = 'ff_image_vgg19'  # a second image layer, for the features of another network
 
@@ -37,6 +40,11 @@ class EmbeddingOptions:
         How words become a sentence: the last state of a GRU, or the sum of word vectors.
     margin : float
         By how much the right pair must win.
+    temperature : float
+        0: the ranking loss. Above: the cross entropy of cosines over this temperature; needs
+        `unit_images`.
+    candidates_weight : float
+        Weight of the photos' choice among captions of a pool, where there is one.
     unit_images : bool
         Whether image vectors are made unit length before scoring. In 2015 they were not while
         training, only afterwards.
@@ -53,6 +61,8 @@ class EmbeddingOptions:
     dim: int = 1024
     encoder: str = 'gru'
     margin: float = 0.2
+    temperature: float = 0.0
+    candidates_weight: float = 1.0
     unit_images: bool = False
     dropout: float = 0.0
     batch_size: int = 128
@@ -68,6 +78,11 @@ class EmbeddingOptions:
             raise ValueError(f'dropout: expected 0 to below 1, found {self.dropout!r}')
         if not self.margin > 0:
             raise ValueError(f'margin: expected more than 0, found {self.margin!r}')
+        for name in ('temperature', 'candidates_weight'):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        if self.temperature and not self.unit_images:
+            raise ValueError('temperature: needs unit_images, found unit_images=False')
 
 
 def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
@@ -114,6 +129,17 @@ def ranking_cost(images: Tensor, sentences: Tensor, margin: float) -> Tensor:
     other_images = (margin - right[None, :] + scores).clamp(min=0)
     wrong = 1 - torch.eye(len(scores), device=scores.device)
     return ((other_sentences + other_images) * wrong).sum()
+
+
+def contrastive_cost(images: Tensor, sentences: Tensor, temperature: float) -> Tensor:
+    """The summed cross entropy of each row's own partner among all, both ways, halved.
+
+    Takes (B, E) unit rows; row i of both belong together.
+    """
+    scores = images @ sentences.T / temperature
+    own = torch.arange(len(scores), device=scores.device)
+    both = [cross_entropy(way, own, reduction='sum') for way in (scores, scores.T)]
+    return (both[0] + both[1]) / 2
 
 
 class JointEmbedding(nn.Module):
@@ -164,19 +190,21 @@ class JointEmbedding(nn.Module):
         x: Tensor,
         mask: Tensor,
         features: Tensor,
-        others: tuple[Tensor, Tensor, Tensor] | None = None,
+        candidates: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The summed ranking cost of a batch of pairs, and against other captions if there are.
+        """The summed cost of a batch of pairs, and of its choice among candidates if there are.
 
-        `others` are words (T, K), their mask, and which of them are wrong for which image (B, K).
+        `candidates` are words (T, K), their mask, and how much each fits each image (B, K).
         """
+        options = self.options
         images, sentences = self.images(features), self.sentences(x, mask)
-        cost = ranking_cost(images, sentences, self.options.margin)
-        if others is None:
+        if not options.temperature:
+            return ranking_cost(images, sentences, options.margin)
+        cost = contrastive_cost(images, sentences, options.temperature)
+        if candidates is None:
             return cost
-        right = (images * sentences).sum(1, keepdim=True)
-        against = images @ self.sentences(*others[:2]).T  # (B, K)
-        return cost + ((self.options.margin - right + against).clamp(min=0) * others[2]).sum()
+        scores = images @ self.sentences(*candidates[:2]).T / options.temperature
+        return cost + options.candidates_weight * choice_cost(scores, candidates[2])
 
     def params(self) -> dict[str, np.ndarray]:
         """All parameters, float32, under the names of 2015."""
@@ -205,8 +233,8 @@ class Pairs:
     once : bool
         Whether a batch takes a photo once at most. Where few photos have many captions, those of
         the same photo would otherwise stand against each other.
-    distractors : Distractors, optional
-        Captions to stand against the photos beside those of the batch.
+    candidates : Candidates, optional
+        Captions of a pool, to choose among; needs a temperature.
     """
 
     def __init__(
@@ -217,11 +245,13 @@ class Pairs:
         options: EmbeddingOptions,
         seed: int = 0,
         once: bool = False,
-        distractors: Distractors | None = None,
+        candidates: Candidates | None = None,
     ):
         self.captions, self.photos, self.features = captions, np.asarray(photos), features
         self.options, self.seed, self.once = options, seed, once
-        self.distractors = distractors
+        self.candidates = candidates
+        if candidates is not None and not options.temperature:
+            raise ValueError('candidates: need a temperature above 0')
         self.lengths = np.array([len(caption) for caption in captions])
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -233,12 +263,11 @@ class Pairs:
             batches = [b[np.unique(self.photos[b], return_index=True)[1]] for b in batches]
         return [batch for batch in batches if len(batch) > 1]
 
-    def others(
+    def choices(
         self, batch: np.ndarray, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Captions to stand against the photos of a batch; see :meth:`Distractors.draw`."""
-        drawn = self.distractors
-        return None if drawn is None else drawn.draw(self.photos[batch], device)
+        """What the photos of a batch choose among; see :meth:`Candidates.draw`."""
+        return self.candidates and self.candidates.draw(self.photos[batch], device)
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the features (B, F)."""
@@ -291,8 +320,8 @@ def fit(
 
     def cost(job):
         source, batch = job
-        others = source.others(batch, device)
-        return model(*source.tensors(batch, device), others), len(batch)
+        choices = source.choices(batch, device)
+        return model(*source.tensors(batch, device), choices), len(batch)
 
     def save():
         write_model(out, model.params(), kept)

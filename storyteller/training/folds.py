@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,22 @@ from .convnet import (
     train_labels,
 )
 from .loop import TrainOptions
+from .matching import Matches
 from .measures import measures, retrieval
 from .photos import Captioned, read_captioned, read_fc7, read_labelled, read_names, read_photos
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Captions for photos to choose among.
+
+    ``vectors`` (K, E) are their unit vectors in the joint space; ``photos`` and ``classes`` say how
+    well they fit the captioned photos and the classes of the labelled ones.
+    """
+
+    vectors: torch.Tensor
+    photos: Matches
+    classes: Matches
 
 
 class Stages:
@@ -48,6 +63,8 @@ class Stages:
         Folder for the checkpoints and metrics, ``labels.pt``, ``fold0.pt`` ... ``distil.pt``.
     targets, class_targets : path, optional
         ``.npy`` of the training photos' places in a joint space (N, E), and of the classes' (C, E).
+    pool : Pool, optional
+        Captions in that space to choose among.
     """
 
     def __init__(
@@ -59,6 +76,7 @@ class Stages:
         *,
         targets: Path | None = None,
         class_targets: Path | None = None,
+        pool: Pool | None = None,
     ):
         self.data, self.run, self.recipe, self.architecture = data, run, recipe, architecture
         small = sorted((data / 'tinyimagenet').glob('train-*.npz'))
@@ -66,6 +84,10 @@ class Stages:
         self.held_out = read_labelled(sorted((data / 'tinyimagenet').glob('val-*.npz')))
         side = round(architecture.input_size * SHORT_SIDE / CROP)
         self.captioned = read_captioned(data / 'flickr8k', 'train', side, targets)
+        self.pool = pool
+        if pool is not None:
+            self.captioned = replace(self.captioned, matches=pool.photos)
+            self.labelled = replace(self.labelled, matches=pool.classes)
         order = np.random.default_rng(recipe.distil.seed).permutation(len(self.captioned.fc7))
         self.fold_of = order % recipe.folds  # (N,)
 
@@ -144,6 +166,7 @@ class Stages:
             self.recipe,
             options,
             self.run / f'{name}.pt',
+            pool=self.pool and self.pool.vectors,
             report=report,
             save=lambda: export(model, self.run / f'{name}.safetensors'),
         )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..formats import MismatchError, ModelFileError, PathLike, atomic_path
+from . import ranks
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,13 @@ def train(
         If a cost is not a finite number; the checkpoint then holds the last good state.
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after saving. The same call then goes on where it stopped.
+
+    Notes
+    -----
+    Under ``torchrun`` all processes call this. `cost` takes `ranks.part` of each batch; only the
+    first process reports and writes.
     """
+    ranks.join()
     run = _Run(module, options, Path(checkpoint), report, save)
     run.resume()
     with _sigterm_as_interrupt():
@@ -180,12 +187,12 @@ class _Run:
     """The state of one training: position, time used, running means."""
 
     def __init__(self, module, options, checkpoint, report, save):
-        torch.manual_seed(options.seed)
+        torch.manual_seed(options.seed + ranks.number())
         self.module, self.options, self.checkpoint = module, options, checkpoint
         self.report, self.save = report, save
         self.optimizer = make_optimizer(module, options)
         self.epoch = self.done = self.steps = 0  # `done` batches of this epoch, `steps` in all
-        self.used, self.started = 0.0, time.monotonic()
+        self.used, self.started, self.now = 0.0, time.monotonic(), 0.0
         self.saved = self.started
         self.sums = [0.0, 0]
         self.random = _random_states()  # after the last whole step: an interrupted one is repeated
@@ -198,8 +205,9 @@ class _Run:
         self.module.train()
         while self.epoch < self.options.epochs:
             epoch = batches(self.epoch)
-            with tqdm(epoch, desc=f'epoch {self.epoch}', initial=self.done, unit=' batches') as bar:
+            with self.bar(epoch) as bar:
                 for batch in _skipped(epoch, self.done):
+                    self.now = ranks.agree(self.elapsed)
                     if self.out_of_time():
                         return
                     self.step(cost(batch), len(epoch))
@@ -210,8 +218,13 @@ class _Run:
                         self.keep()
             self.epoch, self.done = self.epoch + 1, 0
 
+    def bar(self, epoch: Sequence[Any]) -> tqdm:
+        """The progress bar of an epoch; one is enough for all processes."""
+        text, hidden = f'epoch {self.epoch}', ranks.number() > 0
+        return tqdm(epoch, desc=text, initial=self.done, unit=' batches', disable=hidden)
+
     def out_of_time(self) -> bool:
-        return self.options.minutes is not None and self.elapsed > 60 * self.options.minutes
+        return self.options.minutes is not None and self.now > 60 * self.options.minutes
 
     def step(self, priced: tuple[Tensor, int], epoch_length: int) -> None:
         total, terms = priced
@@ -224,6 +237,7 @@ class _Run:
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        ranks.sum_gradients(self.module)
         clip_gradients(self.module, self.options.clip)
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate(epoch_length)
@@ -239,11 +253,14 @@ class _Run:
             return rate
         part = self.steps / (options.epochs * epoch_length)
         if options.minutes is not None:
-            part = max(part, self.elapsed / (60 * options.minutes))
+            part = max(part, self.now / (60 * options.minutes))
         return rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
     def keep(self, finished: bool = False) -> None:
         """Write checkpoint, metrics and export."""
+        self.saved = time.monotonic()
+        if ranks.number() > 0:
+            return
         state = {
             'module': self.module.state_dict(),
             'optimizer': self.optimizer.state_dict(),
@@ -298,6 +315,9 @@ class _Run:
             ) from None
         self.epoch, self.done, self.steps = position
         self.random = random if isinstance(random, list) else [random]
+        if ranks.number() > 0:  # the states that were kept are those of the first process
+            torch.manual_seed(self.options.seed + ranks.number() + ranks.count() * self.steps)
+            self.random = _random_states()
         _set_random_states(self.random)
 
 

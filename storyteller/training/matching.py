@@ -1,10 +1,12 @@
 """Which captions of a pool describe a photo, judged by the words of the photo's own captions.
 
 A joint space learns from photos with captions of their own; the captions it is searched for later
-may be written in another manner, with words that no photo of the training set has. Matches give
-them photos, and what matches a photo least can stand against it (:class:`Distractors`).
+may be written in another manner, with words that no photo of the training set has. So photos also
+learn to choose among the captions of the pool (:func:`choice_cost`): those that fit best by their
+words (:class:`Matches`) shall be nearest.
 
-Dimension letters: P photos, N captions of the pool, B batch, K distractors.
+Dimension letters: P photos, N captions of the pool, B batch, K captions drawn from the pool,
+T time.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax
 
 from .corpus import padded
 
@@ -27,12 +30,12 @@ class Matches:
     ----------
     similarity : (P, N) scipy.sparse.csr_array of float32
         The cosine of the words' tf-idf weights, 0 to 1.
-    covered : (P, N) scipy.sparse.csr_array of float32
-        The share of the pool caption's words that the photo's captions have; same sparsity.
+    sharpness : float
+        A caption's share of a photo grows by the factor e when its similarity grows by this.
     """
 
     similarity: object
-    covered: object
+    sharpness: float = 0.05
 
     @classmethod
     def of(
@@ -55,41 +58,28 @@ class Matches:
         -----
         Needs scikit-learn, which comes with the extra ``eval``.
         """
-        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
-        counter = CountVectorizer(analyzer=lambda captions: [w for c in captions for w in words(c)])
-        counts = counter.fit_transform([*own, *([caption] for caption in pool)])
-        weights = TfidfTransformer(sublinear_tf=True).fit_transform(counts).astype(np.float32)
-        photos, captions = weights[: len(own)], weights[len(own) :]
-        known = (counts > 0).astype(np.float32)
-        lengths = np.maximum(np.asarray(known[len(own) :].sum(1)).ravel(), 1)
-        shared = known[: len(own)] @ known[len(own) :].multiply(1 / lengths[:, None]).T.tocsr()
-        return cls((photos @ captions.T).tocsr(), shared.tocsr())
+        vectorizer = TfidfVectorizer(
+            analyzer=lambda captions: [w for caption in captions for w in words(caption)],
+            sublinear_tf=True,
+            dtype=np.float32,
+        )
+        weights = vectorizer.fit_transform([*own, *([caption] for caption in pool)])
+        return cls((weights[: len(own)] @ weights[len(own) :].T).tocsr())
 
-    def best(
-        self, most: int = 8, similarity: float = 0.3, covered: float = 0.6
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best captions of each photo that reach both limits: rows of photos, and of the pool.
+    def subset(self, photos: np.ndarray) -> Matches:
+        """Those of some of the photos."""
+        return Matches(self.similarity[photos], self.sharpness)
 
-        Returns
-        -------
-        two (n,) int arrays
-            At most `most` pairs for a photo, the most similar first.
-        """
-        photos, captions = [], []
-        for photo in range(self.similarity.shape[0]):
-            part = slice(*self.similarity.indptr[photo : photo + 2])
-            columns, values = self.similarity.indices[part], self.similarity.data[part]
-            share = self.covered[[photo]].toarray()[0, columns]
-            good = np.flatnonzero((values >= similarity) & (share >= covered))
-            chosen = columns[good[np.argsort(-values[good], kind='stable')[:most]]]
-            photos += [photo] * len(chosen)
-            captions += chosen.tolist()
-        return np.array(photos, np.int64), np.array(captions, np.int64)
+    def shares(self, photos: np.ndarray, captions: np.ndarray | slice = slice(None)) -> Tensor:
+        """How much each caption fits each photo, among these captions: (B, K), rows sum to one."""
+        similar = self.similarity[photos][:, captions].toarray()
+        return torch.softmax(torch.from_numpy(similar) / self.sharpness, 1)
 
 
-class Distractors:
-    """Captions of a pool to stand against the photos of a batch that they do not describe.
+class Candidates:
+    """Captions of a pool for the photos of a batch to choose among.
 
     Parameters
     ----------
@@ -98,28 +88,52 @@ class Distractors:
     matches : Matches
         Of the photos in training with the pool.
     count : int
-        K, how many are drawn for a batch.
-    below : float
-        A caption as similar to a photo as this does not stand against it.
+        How many are drawn at random for a batch, beside one for each photo that fits it.
     """
 
-    def __init__(
-        self,
-        captions: Sequence[np.ndarray],
-        matches: Matches,
-        count: int = 128,
-        below: float = 0.05,
-    ):
-        self.captions, self.matches, self.count, self.below = captions, matches, count, below
+    def __init__(self, captions: Sequence[np.ndarray], matches: Matches, count: int = 128):
+        self.captions, self.matches, self.count = captions, matches, count
+        similarity = matches.similarity
+        self.fits = np.exp(similarity.data.astype(np.float64) / matches.sharpness).cumsum()
 
     def draw(self, photos: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """For photos (B,): words (T, K), their mask (T, K), and which stand against which (B, K).
+        """For photos (B,): words (T, K), their mask (T, K), and the photos' shares (B, K).
 
         Drawn by torch's generator, so that a training that goes on draws the same.
         """
-        rows = torch.randint(len(self.captions), (self.count,)).numpy()
+        chosen = [self.fitting(photos), torch.randint(len(self.captions), (self.count,)).numpy()]
+        rows = np.unique(np.concatenate(chosen))
         x, mask = padded([self.captions[i] for i in rows])
-        similar = self.matches.similarity[photos][:, rows].toarray()
-        wrong = (similar < self.below).astype(np.float32)
-        x, mask, wrong = (torch.from_numpy(array).to(device) for array in (x, mask, wrong))
-        return x, mask, wrong
+        shares = self.matches.shares(photos, rows)
+        return torch.from_numpy(x).to(device), torch.from_numpy(mask).to(device), shares.to(device)
+
+    def fitting(self, photos: np.ndarray) -> np.ndarray:
+        """For each photo one caption that has words in common with it, drawn by how well it fits.
+
+        None for a photo that no caption has a word in common with.
+        """
+        begin, end = (self.matches.similarity.indptr[photos + i] for i in (0, 1))
+        begin, end = begin[end > begin], end[end > begin]
+        sums = np.concatenate([[0.0], self.fits])
+        points = torch.rand(len(begin), dtype=torch.float64).numpy()
+        points = sums[begin] + points * (sums[end] - sums[begin])
+        found = np.clip(np.searchsorted(self.fits, points, side='right'), begin, end - 1)
+        return self.matches.similarity.indices[found]
+
+
+def choice_cost(scores: Tensor, shares: Tensor) -> Tensor:
+    """The summed divergence of the choice that photos make among captions from the right one.
+
+    Parameters
+    ----------
+    scores : (B, K) tensor
+        What makes a photo choose a caption: their cosine over a temperature.
+    shares : (B, K) tensor
+        The right choice; rows sum to one.
+
+    Returns
+    -------
+    () tensor
+        The sum over rows of KL(shares || softmax(scores)).
+    """
+    return (torch.xlogy(shares, shares) - shares * log_softmax(scores, 1)).sum()

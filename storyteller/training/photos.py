@@ -12,7 +12,7 @@ import io
 import itertools
 import math
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +23,21 @@ from torch.nn.functional import interpolate, normalize
 
 from .. import formats
 from ..images import CROP, MEAN_BGR, SHORT_SIDE, read_rgb
+from .matching import Matches
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Small photos, (N, 3, 64, 64) uint8 RGB, and their classes, (N,) int64.
 
-    ``targets`` (C, E) are unit rows, the places of the classes in a joint space, or None.
+    ``targets`` (C, E) are unit rows, the places of the classes in a joint space, or None;
+    ``matches``, which captions of a pool fit each class, or None.
     """
 
     pixels: torch.Tensor
     labels: torch.Tensor
     targets: torch.Tensor | None = None
+    matches: Matches | None = None
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,22 @@ class Captioned:
     """Photos with the real network's fc7.
 
     ``pixels`` (N, 3, side, side) uint8 RGB; ``fc7`` (N, 4096) unit rows; ``flipped`` the same for
-    the mirrored photos; ``targets`` (N, E) unit rows in a joint space, or None.
+    the mirrored photos; ``targets`` (N, E) unit rows in a joint space, or None; ``matches``, which
+    captions of a pool fit each photo, or None.
     """
 
     pixels: torch.Tensor
     fc7: torch.Tensor
     flipped: torch.Tensor
     targets: torch.Tensor | None = None
+    matches: Matches | None = None
 
     def subset(self, index: np.ndarray) -> Captioned:
         """The photos at `index`."""
         targets = None if self.targets is None else self.targets[index]
-        return Captioned(self.pixels[index], self.fc7[index], self.flipped[index], targets)
+        matches = self.matches and self.matches.subset(index)
+        fields = (self.pixels[index], self.fc7[index], self.flipped[index], targets, matches)
+        return Captioned(*fields)
 
 
 def read_labelled(paths: Sequence[Path], targets: Path | None = None) -> Labelled:
@@ -195,6 +202,32 @@ def erased(x: torch.Tensor, most: float, rng: np.random.Generator) -> torch.Tens
         top, left = rng.integers(0, size - side + 1, 2)
         photo[:, top : top + side, left : left + side] = 0
     return x
+
+
+def pasted(
+    x: torch.Tensor, most: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Lay a square of another photo of the batch over each photo, where it is in that one.
+
+    The CutMix of Yun et al. (2019). The side is drawn for each photo, up to `most` of the photo's.
+
+    Returns
+    -------
+    x : (B, 3, size, size) tensor
+        A new one.
+    mix : function
+        Does to (B, n) rows of what is to be learned as was done to the photos: mixes those of two
+        photos by their areas.
+    """
+    size, n = x.shape[-1], len(x)
+    sides, other = rng.integers(0, int(most * size) + 1, n), rng.permutation(n)
+    result = x.clone()
+    for i, (side, j) in enumerate(zip(sides, other, strict=True)):
+        top, left = rng.integers(0, size - side + 1, 2)
+        square = (slice(None), slice(top, top + side), slice(left, left + side))
+        result[i][square] = x[j][square]
+    share = torch.from_numpy((sides / size).astype(np.float32)[:, None]) ** 2
+    return result, lambda rows: torch.lerp(rows, rows[other], share)
 
 
 def plain_batch(pixels: torch.Tensor, size: int) -> torch.Tensor:
