@@ -318,8 +318,8 @@ class Recipe:
     def network(self) -> folds.Stages:
         """The stages of our network, which learns the places that photos have in the joint space.
 
-        The photos also choose among the captions of the pool. A captioned photo has the place that VGG-19's features give it, a labelled one that of the
-        mean caption of its class.
+        A captioned photo has the place that VGG-19's features give it, a labelled one that of the
+        mean caption of its class; both also choose among the captions of the pool.
         """
         run = self.work / 'convnet'
         trained, _ = formats.read_model(self.work / 'embedding.npz')
