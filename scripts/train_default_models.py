@@ -103,6 +103,7 @@ NETWORK = convnet.Recipe(
     paste=0.8,
     distil_paste=0.5,
     erase=0.4,
+    share_norm=False,
     folds=12,  # the photos of one of them are kept from the network
 )
 EMBEDDING = embedding.EmbeddingOptions(
@@ -331,7 +332,7 @@ class Recipe:
             means = [self.sentences(model, texts).mean(0) for texts in self.label_captions]
             vectors = torch.from_numpy(self.sentences(model, self.pool))
         formats.write_array(run / 'class_places.npy', unit_rows(np.stack(means)))
-        length = {'epochs': 300, 'weight_decay': 0.05}
+        length = {'epochs': 300, 'weight_decay': 0.05, 'save_minutes': 6}
         labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
         fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
         return folds.Stages(

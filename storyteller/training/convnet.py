@@ -8,25 +8,21 @@ VGG-19 weighs 574 MB; the network made here is small enough to ship. It learns i
    in a neural network", 2015), with the labels as a second task and, if wanted, the photos' places
    in a joint image-sentence space as a third.
 
-Batch normalisation helps training only: it is folded into weights and biases at export, so that
-what is exported is a plain VGG network (convolution or product, bias, ReLU).
-
-Dimension letters: N photos, B batch, F width of fc7, E joint space.
+Dimension letters: N photos, B captioned photos in a batch and S labelled ones, b and s those of
+this process, C classes, E joint space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import (
     cosine_similarity,
     cross_entropy,
-    max_pool2d,
     normalize,
     one_hot,
     relu,
@@ -38,9 +34,8 @@ from . import ranks
 from .loop import TrainOptions, train
 from .matching import choice_cost
 from .measures import accuracy
+from .network import TrainableNet
 from .photos import Captioned, Labelled, augment, erased, pasted
-
-FC7 = 4096  # width of the real network's fc7, which the head predicts
 
 NARROW = Architecture(
     blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=128
@@ -82,6 +77,9 @@ class Recipe:
         photo's; 0 lays none.
     folds : int
         Into how many parts `unseen_features` divides the captioned photos.
+    share_norm : bool
+        Whether processes that train together normalise over the whole batch: what a single one
+        would do, but it takes longer than to normalise over each one's part.
     bf16 : bool
         Compute in bfloat16 where that is safe (autocast).
     """
@@ -104,6 +102,7 @@ class Recipe:
     distil_paste: float = 0.0
     erase: float = 0.0
     folds: int = 3
+    share_norm: bool = True
     bf16: bool = True
 
     def __post_init__(self) -> None:
@@ -135,98 +134,6 @@ class Recipe:
         return torch.autocast('cpu', dtype=torch.bfloat16, enabled=self.bf16)
 
 
-# --- the network in training ---------------------------------------------------------------------
-
-
-class _Conv(nn.Module):
-    """Convolution, [max-pooling,] batch normalisation, ReLU.
-
-    Pooling goes before the normalisation, which then has a quarter of the work. That is the same
-    function as pooling last because the normalisation's gain is fixed at 1, so its scale is
-    positive; the next layer's weights make up for the gain.
-    """
-
-    def __init__(self, n_in: int, n_out: int, pool: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(n_out)
-        self.norm.weight.requires_grad_(False)
-        self.pool = pool
-        nn.init.kaiming_normal_(self.conv.weight, mode='fan_out', nonlinearity='relu')
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return relu(self.norm(max_pool2d(x, 2) if self.pool else x))
-
-
-class TrainableNet(nn.Module):
-    """A VGG network with batch normalisation and the heads that training needs.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    n_classes : int
-    n_targets : int
-        E, or 0 without a joint space.
-    dropout : float
-    """
-
-    def __init__(self, architecture: Architecture, n_classes: int, n_targets: int, dropout: float):
-        super().__init__()
-        self.architecture = architecture
-        self.convs, top = nn.ModuleList(), 3
-        for block in architecture.blocks:
-            for j, width in enumerate(block, 1):
-                self.convs.append(_Conv(top, width, pool=j == len(block)))
-                top = width
-        sizes = [top * architecture.pooled**2, *architecture.fc]
-        self.fcs = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(n) for n in architecture.fc)
-        self.dropout = nn.Dropout(dropout)
-        self.early_head = nn.Linear(top, n_classes)
-        self.label_head = nn.Linear(architecture.dim, n_classes)
-        # No bias: a head that is a product alone can be merged into an image matrix.
-        self.fc7_head = nn.Linear(architecture.dim, FC7, bias=False)
-        self.target_head = nn.Linear(architecture.dim, n_targets, bias=False) if n_targets else None
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """The last pooling layer, (B, C, P, P)."""
-        for conv in self.convs:
-            x = conv(x)
-        return x
-
-    def early_logits(self, x: Tensor) -> Tensor:
-        """Class scores from the convolutions alone, for inputs of any size."""
-        return self.early_head(self.dropout(self.pooled(x).mean((2, 3))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """fc7, (B, F)."""
-        x = self.pooled(x).flatten(1)
-        for i, (fc, norm) in enumerate(zip(self.fcs, self.norms, strict=True)):
-            x = relu(norm(fc(self.dropout(x) if i else x)))
-        return x
-
-
-def export_params(model: TrainableNet) -> dict[str, np.ndarray]:
-    """The plain network's parameters, batch normalisation folded in, under their 2015 names."""
-    layers = [(conv.conv, conv.norm) for conv in model.convs]
-    layers += list(zip(model.fcs, model.norms, strict=True))
-    names = [n.removesuffix('_W') for n in model.architecture.shapes() if n.endswith('_W')]
-    params = {}
-    for name, (layer, norm) in zip(names, layers, strict=True):
-        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-        weight = layer.weight.detach() * scale.view(-1, *[1] * (layer.weight.ndim - 1))
-        bias = norm.bias.detach() - norm.running_mean * scale
-        params[f'{name}_W'] = (weight if weight.ndim == 4 else weight.T).cpu().numpy()
-        params[f'{name}_b'] = bias.cpu().numpy()
-    return params
-
-
-def export(model: TrainableNet, path: formats.PathLike, dtype: str = 'float16') -> None:
-    """Write the plain network as a file that `build_convnet` reads."""
-    formats.write_model(path, export_params(model), model.architecture.options(), dtype=dtype)
-
-
 # --- objectives ----------------------------------------------------------------------------------
 
 
@@ -240,11 +147,6 @@ def distillation_loss(predicted: Tensor, fc7: Tensor, mean: Tensor) -> Tensor:
     plain = 1 - (predicted * fc7).sum(1)
     centred = 1 - cosine_similarity(predicted - mean, fc7 - mean)
     return (plain + centred).mean()
-
-
-def joint_loss(places: Tensor, targets: Tensor, margin: float) -> Tensor:
-    """1 - cosine of (B, E) places to their targets, plus the ranking loss."""
-    return (1 - cosine_similarity(places, targets)).mean() + ranking_loss(places, targets, margin)
 
 
 def ranking_loss(images: Tensor, targets: Tensor, margin: float) -> Tensor:
@@ -280,14 +182,14 @@ def train_labels(
     """The first stage: name small photos from the convolutions alone."""
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
-        seed, index = batch[0], ranks.part(batch[1])
-        rng = np.random.default_rng([*seed, ranks.number()])
+        seed, index = batch
+        rng = np.random.default_rng(seed)
         x, _ = augment(photos.pixels[index], recipe.label_size, 0.6, rng)
         x, mix = pasted(x, recipe.paste, rng)
         with recipe.autocast():
-            logits = model.early_logits(x)
-        classes = one_hot(photos.labels[index], logits.shape[1]).float()
-        return _label_loss(logits, mix(classes), recipe) * len(x), len(x)
+            logits = model.early_logits(ranks.part(x))
+        classes = ranks.part(mix(one_hot(photos.labels[index], logits.shape[1]).float()))
+        return _label_loss(logits, classes, recipe) * len(logits), len(logits)
 
     def report() -> dict[str, float]:
         return accuracy(model.early_logits, held_out, recipe.label_size, recipe)
@@ -323,40 +225,19 @@ def train_distil(
     size, mean = model.architecture.input_size, captioned.fc7.mean(0)
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
-        seed, index = batch[0], ranks.part(batch[1])
-        rng = np.random.default_rng([*seed, ranks.number()])
-        other = rng.integers(0, len(labelled.labels), recipe.labelled_batch // ranks.count())
-        small, _ = augment(labelled.pixels[other], size, 0.7, rng)
-        x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
-        (x, mix), (small, mix_small) = (pasted(p, recipe.distil_paste, rng) for p in (x, small))
-        seen = erased(torch.cat([x, small]), recipe.erase, rng)
+        lesson = Lesson.of(batch, captioned, labelled, recipe, size, pool is not None)
+        x, small = ranks.part(lesson.x), ranks.part(lesson.small)
         with recipe.autocast():
-            fc7 = model.dropout(model(seen))
+            fc7 = model.dropout(model(torch.cat([x, small])))
             predicted = model.fc7_head(fc7[: len(x)]).float()
             logits = model.label_head(fc7[len(x) :])
-        real = torch.where(mirrored[:, None], captioned.flipped[index], captioned.fc7[index])
-        loss = distillation_loss(predicted, normalize(mix(real)), mean)
-        classes = labelled.labels[other]
-        named = mix_small(one_hot(classes, logits.shape[1]).float())
-        loss = loss + recipe.label_weight * _label_loss(logits, named, recipe)
-        if captioned.targets is None:
-            return loss * len(x), len(x)
-        places = model.target_head(fc7.float())
-        targets, many = mix(captioned.targets[index]), len(x)
-        if labelled.targets is None:
-            places = places[:many]
-        else:
-            targets = torch.cat([targets, mix_small(labelled.targets[classes])])
-        loss = loss + recipe.target_weight * joint_loss(places, targets, recipe.margin)
-        if pool is not None:
-            shares = mix(captioned.matches.shares(index.numpy()))
-            if labelled.matches is not None:
-                shares = torch.cat([shares, mix_small(labelled.matches.shares(classes.numpy()))])
-            with recipe.autocast():
-                scores = normalize(places[: len(shares)]) @ pool.T
-            chosen = choice_cost(scores.float() / recipe.temperature, shares) / len(shares)
-            loss = loss + recipe.choice_weight * chosen
-        return loss * len(x), len(x)
+        total = len(x) * distillation_loss(predicted, ranks.part(lesson.fc7), mean)
+        named = _label_loss(logits, ranks.part(lesson.classes), recipe)
+        # The parts of the loss are means over photos of both kinds; the cost is a sum over `x`.
+        total = total + len(small) * len(lesson.x) / len(lesson.small) * recipe.label_weight * named
+        if model.target_head is not None:
+            total = total + joint_cost(model.target_head(fc7.float()), lesson, recipe, pool)
+        return total, len(x)
 
     n, seed = len(captioned.fc7), options.seed
     train(
@@ -368,6 +249,86 @@ def train_distil(
         report=report,
         save=save,
     )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of the second stage: photos of both kinds, changed at random, and what they are.
+
+    Attributes
+    ----------
+    x, small : (B, 3, size, size), (S, 3, size, size) tensors
+        Captioned photos and labelled ones.
+    fc7, classes : (B, 4096), (S, C) tensors
+        Unit rows of the real network, and rows that sum to one.
+    targets, shares : lists of (B, n) and (S, n) tensors
+        Places in the joint space, and shares of the pool's captions: of the captioned photos, and
+        of the labelled ones if those have any; empty if neither has.
+    """
+
+    x: Tensor
+    small: Tensor
+    fc7: Tensor
+    classes: Tensor
+    targets: list[Tensor]
+    shares: list[Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        captioned: Captioned,
+        labelled: Labelled,
+        recipe: Recipe,
+        size: int,
+        choose: bool,
+    ) -> Lesson:
+        """Draw the labelled photos, and change all; the same for the same seed."""
+        seed, index = batch
+        rng = np.random.default_rng(seed)
+        other = rng.integers(0, len(labelled.labels), recipe.labelled_batch)
+        small, _ = augment(labelled.pixels[other], size, 0.7, rng)
+        x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
+        (x, mix), (small, mix_small) = (pasted(p, recipe.distil_paste, rng) for p in (x, small))
+        x, small = (erased(p, recipe.erase, rng) for p in (x, small))
+        real = torch.where(mirrored[:, None], captioned.flipped[index], captioned.fc7[index])
+        labels = labelled.labels[other]
+        classes = one_hot(labels, int(labelled.labels.max()) + 1).float()
+        targets, shares = [], []
+        if captioned.targets is not None:
+            targets.append(mix(captioned.targets[index]))
+        if captioned.targets is not None and labelled.targets is not None:
+            targets.append(mix_small(labelled.targets[labels]))
+        if choose:
+            shares.append(mix(captioned.matches.shares(index.numpy())))
+        if choose and labelled.matches is not None:
+            shares.append(mix_small(labelled.matches.shares(labels.numpy())))
+        return cls(x, small, normalize(mix(real)), mix_small(classes), targets, shares)
+
+
+def joint_cost(places: Tensor, lesson: Lesson, recipe: Recipe, pool: Tensor | None) -> Tensor:
+    """What the photos' places (b + s, E) cost this process: their targets, and their choice."""
+    ends = len(ranks.part(lesson.x)), len(places)
+    own = [places[: ends[0]], places[ends[0] :]]
+
+    def mean(values: Callable[[Tensor, Tensor], Tensor], wanted: list[Tensor]) -> Tensor:
+        pairs = zip(own, map(ranks.part, wanted), strict=False)
+        return sum(values(*pair) for pair in pairs) / sum(map(len, wanted))
+
+    loss = mean(lambda at, to: (1 - cosine_similarity(at, to)).sum(), lesson.targets)
+    together = [ranks.gather(at) for at in own[: len(lesson.targets)]]
+    ranking = ranking_loss(torch.cat(together), torch.cat(lesson.targets), recipe.margin)
+    loss = loss + ranks.once(ranking)
+    loss = recipe.target_weight * loss
+    if pool is not None:
+
+        def choice(at: Tensor, shares: Tensor) -> Tensor:
+            with recipe.autocast():
+                scores = normalize(at) @ pool.T
+            return choice_cost(scores.float() / recipe.temperature, shares)
+
+        loss = loss + recipe.choice_weight * mean(choice, lesson.shares)
+    return len(lesson.x) * loss
 
 
 def _label_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .. import layers
 from ..formats import PathLike, write_model
+from . import ranks
 from .loop import TrainOptions, train
 from .passages import Passages
 from .repeats import repeat_cost
@@ -310,7 +311,7 @@ def fit(
     }
 
     def cost(batch):
-        x, mask, vectors = passages.tensors(batch, device)
+        x, mask, vectors = passages.tensors(ranks.part(batch), device)
         total = model(x, mask, vectors)
         if options.repeats:
             some = vectors[: -(-len(vectors) // 2)]  # writing takes longer than reading

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from .. import layers
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
+from . import ranks
 from .corpus import batches_of_equal_length, padded
 from .loop import TrainOptions, train
 from .matching import Candidates, choice_cost
@@ -198,9 +199,10 @@ class JointEmbedding(nn.Module):
         """
         options = self.options
         images, sentences = self.images(features), self.sentences(x, mask)
+        whole = ranks.gather(images), ranks.gather(sentences)
         if not options.temperature:
-            return ranking_cost(images, sentences, options.margin)
-        cost = contrastive_cost(images, sentences, options.temperature)
+            return ranks.once(ranking_cost(*whole, options.margin))
+        cost = ranks.once(contrastive_cost(*whole, options.temperature))
         if candidates is None:
             return cost
         scores = images @ self.sentences(*candidates[:2]).T / options.temperature
@@ -261,7 +263,7 @@ class Pairs:
         batches = batches_of_equal_length(self.lengths, rng, size, size * 1000)
         if self.once:
             batches = [b[np.unique(self.photos[b], return_index=True)[1]] for b in batches]
-        return [batch for batch in batches if len(batch) > 1]
+        return [batch for batch in batches if len(batch) > 1 and ranks.enough(batch)]
 
     def choices(
         self, batch: np.ndarray, device: torch.device
@@ -320,8 +322,8 @@ def fit(
 
     def cost(job):
         source, batch = job
-        choices = source.choices(batch, device)
-        return model(*source.tensors(batch, device), choices), len(batch)
+        own = ranks.part(batch)
+        return model(*source.tensors(own, device), source.choices(own, device)), len(own)
 
     def save():
         write_model(out, model.params(), kept)

@@ -24,17 +24,11 @@ from tqdm import tqdm
 from ..convnet import Architecture, Net, build_convnet, compute_features
 from ..images import CROP, SHORT_SIDE, load_image
 from ..layers import unit_rows
-from .convnet import (
-    NARROW,
-    Recipe,
-    TrainableNet,
-    export,
-    train_distil,
-    train_labels,
-)
+from .convnet import NARROW, Recipe, train_distil, train_labels
 from .loop import TrainOptions
 from .matching import Matches
 from .measures import measures, retrieval
+from .network import TrainableNet, export
 from .photos import Captioned, read_captioned, read_fc7, read_labelled, read_names, read_photos
 
 
@@ -181,6 +175,7 @@ class Stages:
                 0 if targets is None else targets.shape[1],
                 self.recipe.dropout,
             )
+        model.share_norms(self.recipe.share_norm)
         return model.to(memory_format=torch.channels_last)
 
 

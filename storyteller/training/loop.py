@@ -228,11 +228,12 @@ class _Run:
 
     def step(self, priced: tuple[Tensor, int], epoch_length: int) -> None:
         total, terms = priced
-        if not torch.isfinite(total):
+        value, terms = ranks.summed(float(total.detach()), terms)
+        if not math.isfinite(value):
             there = self.checkpoint.exists()
             kept = 'holds the last good state' if there else 'was not written yet'
             raise FloatingPointError(
-                f'the cost became {float(total.detach())} at step {self.steps}; '
+                f'the cost became {value} at step {self.steps}; '
                 f'{self.checkpoint} {kept}: go on with a lower learning rate'
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -243,7 +244,7 @@ class _Run:
             group['lr'] = self.rate(epoch_length)
         self.optimizer.step()
         self.steps, self.done = self.steps + 1, self.done + 1
-        self.sums[0] += float(total.detach())
+        self.sums[0] += value
         self.sums[1] += terms
 
     def rate(self, epoch_length: int) -> float:

@@ -12,7 +12,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from .photos import Captioned, Labelled, plain_batch
 
 if TYPE_CHECKING:
-    from .convnet import Recipe, TrainableNet
+    from .convnet import Recipe
+    from .network import TrainableNet
 
 
 def accuracy(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..formats import PathLike, write_array
 from ..skipthoughts import Encoder
 from ..vocabulary import Vocabulary
+from . import ranks
 from .corpus import Corpus, batches_of_equal_length, padded
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ class Passages:
         """The batches of an epoch, as rows of `spans`."""
         rng = np.random.default_rng([self.seed, epoch])
         # Lengths that share a step of eight fill batches; the mask takes care of the rest.
-        return batches_of_equal_length(
+        batches = batches_of_equal_length(
             -(-self.lengths // 8) * 8, rng, self.options.batch_size, self.options.batch_words
         )
+        return [batch for batch in batches if ranks.enough(batch)]
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the vectors (B, D)."""

@@ -1,17 +1,23 @@
 """Several processes that train one model together, as ``torchrun`` starts them.
 
-Each takes its part of every batch; the costs are sums, so the gradients of a batch are the sum of
-all parts' gradients, and every process makes the same step. Without ``torchrun`` there is one
-process, and all functions here do nothing.
+Each takes its part of every batch. Costs are sums, so the gradients of a batch are the sum of all
+parts' gradients, and every process makes the same step, the one that a single process would make.
+A cost that compares the items of a batch with each other is computed whole by every process, from
+what all have gathered. Without ``torchrun`` there is one process, and nothing here does anything.
+
+Dimension letters: B items of a whole batch, b of them in this process, D anything.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sized
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn import functional as nn_functional
+from torch.nn import functional
 
 T = TypeVar('T')
 
@@ -33,20 +39,70 @@ def number() -> int:
 
 
 def part(batch: T) -> T:
-    """What this process takes of a batch: every `count`-th item, from its own number on."""
+    """What this process takes of a batch: every `count`-th item, from its own number on.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer items than processes; :func:`enough` says which batches to leave out.
+    """
     if len(batch) < count():
         raise ValueError(f'a batch of {len(batch)} cannot be shared among {count()} processes')
     return batch[number() :: count()]
+
+
+def enough(batch: Sized) -> bool:
+    """Whether a batch has an item for each process."""
+    return len(batch) >= count()
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Rows (b, D) of every process's `part`, as they stood in the whole batch (B, D).
+
+    Gradients flow into this process's own rows alone: the sum over the processes has them all.
+    """
+    if count() == 1:
+        return rows
+    sizes = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(count())]
+    distributed.all_gather(sizes, torch.tensor(len(rows), device=rows.device))
+    most = int(max(sizes))
+    sent = rows.new_zeros(most, *rows.shape[1:])
+    sent[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(sent) for _ in range(count())]
+    distributed.all_gather(parts, sent)
+    parts[number()] = functional.pad(rows, (0, 0, 0, most - len(rows)))
+    return torch.stack(parts, 1).flatten(0, 1)[: int(sum(sizes))]
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over the processes, with gradients to the values of all."""
+    return values if count() == 1 else nn_functional.all_reduce(values)
+
+
+def once(cost: Tensor) -> Tensor:
+    """A cost that all processes compute whole: its value is shared out, its gradient is not."""
+    return cost + cost.detach() * (1 / count() - 1)
 
 
 def agree(value: float) -> float:
     """The value that the first process has."""
     if count() == 1:
         return value
+    distributed.broadcast(shared := _numbers(value), 0)
+    return shared.item()
+
+
+def summed(*values: float) -> list[float]:
+    """The sums of numbers over the processes."""
+    if count() > 1:
+        distributed.all_reduce(shared := _numbers(*values))
+        return shared.tolist()
+    return list(values)
+
+
+def _numbers(*values: float) -> Tensor:
     kind = 'cuda' if distributed.get_backend() == 'nccl' else 'cpu'
-    shared = torch.tensor(value, dtype=torch.float64, device=kind)
-    distributed.broadcast(shared, 0)
-    return float(shared)
+    return torch.tensor(values, dtype=torch.float64, device=kind)
 
 
 def sum_gradients(module: nn.Module) -> None:

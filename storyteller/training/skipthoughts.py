@@ -25,6 +25,7 @@ from torch.nn import functional
 from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
 from ..vocabulary import Vocabulary
+from . import ranks
 from .loop import TrainOptions, train
 from .softmax import Rows, SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 from .units import Units
@@ -260,7 +261,8 @@ def fit(
     kept = asdict(options) | {'n_words': n_words, 'encoder': 'gru', 'decoder': 'gru'}
 
     def cost(batch):
-        tensors = units.tensors(batch, device)
+        corpus, rows = batch
+        tensors = units.tensors((corpus, ranks.part(rows)), device)
         return model(*tensors), count_targets(options, *tensors[2:])
 
     train(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import ranks
 from .corpus import Corpus, batches_of_equal_length, padded
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Units:
             share = self.options.captions
             wanted = int(len(units) * share / (1 - share))
             batches += self._grouped(self.captions, self._of_captions(rng, wanted), rng)
-        return [batches[i] for i in rng.permutation(len(batches))]
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+        return [batch for batch in batches if ranks.enough(batch[1])]
 
     def tensors(self, batch: tuple[Corpus, np.ndarray], device: torch.device) -> list[Tensor]:
         """x, its mask, the words after, their mask, the words before, their mask: each (T, B)."""

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import csr_array
 from torch.nn.functional import normalize
 
 from storyteller import formats
 from storyteller.convnet import Architecture, build_convnet, compute_features
 from storyteller.images import MEAN_BGR, load_image
-from storyteller.training import convnet, folds, measures, photos
-from storyteller.training.convnet import FC7, Recipe, TrainableNet, stage_options
+from storyteller.training import convnet, folds, measures, network, photos
+from storyteller.training.convnet import Lesson, Recipe, joint_cost, stage_options
+from storyteller.training.matching import Matches
+from storyteller.training.network import FC7, TrainableNet
 
 SMALL = Architecture(blocks=((4,), (6, 5)), fc=(9, 8), input_size=28)
 COLOURS = {'red': (200, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 200)}
@@ -134,9 +137,9 @@ def test_both_kinds_of_photos_learn_their_places(data, tmp_path):
     for name, rows in (('photos', 48), ('classes', 3)):
         formats.write_array(tmp_path / f'{name}.npy', rng.normal(size=(rows, 6)).astype('f4'))
     places = {'targets': tmp_path / 'photos.npy', 'class_targets': tmp_path / 'classes.npy'}
-    seen, loss = [], convnet.joint_loss
+    seen, loss = [], convnet.ranking_loss
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convnet, 'joint_loss', lambda *a: seen.append(a[1]) or loss(*a))
+        patch.setattr(convnet, 'ranking_loss', lambda *a: seen.append(a[1]) or loss(*a))
         folds.Stages(data, tmp_path / 'run', recipe(1), SMALL, **places).fold(0)
     classes = torch.from_numpy(np.load(tmp_path / 'classes.npy'))
     assert seen and all(len(targets) == 16 for targets in seen)  # eight of each kind
@@ -144,6 +147,52 @@ def test_both_kinds_of_photos_learn_their_places(data, tmp_path):
         assert (classes == target).all(1).any()
     last = json.loads((tmp_path / 'run' / 'fold0.jsonl').read_text().splitlines()[-1])
     assert 0 <= last['joint_recall10'] <= 1
+
+
+def test_photos_learn_to_choose_among_the_captions_of_a_pool(data, tmp_path):
+    """The three colours have a caption each; what photos of a colour choose is that."""
+    places, labels = np.eye(4, dtype='f4')[:3], {}
+    for split, seed in (('train', 3), ('dev', 4)):
+        n = 48 if split == 'train' else 12
+        labels[split] = np.random.default_rng(seed).integers(0, 3, n)
+    formats.write_array(tmp_path / 'photos.npy', places[labels['train']])
+    formats.write_array(tmp_path / 'classes.npy', places)
+    sure = csr_array(np.eye(3, dtype=np.float32))
+    pool = folds.Pool(
+        torch.from_numpy(places[[2, 0, 1]]),
+        Matches(sure[labels['train']][:, [2, 0, 1]], 0.1),
+        Matches(sure[:, [2, 0, 1]], 0.1),
+    )
+    stages = folds.Stages(
+        data,
+        tmp_path / 'run',
+        recipe(20, target_weight=0.0),
+        SMALL,
+        targets=tmp_path / 'photos.npy',
+        class_targets=tmp_path / 'classes.npy',
+        pool=pool,
+    )
+    model = stages.distil()
+    dev = photos.read_captioned(data / 'flickr8k', 'dev', 32)
+    with torch.inference_mode():
+        at = model.target_head(model(photos.plain_batch(dev.pixels, 28)))
+    chosen = (at @ pool.vectors.T).argmax(1).numpy()
+    assert (np.array([2, 0, 1])[chosen] == labels['dev']).mean() > 0.7
+
+
+def test_joint_cost_equals_its_definition():
+    torch.manual_seed(0)
+    settings = recipe(1, target_weight=0.7, choice_weight=1.3, margin=0.2, temperature=0.1)
+    places, pool = torch.randn(7, 6), normalize(torch.randn(5, 6))
+    targets = [normalize(torch.randn(n, 6)) for n in (4, 3)]
+    shares = [torch.softmax(torch.randn(n, 5), 1) for n in (4, 3)]
+    x, small = torch.zeros(4, 1), torch.zeros(3, 1)
+    lesson = Lesson(x, small, x, small, targets, shares)
+    at, to, share = normalize(places), torch.cat(targets), torch.cat(shares)
+    chosen = torch.log_softmax(at @ pool.T / 0.1, 1)
+    expected = 0.7 * ((1 - (at * to).sum(1)).mean() + convnet.ranking_loss(places, to, 0.2))
+    expected += 1.3 * (share * (share.log() - chosen)).sum(1).mean()
+    torch.testing.assert_close(joint_cost(places, lesson, settings, pool), 4 * expected)
 
 
 def test_captioned_photos(data):
@@ -246,7 +295,7 @@ def test_plain_batch_is_the_centre_less_the_mean():
 
 def test_exported_network_is_plain_and_computes_the_same(tmp_path):
     model, path = trained_net(), tmp_path / 'net.safetensors'
-    convnet.export(model, path, dtype='float32')
+    network.export(model, path, dtype='float32')
     net = build_convnet(path, device='cpu')
     assert {type(layer).__name__ for layer in net['_module']} == {
         'AdaptiveAvgPool2d',
@@ -270,7 +319,7 @@ def test_the_recipe_s_network_is_small():
 
 
 def test_pooling_before_normalisation_is_pooling_after():
-    block = convnet._Conv(3, 5, pool=True)
+    block = network._Conv(3, 5, pool=True)
     block.norm.running_mean.normal_()
     block.norm.running_var.uniform_(0.5, 2)
     torch.nn.init.normal_(block.norm.bias)

@@ -1,0 +1,107 @@
+"""A short training of one kind, as one of several processes; a program, not a test.
+
+Arguments: the trainer, the folder for what it writes, and how many epochs.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from storyteller import formats
+from storyteller.convnet import Architecture
+from storyteller.training import convnet, decoder, embedding, ranks, skipthoughts
+from storyteller.training.corpus import Corpus
+from storyteller.training.loop import TrainOptions
+from storyteller.training.network import FC7, TrainableNet, export_params
+from storyteller.training.passages import Passages
+from storyteller.training.photos import Captioned, Labelled
+from storyteller.training.units import Units
+from storyteller.vocabulary import Vocabulary
+
+WORDS = Vocabulary(('<eos>', 'UNK', *(f'word{i}' for i in range(30))))
+
+
+def corpus(seed: int) -> Corpus:
+    """Twelve documents of ten sentences, of three to six words."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 7, 120)
+    tokens = rng.integers(1, len(WORDS), lengths.sum()).astype(np.int32)
+    return Corpus(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.arange(0, 121, 10))
+
+
+def train_skipthoughts(folder: Path, training: TrainOptions) -> None:
+    options = skipthoughts.SkipThoughtsOptions(
+        dim_word=5, dim=6, bidirectional=True, own_words=0.5, frequent=3, batch_size=9
+    )
+    units = Units(corpus(0), None, options, seed=1)
+    skipthoughts.fit(units, training, folder / 'out.npz', folder / 'a.pt', n_words=len(WORDS))
+
+
+def train_decoder(folder: Path, training: TrainOptions) -> None:
+    options = decoder.DecoderOptions(dim_word=5, dim=6, doutput=True, batch_size=7)
+    spans = np.stack([np.arange(0, 118), np.arange(2, 120)], 1)
+    vectors = np.random.default_rng(2).normal(size=(len(spans), 7)).astype(np.float32)
+    told = Passages(corpus(0), spans, vectors, options)
+    decoder.fit(told, training, folder / 'out.npz', folder / 'a.pt', n_words=len(WORDS))
+
+
+def train_embedding(folder: Path, training: TrainOptions, **changes) -> None:
+    options = embedding.EmbeddingOptions(dim_image=7, dim_word=5, dim=6, batch_size=9, **changes)
+    captions, rng = corpus(0), np.random.default_rng(2)
+    texts = [captions.words(i, i + 1) for i in range(120)]
+    features = rng.normal(size=(40, 7)).astype(np.float32)
+    pairs = embedding.Pairs(texts, np.arange(120) // 3, features, options)
+    out, checkpoint = folder / 'out.npz', folder / 'a.pt'
+    embedding.fit([pairs], training, out, checkpoint, vocabulary=WORDS)
+
+
+def train_contrastive(folder: Path, training: TrainOptions) -> None:
+    train_embedding(folder, training, unit_images=True, temperature=0.1)
+
+
+def train_convnet(folder: Path, training: TrainOptions) -> None:
+    """Both stages."""
+    rng = np.random.default_rng(0)
+
+    def unit(*shape: int) -> torch.Tensor:
+        rows = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+        return torch.nn.functional.normalize(rows, dim=-1)
+
+    def pixels(n: int, side: int) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(0, 256, (n, 3, side, side), np.uint8))
+
+    classes = torch.from_numpy(rng.integers(0, 3, 45))
+    labelled = Labelled(pixels(45, 64), classes, unit(3, 6))
+    captioned = Captioned(pixels(45, 32), unit(45, FC7), unit(45, FC7), unit(45, 6))
+    recipe = convnet.Recipe(
+        labels=training,
+        label_size=32,
+        label_batch=9,
+        captioned_batch=9,
+        labelled_batch=5,
+        dropout=0.0,
+        paste=0.5,
+        distil_paste=0.5,
+        erase=0.3,
+        bf16=False,
+    )
+    torch.manual_seed(0)
+    model = TrainableNet(Architecture(((4,), (6, 5)), (9, 8), 28), 3, 6, 0.0)
+    convnet.train_labels(model, labelled, labelled, recipe, folder / 'labels.pt')
+    convnet.train_distil(model, captioned, labelled, recipe, training, folder / 'a.pt')
+    model.eval()
+    if ranks.number() == 0:
+        formats.write_model(folder / 'out.npz', export_params(model), {})
+
+
+if __name__ == '__main__':
+    name, folder, epochs = sys.argv[1:]
+    training = TrainOptions(epochs=int(epochs), lr=0.01, clip=5.0, decay=True, minutes=60)
+    if name == 'convnet':
+        training = replace(training, clip=0.0, lr=1e-4)
+    globals()[f'train_{name}'](Path(folder), training)
