@@ -49,6 +49,7 @@ setup(
             'setuptools>=70.1',
         ],
         'eval': ['scikit-learn>=1.5'],
+        'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

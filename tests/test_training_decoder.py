@@ -18,7 +18,8 @@ from storyteller.training.decoder import (
     initial_params,
     perplexity,
 )
-from storyteller.training.loop import Adam2015, TrainOptions, clip_gradients
+from storyteller.training.loop import TrainOptions
+from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.passages import Passages, encode_passages
 from storyteller.vocabulary import Vocabulary
 

@@ -11,11 +11,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from storyteller.formats import MismatchError, ModelFileError
 from storyteller.training import loop
-from storyteller.training.loop import Adam2015, TrainOptions, clip_gradients, make_optimizer, train
+from storyteller.training.loop import TrainOptions, train
+from storyteller.training.optimizer import Adam2015, clip_gradients, make_optimizer
 
 BATCHES = 7  # in an epoch
 
@@ -538,3 +540,144 @@ def test_nothing_is_printed_but_progress_on_stderr(tmp_path, capfd):
     run(tmp_path / 'a.pt', epochs=1)
     captured = capfd.readouterr()
     assert captured.out == '' and 'epoch 0' in captured.err
+
+
+# --- what else it can do -------------------------------------------------------------------------
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
+    large, net = nn.Linear(4, 1), nn.Linear(4, 1)
+    net.load_state_dict(large.state_dict())
+
+    def train_on(module, size, **options):
+        def pieces(epoch):
+            whole = torch.cat(batches(epoch))  # 56 rows
+            return list(whole.split(size))
+
+        def cost(x):
+            return (module(x)[:, 0] - x.sum(1)).square().sum(), len(x)
+
+        settings = TrainOptions(epochs=2, lr=0.01, decay=True, warmup=2, **options)
+        train(module, pieces, cost, settings, tmp_path / f'{size}.pt')
+
+    train_on(large, 24)  # 24, 24 and 8 rows
+    train_on(net, 8, accumulate=3)
+    for (name, one), (_, two) in zip(
+        large.state_dict().items(), net.state_dict().items(), strict=True
+    ):
+        torch.testing.assert_close(one, two, msg=name)
+    rows = [metrics(tmp_path / f'{size}.pt')[-1] for size in (24, 8)]
+    assert [row['steps'] for row in rows] == [6, 6]
+    assert rows[0]['cost'] == pytest.approx(rows[1]['cost'], rel=1e-5)
+
+
+def test_an_interrupted_accumulation_is_repeated(tmp_path):
+    whole = run(tmp_path / 'whole.pt', accumulate=3)
+    net = Net()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / 'a.pt', InterruptAt(net, 10, 'after'), net, accumulate=3)
+    assert_equal(run(tmp_path / 'a.pt', accumulate=3), whole)
+
+
+class Held:
+    """Figures on held-out data that are given beforehand; keeps the weights that were exported."""
+
+    def __init__(self, net, values):
+        self.net, self.values, self.saved = net, iter(values), []
+
+    def report(self):
+        return {'figure': next(self.values)}
+
+    def save(self):
+        self.saved.append(self.net.layers[0].weight.detach().clone())
+
+    def train(self, path, **options):
+        settings = TrainOptions(**{'epochs': 9, 'save_minutes': 1e-9} | options)
+        train(
+            self.net,
+            batches,
+            cost_of(self.net),
+            settings,
+            path,
+            report=self.report,
+            save=self.save,
+            goal='figure',
+        )
+
+
+def test_training_ends_when_it_has_not_become_better_for_a_while(tmp_path):
+    held = Held(Net(), [5, 4, 3, 3.5, 3.2, 9, 9, 9])
+    held.train(tmp_path / 'a.pt', patience=3)
+    rows = metrics(tmp_path / 'a.pt')
+    assert [row['figure'] for row in rows[:6]] == [5, 4, 3, 3.5, 3.2, 9]
+    assert rows[-1]['finished'] and rows[-1]['steps'] == 6
+    best = torch.load(tmp_path / 'a.best.pt', weights_only=True)
+    assert best['position'][2] == 3
+    assert torch.equal(held.saved[-1], held.saved[2])  # the best is what was exported last
+
+
+def test_patience_goes_on_with_its_count(tmp_path):
+    first = Held(Net(), [5, 4, 3, 3.5, 3.2])
+    with pytest.raises(StopIteration):
+        first.train(tmp_path / 'a.pt', patience=3)
+    second = Held(Net(), [3.1, 9, 9, 9])
+    second.train(tmp_path / 'a.pt', patience=3)
+    assert metrics(tmp_path / 'a.pt')[-1]['steps'] <= 7
+
+
+def test_the_best_is_kept_beside_the_last(tmp_path):
+    net, values = Net(), iter([1.0, 3.0, 2.0, 2.5, *[0.0] * 4])
+    train(
+        net,
+        batches,
+        cost_of(net),
+        TrainOptions(epochs=1, save_minutes=1e-9),
+        tmp_path / 'a.pt',
+        report=lambda: {'recall': next(values)},
+        goal='-recall',
+    )
+    best = torch.load(tmp_path / 'a.best.pt', weights_only=True)
+    assert best['best'] == [-3.0, 0] and best['position'][2] == 2
+    assert torch.load(tmp_path / 'a.pt', weights_only=True)['position'][2] == BATCHES
+
+
+def test_patience_needs_a_figure(tmp_path):
+    with pytest.raises(ValueError, match='patience: needs held-out data'):
+        run(tmp_path / 'a.pt', patience=2)
+
+
+def test_nothing_to_train_on(tmp_path):
+    net = Net()
+    with pytest.raises(ValueError, match='not one batch'):
+        train(net, lambda epoch: [], cost_of(net), TrainOptions(), tmp_path / 'a.pt')
+
+
+def test_what_the_model_shows_is_printed_and_kept(tmp_path, capsys):
+    net = Net()
+
+    def show():
+        assert not net.training
+        return f'drawn {float(torch.rand(())):.1f}'
+
+    options = TrainOptions(epochs=3, lr=0.01, seed=5)
+    train(net, batches, cost_of(net), options, tmp_path / 'a.pt', show=show)
+    assert 'drawn' in capsys.readouterr().err
+    assert (tmp_path / 'a.txt').read_text().startswith('step 21\ndrawn')
+    assert_equal(net, run(tmp_path / 'whole.pt'))  # and what it drew changed nothing
+
+
+def test_curves_and_tensorboard(tmp_path):
+    pytest.importorskip('matplotlib')
+    pytest.importorskip('tensorboard')
+    run(tmp_path / 'a.pt', curves=True, tensorboard=True, save_minutes=1e-9)
+    with Image.open(tmp_path / 'a.png') as picture:
+        assert picture.format == 'PNG' and picture.width > 100
+    assert list((tmp_path / 'tensorboard' / 'a').glob('events*'))
+
+
+@pytest.mark.parametrize(('option', 'package'), [('curves', 'matplotlib'), ('tensorboard',) * 2])
+def test_a_package_that_is_missing_is_named_before_training(tmp_path, monkeypatch, option, package):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ValueError, match=rf'{package} is not installed.*storyteller\[train\]'):
+        run(tmp_path / 'a.pt', **{option: True})
+    assert not list(tmp_path.iterdir())

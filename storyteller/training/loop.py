@@ -1,4 +1,4 @@
-"""One engine for every trainer: optimiser, clipping, budget, checkpoints, a metrics file.
+"""One engine for every trainer: batches, budget, checkpoints, early stopping.
 
 The engine knows nothing of the models. A trainer hands it a module, a function that gives the
 batches of an epoch, and one that gives the cost of a batch.
@@ -7,7 +7,6 @@ batches of an epoch, and one that gives the cost of a batch.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import sys
@@ -23,6 +22,8 @@ from tqdm import tqdm
 
 from ..formats import MismatchError, ModelFileError, PathLike, atomic_path
 from . import ranks
+from .metrics import Metrics
+from .optimizer import clip_gradients, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,18 @@ class TrainOptions:
     seed : int
         Of initial weights, batches and dropout.
     save_minutes : float
-        How often a checkpoint is written.
+        How often a checkpoint is written, and figures on held-out data are taken.
+    accumulate : int
+        Batches whose gradients are added up before a step.
+    patience : int
+        Training ends after so many saves in which the figure on held-out data has not become
+        better, and the best model is exported; 0: never.
+    tf32 : bool
+        Allow products of 19 bits on GPUs that have them: faster, three digits fewer.
+    curves : bool
+        Draw the metrics as a picture at each save; needs the extra `train`.
+    tensorboard : bool
+        Keep the metrics for TensorBoard as well; needs the extra `train`.
     """
 
     epochs: int = 5
@@ -63,70 +75,23 @@ class TrainOptions:
     clip: float = 5.0
     seed: int = 0
     save_minutes: float = 5.0
+    accumulate: int = 1
+    patience: int = 0
+    tf32: bool = False
+    curves: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self):
         if self.optimizer not in ('adam', 'adam2015'):
             raise ValueError(f"optimizer: expected 'adam' or 'adam2015', found {self.optimizer!r}")
-        for name in ('epochs', 'lr', 'save_minutes'):
+        for name in ('epochs', 'lr', 'save_minutes', 'accumulate'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name}: expected more than 0, found {getattr(self, name)!r}')
-        for name in ('clip', 'warmup', 'weight_decay'):
+        for name in ('clip', 'warmup', 'weight_decay', 'patience'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f'minutes: expected more than 0, found {self.minutes!r}')
-
-
-class Adam2015(torch.optim.Optimizer):
-    """Adam as the code of 2015 had it.
-
-    Its moments decay as usual, but the bias correction uses powers of 0.1 and 0.001 where Kingma
-    and Ba (2015) have 0.9 and 0.999, so that it is almost absent: the first few hundred steps are
-    several times longer than with :class:`torch.optim.Adam`.
-    """
-
-    def __init__(self, params, lr: float = 2e-4):
-        super().__init__(params, {'lr': lr})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for param in group['params']:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                if not state:
-                    state['step'] = 0
-                    state['m'], state['v'] = torch.zeros_like(param), torch.zeros_like(param)
-                state['step'] += 1
-                t = state['step']
-                state['m'].mul_(0.9).add_(param.grad, alpha=0.1)
-                state['v'].mul_(0.999).addcmul_(param.grad, param.grad, value=0.001)
-                rate = group['lr'] * math.sqrt(1 - 0.001**t) / (1 - 0.1**t)
-                param.addcdiv_(state['m'], state['v'].sqrt().add_(1e-8), value=-rate)
-
-
-def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser that `options` names, over all parameters that are trained."""
-    params = [param for param in module.parameters() if param.requires_grad]
-    if options.optimizer == 'adam2015':
-        return Adam2015(params, options.lr)
-    decay = {'weight_decay': options.weight_decay} if options.weight_decay else {}
-    kind = torch.optim.AdamW if decay else torch.optim.Adam
-    return kind(params, options.lr, fused=True, **decay)  # fused: one pass over memory
-
-
-def clip_gradients(module: nn.Module, clip: float) -> float:
-    """Scale all gradients down to the global norm `clip`, if they exceed it; give the norm.
-
-    As in 2015 the factor is clip / norm, with no epsilon. `clip` = 0 only measures.
-    """
-    gradients = [param.grad for param in module.parameters() if param.grad is not None]
-    norm = math.hypot(*(float(torch.linalg.vector_norm(gradient)) for gradient in gradients))
-    if 0 < clip < norm:
-        for gradient in gradients:
-            gradient.mul_(clip / norm)
-    return norm
 
 
 def train(
@@ -138,6 +103,8 @@ def train(
     *,
     report: Callable[[], dict[str, float]] | None = None,
     save: Callable[[], None] | None = None,
+    goal: str | None = None,
+    show: Callable[[], str] | None = None,
 ) -> None:
     """Train until the epochs or the minutes are used up, from the last checkpoint if there is one.
 
@@ -151,14 +118,21 @@ def train(
         Batch -> its summed cost, a scalar tensor, and the number of terms (words, photos) in it.
     options : TrainOptions
     checkpoint : path-like
-        Where the state is kept. Beside it, with suffix ``.jsonl``, the metrics: a line a save.
+        Where the state is kept. Beside it, with suffix ``.jsonl``, the metrics: a line a save; with
+        ``.best.pt``, the state with the best figure; with ``.txt``, what the model showed.
     report : function, optional
         Gives figures on held-out data, for the metrics; called at each save.
     save : function, optional
         Exports the model; called at each save.
+    goal : str, optional
+        The figure of `report` that shall fall; with a minus before its name, that shall rise.
+    show : function, optional
+        A text that the model writes, to see how it does; called at each save.
 
     Raises
     ------
+    ValueError
+        If there is nothing to train on, or the options ask for what is missing.
     FloatingPointError
         If a cost is not a finite number; the checkpoint then holds the last good state.
     KeyboardInterrupt
@@ -170,7 +144,10 @@ def train(
     first process reports and writes.
     """
     ranks.join()
-    run = _Run(module, options, Path(checkpoint), report, save)
+    torch.set_float32_matmul_precision('high' if options.tf32 else 'highest')
+    if options.patience and goal is None:
+        raise ValueError('patience: needs held-out data, whose figure can become better')
+    run = _Run(module, options, Path(checkpoint), Watch(report, save, goal, show))
     run.resume()
     with _sigterm_as_interrupt():
         try:
@@ -181,20 +158,39 @@ def train(
             tqdm.write(message, file=sys.stderr)
             raise
     run.keep(finished=True)
+    if options.patience:
+        run.export_best()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is done at each save, and which figure decides; see :func:`train`."""
+
+    report: Callable[[], dict[str, float]] | None = None
+    save: Callable[[], None] | None = None
+    goal: str | None = None
+    show: Callable[[], str] | None = None
+
+    def badness(self, figures: dict[str, float]) -> float:
+        """The figure that decides, so that less is better; infinity if there is none."""
+        name = (self.goal or '').removeprefix('-')
+        value = figures.get(name, math.inf)
+        return -value if self.goal and self.goal.startswith('-') and name in figures else value
 
 
 class _Run:
-    """The state of one training: position, time used, running means."""
+    """The state of one training: position, time used, running means, the best so far."""
 
-    def __init__(self, module, options, checkpoint, report, save):
+    def __init__(self, module, options, checkpoint, watch):
         torch.manual_seed(options.seed + ranks.number())
         self.module, self.options, self.checkpoint = module, options, checkpoint
-        self.report, self.save = report, save
+        self.watch, self.metrics = watch, Metrics(checkpoint, options.curves, options.tensorboard)
         self.optimizer = make_optimizer(module, options)
         self.epoch = self.done = self.steps = 0  # `done` batches of this epoch, `steps` in all
         self.used, self.started, self.now = 0.0, time.monotonic(), 0.0
         self.saved = self.started
         self.sums = [0.0, 0]
+        self.best, self.waited = math.inf, 0  # and for how many saves it has stayed the best
         self.random = _random_states()  # after the last whole step: an interrupted one is repeated
 
     @property
@@ -204,15 +200,18 @@ class _Run:
     def through(self, batches, cost) -> None:
         self.module.train()
         while self.epoch < self.options.epochs:
-            epoch = batches(self.epoch)
+            epoch, size = batches(self.epoch), self.options.accumulate
+            if not len(epoch):
+                raise ValueError('there is not one batch to train on')
             with self.bar(epoch) as bar:
-                for batch in _skipped(epoch, self.done):
+                for first in range(self.done, len(epoch), size):
                     self.now = ranks.agree(self.elapsed)
-                    if self.out_of_time():
+                    if self.over():
                         return
-                    self.step(cost(batch), len(epoch))
+                    group = [epoch[i] for i in range(first, min(first + size, len(epoch)))]
+                    self.step(group, cost, math.ceil(len(epoch) / size))
                     self.random = _random_states()
-                    bar.update()
+                    bar.update(len(group))
                     bar.set_postfix(cost=f'{self.sums[0] / max(1, self.sums[1]):.3f}')
                     if time.monotonic() - self.saved > 60 * self.options.save_minutes:
                         self.keep()
@@ -223,29 +222,38 @@ class _Run:
         text, hidden = f'epoch {self.epoch}', ranks.number() > 0
         return tqdm(epoch, desc=text, initial=self.done, unit=' batches', disable=hidden)
 
-    def out_of_time(self) -> bool:
-        return self.options.minutes is not None and self.now > 60 * self.options.minutes
+    def over(self) -> bool:
+        """Whether the time or the patience is at its end."""
+        minutes, patience = self.options.minutes, self.options.patience
+        if minutes is not None and self.now > 60 * minutes:
+            return True
+        return bool(patience) and ranks.agree(self.waited) >= patience
 
-    def step(self, priced: tuple[Tensor, int], epoch_length: int) -> None:
-        total, terms = priced
-        value, terms = ranks.summed(float(total.detach()), terms)
-        if not math.isfinite(value):
-            there = self.checkpoint.exists()
-            kept = 'holds the last good state' if there else 'was not written yet'
-            raise FloatingPointError(
-                f'the cost became {value} at step {self.steps}; '
-                f'{self.checkpoint} {kept}: go on with a lower learning rate'
-            )
+    def step(self, group: list[Any], cost, steps_of_epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        found = [0.0, 0]
+        for batch in group:
+            total, terms = cost(batch)
+            value, terms = ranks.summed(float(total.detach()), terms)
+            if not math.isfinite(value):
+                raise FloatingPointError(self.lost(value))
+            total.backward()
+            found = [found[0] + value, found[1] + terms]
         ranks.sum_gradients(self.module)
         clip_gradients(self.module, self.options.clip)
-        for group in self.optimizer.param_groups:
-            group['lr'] = self.rate(epoch_length)
+        for part in self.optimizer.param_groups:
+            part['lr'] = self.rate(steps_of_epoch)
         self.optimizer.step()
-        self.steps, self.done = self.steps + 1, self.done + 1
-        self.sums[0] += value
-        self.sums[1] += terms
+        self.steps, self.done = self.steps + 1, self.done + len(group)
+        self.sums = [self.sums[0] + found[0], self.sums[1] + found[1]]
+
+    def lost(self, value: float) -> str:
+        """What to say of a cost that is no number."""
+        kept = 'holds the last good state' if self.checkpoint.exists() else 'was not written yet'
+        return (
+            f'the cost became {value} at step {self.steps}; '
+            f'{self.checkpoint} {kept}: go on with a lower learning rate'
+        )
 
     def rate(self, epoch_length: int) -> float:
         options = self.options
@@ -258,42 +266,72 @@ class _Run:
         return rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
     def keep(self, finished: bool = False) -> None:
-        """Write checkpoint, metrics and export."""
+        """Take the figures; write metrics, checkpoint and export."""
         self.saved = time.monotonic()
         if ranks.number() > 0:
             return
+        figures = self.look()
+        better = self.watch.badness(figures) < self.best
+        self.best = min(self.best, self.watch.badness(figures))
+        self.waited = 0 if better else self.waited + 1
+        self.write(self.checkpoint)
+        if better:
+            self.write(self.best_checkpoint)
+        if self.watch.save is not None:
+            self.watch.save()
+        self.metrics.add(
+            {
+                'minutes': round(self.elapsed / 60, 2),
+                'epoch': self.epoch,
+                'steps': self.steps,
+                'cost': self.sums[0] / max(1, self.sums[1]),
+                'finished': finished,
+                **figures,
+            }
+        )
+        self.sums = [0.0, 0]
+        self.saved = time.monotonic()
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoint.with_suffix('.best.pt')
+
+    def write(self, path: Path) -> None:
+        """Write the whole state, or nothing."""
         state = {
             'module': self.module.state_dict(),
             'optimizer': self.optimizer.state_dict(),
             'position': [self.epoch, self.done, self.steps],
             'elapsed': self.elapsed,
+            'best': [self.best, self.waited],
             'options': asdict(self.options),
             'random': self.random,
         }
-        with atomic_path(self.checkpoint) as temporary:
+        with atomic_path(path) as temporary:
             torch.save(state, temporary)
-        if self.save is not None:
-            self.save()
-        self.log(finished)
-        self.saved = time.monotonic()
 
-    def log(self, finished: bool) -> None:
-        row = {
-            'minutes': round(self.elapsed / 60, 2),
-            'epoch': self.epoch,
-            'steps': self.steps,
-            'cost': self.sums[0] / max(1, self.sums[1]),
-            'finished': finished,
-        }
-        if self.report is not None:
-            self.module.eval()
-            with torch.no_grad():
-                row.update(self.report())
-            self.module.train()
-            _set_random_states(self.random)  # whatever the report has drawn
-        with open(self.checkpoint.with_suffix('.jsonl'), 'a', encoding='utf-8') as file:
-            file.write(json.dumps(row) + '\n')
-        self.sums = [0.0, 0]
+    def look(self) -> dict[str, float]:
+        """Figures on held-out data, and a look at what the model says."""
+        watch, figures = self.watch, {}
+        if watch.report is None and watch.show is None:
+            return figures
+        self.module.eval()
+        with torch.no_grad():
+            if watch.report is not None:
+                figures = watch.report()
+            if watch.show is not None:
+                self.metrics.show(f'step {self.steps}\n{watch.show()}\n')
+        self.module.train()
+        _set_random_states(self.random)  # whatever has been drawn
+        return figures
+
+    def export_best(self) -> None:
+        """Export the model with the best figure, whatever came after it."""
+        if ranks.number() > 0 or self.watch.save is None or not self.best_checkpoint.exists():
+            return
+        state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)
+        self.module.load_state_dict(state['module'])
+        self.watch.save()
 
     def resume(self) -> None:
         if not self.checkpoint.exists():
@@ -302,6 +340,7 @@ class _Run:
             state = torch.load(self.checkpoint, map_location='cpu', weights_only=True)
             module, optimizer, options = state['module'], state['optimizer'], state['options']
             position, self.used, random = state['position'], state['elapsed'], state['random']
+            self.best, self.waited = state.get('best', (math.inf, 0))
         except Exception as error:  # torch raises anything from KeyError to its own types
             raise ModelFileError(f'{self.checkpoint}: not a readable checkpoint: {error}') from None
         before, now = options['optimizer'], self.options.optimizer
@@ -332,10 +371,6 @@ def _set_random_states(states: Sequence[Tensor]) -> None:
     torch.set_rng_state(states[0])
     for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, gpu)
-
-
-def _skipped(epoch: Sequence[Any], done: int) -> Iterator[Any]:
-    return (epoch[i] for i in range(done, len(epoch)))
 
 
 @contextlib.contextmanager

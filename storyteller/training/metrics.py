@@ -1,0 +1,84 @@
+"""The figures of a training: lines of a file, curves, TensorBoard; and what the model showed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..formats import PathLike, atomic_path
+
+
+class Metrics:
+    """Keeps what a training tells of itself, beside its checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : path
+        The metrics have its name with the suffix ``.jsonl``: an object a line. What the model
+        showed is added to ``.txt``; curves are drawn as ``.png``.
+    curves : bool
+        Draw the curves each time; needs matplotlib.
+    tensorboard : bool
+        Keep the figures in a folder ``tensorboard`` too; needs tensorboard.
+
+    Raises
+    ------
+    ValueError
+        If a package that is needed is not installed.
+    """
+
+    def __init__(self, checkpoint: Path, curves: bool = False, tensorboard: bool = False):
+        wanted = {'matplotlib': curves, 'tensorboard': tensorboard}
+        for package in (name for name, needed in wanted.items() if needed):
+            if importlib.util.find_spec(package) is None:
+                raise ValueError(
+                    f"{package} is not installed: python -m pip install 'storyteller[train]'"
+                )
+        self.checkpoint, self.curves = checkpoint, curves
+        self.file = checkpoint.with_suffix('.jsonl')
+        self.board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(checkpoint.parent / 'tensorboard' / checkpoint.stem)
+
+    def add(self, row: dict[str, float]) -> None:
+        """Add a line."""
+        with open(self.file, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, row['steps'])
+            self.board.flush()
+        if self.curves:
+            draw(self.file, self.checkpoint.with_suffix('.png'))
+
+    def show(self, text: str) -> None:
+        """Print what the model has written, and keep it."""
+        tqdm.write(text, file=sys.stderr)
+        with open(self.checkpoint.with_suffix('.txt'), 'a', encoding='utf-8') as file:
+            file.write(text + '\n')
+
+
+def draw(metrics: PathLike, out: PathLike) -> None:
+    """Draw the figures of a metrics file over the steps, a small plot each, as a PNG picture."""
+    from matplotlib.figure import Figure
+
+    lines = Path(metrics).read_text(encoding='utf-8').splitlines()
+    rows = [row for row in map(json.loads, lines) if row['steps']]
+    if not rows:
+        return
+    names = [name for name in rows[-1] if name not in ('epoch', 'steps', 'minutes', 'finished')]
+    figure = Figure(figsize=(4 * min(3, len(names)), 3 * -(-len(names) // 3)), layout='tight')
+    for place, name in enumerate(names, 1):
+        axes = figure.add_subplot(-(-len(names) // 3), min(3, len(names)), place)
+        known = [(row['steps'], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*known, strict=True), marker='.')
+        axes.set_title(name.replace('_', ' '))
+        axes.set_xlabel('steps')
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format='png', dpi=100)
