@@ -100,13 +100,10 @@ DECODER = decoder.DecoderOptions(
 )
 UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
 NETWORK = convnet.Recipe(
-    captioned_batch=96,
-    labelled_batch=48,
     choice_weight=0.5,
     paste=0.8,
     distil_paste=0.5,
     erase=0.4,
-    share_norm=False,
     folds=12,  # the photos of one of them are kept from the network
 )
 EMBEDDING = embedding.EmbeddingOptions(
