@@ -133,10 +133,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         If the file is not a VGG network, naming the parameter that is missing, has the wrong
         shape, or is not finite.
     """
-    path = os.fspath(path_to_vgg)
-    read = _read_lasagne if path.endswith(('.pkl', '.pickle')) else _read_model
-    architecture, params = read(path)
-    check_params(architecture, params, path)
+    architecture, params = read_params(path_to_vgg)
     device = pick_device(device)
     module = build_module(architecture, params).to(device).requires_grad_(False).eval()
     return {
@@ -146,6 +143,15 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         '_module': module,
         '_device': device,
     }
+
+
+def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
+    """The table of widths and the parameters in a file that :func:`build_convnet` takes."""
+    path = os.fspath(path)
+    read = _read_lasagne if path.endswith(('.pkl', '.pickle')) else _read_model
+    architecture, params = read(path)
+    check_params(architecture, params, path)
+    return architecture, params
 
 
 def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.ndarray:

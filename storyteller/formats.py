@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +30,7 @@ from .errors import MismatchError as MismatchError
 from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
-from .pickles import Unpickler, existing
+from .pickles import Pickler, Unpickler, existing
 from .pickles import load_pickles as load_pickles
 
 # --- writing -------------------------------------------------------------------------------------
@@ -141,9 +140,16 @@ def write_model(
 
 
 def write_pickle(path: PathLike, *objects: Any) -> None:
-    """Write plain objects as the pickles, one after the other, that the code of 2015 reads."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(b''.join(pickle.dumps(item, protocol=2) for item in objects))
+    """Write plain objects and arrays as the pickles, one after the other, that 2015's code reads.
+
+    Raises
+    ------
+    pickle.PicklingError
+        If an object is not plain.
+    """
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        for item in objects:
+            Pickler(file).dump(item)
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def load_model(
         If tables and encoders are made for words of different widths.
     """
     device = pick_device(device)
-    uni, bi = (_model_file(path_to_models, name) for name in ('uni_skip', 'bi_skip'))
+    uni, bi = (model_file(path_to_models, name) for name in ('uni_skip', 'bi_skip'))
     (uparams, uoptions), (bparams, boptions) = formats.read_model(uni), formats.read_model(bi)
     utable, btable = _load_tables(pathlib.Path(path_to_tables))
     model: dict[str, Any] = {
@@ -89,7 +89,7 @@ def load_model(
     return model
 
 
-def _model_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
+def model_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
     paths = [pathlib.Path(folder) / f'{name}{suffix}' for suffix in ('.safetensors', '.npz')]
     for path in paths:
         if path.exists():

@@ -1,0 +1,198 @@
+"""From the files of 2015 to ours and back: the same numbers, in the other form.
+
+`to_2015` writes what the code of 2015 loads: Theano's ``.npz`` parameters with Python 2 pickles of
+options, float32 tables, Lasagne's ``vgg19.pkl``. `to_ours` writes safetensors and plain text.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import config, convnet, formats
+from .formats import PathLike
+from .images import MEAN_BGR
+from .skipthoughts import model_file
+from .vocabulary import Vocabulary
+
+CLASSES = 1000  # of the last layer of VGG-19, which the code of 2015 wants and never uses
+SECOND_IMAGES = 'ff_image_vgg19'
+OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 2015 reads
+
+
+def convert(source: PathLike, out: PathLike, to: str) -> Iterator[str]:
+    """Convert every model that a folder holds.
+
+    Parameters
+    ----------
+    source : path-like
+        A folder with files of 2015 or of ours, or both; not all parts need to be there.
+    out : path-like
+        Another folder; files of the same names are replaced.
+    to : {'2015', 'ours'}
+
+    Yields
+    ------
+    str
+        What was written or left out, a line a part.
+
+    Raises
+    ------
+    MissingFileError
+        If there is nothing to convert.
+    ModelFileError
+        If a file is not what its name says.
+    """
+    source, out = Path(source), Path(out)
+    if out.resolve() == source.resolve():
+        raise ValueError(f'{out}: expected another folder than the models are in')
+    if to not in ('2015', 'ours'):
+        raise ValueError(f"to: expected '2015' or 'ours', found {to!r}")
+    paths = {key: Path(path) for key, path in config.folder_paths(source).items()}
+    found = False
+    for part in (_encoders, _decoder, _embedding, _convnet, _plain):
+        for line in part(paths, out, to == '2015'):
+            found = True
+            yield line
+    if not found:
+        raise formats.MissingFileError(f'{source}: found no model of 2015 and none of ours')
+
+
+def write_2015(
+    path: PathLike,
+    params: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    history: bool = False,
+) -> None:
+    """Write the pair of 2015, float32; with the empty ``history_errs`` that some trainers left."""
+    arrays = {name: np.asarray(value, np.float32) for name, value in params.items()}
+    if history:
+        arrays['history_errs'] = np.array([])
+    with formats.atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)
+    formats.write_pickle(f'{path}.pkl', dict(options))
+
+
+def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
+    folder = paths['skmodels']
+    for kind in ('uni', 'bi'):
+        try:
+            file = model_file(folder, f'{kind}_skip')
+        except formats.MissingFileError:
+            continue
+        params, options = formats.read_model(file)
+        table = folder / f'{kind[0]}table.npy'
+        if old:
+            options = {'encoder': 'gru', 'decoder': 'gru'} | options
+            if 'Wemb' not in params and table.exists():
+                rows = formats.open_table(table)[: options.get('n_words')]
+                params['Wemb'], options['n_words'] = rows, len(rows)
+            write_2015(out / f'{kind}_skip.npz', params, options, history=True)
+            yield f'{kind}_skip.npz, {kind}_skip.npz.pkl'
+        else:
+            formats.write_model(out / f'{kind}_skip.safetensors', params, options)
+            yield f'{kind}_skip.safetensors'
+        if table.exists():
+            _write_table(formats.open_table(table), out / table.name)
+            yield table.name
+
+
+def _write_table(table: np.ndarray, path: Path, block: int = 65536) -> None:
+    """Write a table as float32, a block of rows at a time: it may be larger than the memory."""
+    with formats.atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        header = {'descr': '<f4', 'fortran_order': False, 'shape': table.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(table), block):
+            file.write(np.ascontiguousarray(table[first : first + block], '<f4').tobytes())
+
+
+def _decoder(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
+    if not paths['decmodel'].exists():
+        return
+    params, options = formats.read_model(paths['decmodel'])
+    options.setdefault('doutput', True)  # as the loader of 2015 takes it
+    words = Vocabulary.load(paths['dictionary'])
+    if old:
+        write_2015(out / 'romance.npz', params, options, history=True)
+        formats.write_pickle(out / 'romance_dictionary.pkl', _dictionary(words))
+        yield 'romance.npz, romance.npz.pkl, romance_dictionary.pkl'
+    else:
+        formats.write_model(out / 'decoder.safetensors', params, options)
+        words.save(out / 'decoder_dictionary.txt')
+        yield 'decoder.safetensors, decoder_dictionary.txt'
+
+
+def _embedding(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
+    path = paths['vsemodel']
+    if not path.exists():
+        return
+    params, options = formats.read_model(path)
+    ours = path.with_name(f'{path.stem}_dictionary.txt')
+    words = Vocabulary.load(ours if path.suffix == '.safetensors' else f'{path}.dictionary.pkl')
+    if old:
+        params, options = _images_of(params, options, SECOND_IMAGES, OWN_IMAGES)
+        write_2015(out / 'coco_embedding.npz', params, options)
+        formats.write_pickle(out / 'coco_embedding.npz.dictionary.pkl', _dictionary(words))
+        yield 'coco_embedding.npz, coco_embedding.npz.pkl, coco_embedding.npz.dictionary.pkl'
+    else:
+        params, options = _images_of(params, options, OWN_IMAGES, SECOND_IMAGES)
+        formats.write_model(out / 'embedding.safetensors', params, options)
+        words.save(out / 'embedding_dictionary.txt')
+        yield 'embedding.safetensors, embedding_dictionary.txt'
+
+
+def _dictionary(words: Vocabulary) -> dict[str, int]:
+    return {word: words[word] for word in words}
+
+
+def _images_of(
+    params: dict[str, np.ndarray], options: dict[str, Any], front: str, back: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Put the image layer `front`, if there is one, where 2015 has its only one; the other back.
+
+    The code of 2015 sees photos through VGG-19, so of two layers it wants the one for that.
+    """
+    if f'{front}_W' not in params:
+        return params, options
+    moved = {}
+    for name, value in params.items():
+        layer, _, kind = name.rpartition('_')
+        layer = {front: 'ff_image', 'ff_image': back}.get(layer, layer)
+        moved[f'{layer}_{kind}' if layer else name] = value
+    return moved, options | {'dim_image': len(moved['ff_image_W'])}
+
+
+def _convnet(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
+    path = paths['vgg']
+    if not path.exists():
+        return
+    architecture, params = convnet.read_params(path)
+    if not old:
+        formats.write_model(out / 'convnet.safetensors', params, architecture.options())
+        yield 'convnet.safetensors'
+    elif [len(block) for block in architecture.blocks] != [len(b) for b in convnet.VGG19.blocks]:
+        yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+    else:
+        last = np.zeros((architecture.dim, CLASSES), np.float32), np.zeros(CLASSES, np.float32)
+        values = [params[name] for name in architecture.shapes()]
+        record = {'model name': 'vgg19', 'param values': [*values, *last]}
+        record |= {'mean value': list(MEAN_BGR), 'synset words': []}
+        formats.write_pickle(out / 'vgg19.pkl', record)
+        yield 'vgg19.pkl'
+
+
+def _plain(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
+    """What both sides read: captions, styles, the words of the tables."""
+    names = {'dictionary.txt': 'dictionary.txt'}
+    names[paths['captions'].name] = 'coco_train_caps.txt' if old else 'captions.txt'
+    styles = config.style_files(paths['skmodels'])
+    names |= {f'{name}_style.npy': f'{name}_style.npy' for name in styles}
+    for name, new in names.items():
+        if (file := paths['skmodels'] / name).exists():
+            with formats.atomic_path(out / new) as temporary:
+                shutil.copyfile(file, temporary)
+            yield new

@@ -1,0 +1,177 @@
+"""Between the files of 2015 and ours: the same numbers, and files that Python 2 could read."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import shutil
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+
+from storyteller import convnet, embedding, exchange, formats, skipthoughts
+
+PARTS = ('decoder', 'embedding', 'skipthoughts', 'story')
+SMALL_VGG = convnet.Architecture(
+    blocks=((2,) * 2, (3,) * 2, (3,) * 4, (4,) * 4, (4,) * 4), fc=(5, 6)
+)
+
+
+def random_params(architecture, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in architecture.shapes().items()
+    }
+
+
+@pytest.fixture(scope='module')
+def theirs(tmp_path_factory):
+    """A folder of files of 2015, all parts."""
+    folder = tmp_path_factory.mktemp('theirs')
+    for part in PARTS:
+        shutil.copytree(REFERENCE / part, folder, dirs_exist_ok=True)
+    (folder / 'captions.txt').rename(folder / 'coco_train_caps.txt')
+    values = [*random_params(SMALL_VGG).values(), np.zeros((6, 1000)), np.zeros(1000)]
+    formats.write_pickle(folder / 'vgg19.pkl', {'param values': values})
+    return folder
+
+
+@pytest.fixture(scope='module')
+def ours(theirs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ours')
+    list(exchange.convert(theirs, folder, 'ours'))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def back(ours, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('back')
+    list(exchange.convert(ours, folder, '2015'))
+    return folder
+
+
+def raw(path):
+    """What stands in an archive, unchanged."""
+    with np.load(path, allow_pickle=True) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize('name', ['uni_skip', 'bi_skip', 'romance', 'coco_embedding'])
+def test_there_and_back_is_exact(theirs, back, name):
+    before, after = raw(theirs / f'{name}.npz'), raw(back / f'{name}.npz')
+    assert after.keys() | {'history_errs'} == before.keys() | {'history_errs'}
+    assert ('history_errs' in after) == (name != 'coco_embedding')
+    for key in before.keys() - {'history_errs'}:
+        assert (after[key].dtype, after[key].shape) == (before[key].dtype, before[key].shape)
+        np.testing.assert_array_equal(after[key], before[key], err_msg=key)
+    kept = formats.read_model(theirs / f'{name}.npz')[1]
+    assert kept.items() <= formats.read_model(back / f'{name}.npz')[1].items()
+
+
+def test_tables_dictionaries_captions_and_styles_stay(theirs, back):
+    for name in ('utable.npy', 'btable.npy'):
+        np.testing.assert_array_equal(np.load(back / name), np.load(theirs / name))
+    for name in ('romance_dictionary.pkl', 'coco_embedding.npz.dictionary.pkl'):
+        words = formats.load_dictionary(theirs / name)
+        assert words.items() <= formats.load_dictionary(back / name).items()
+    same = ('dictionary.txt', 'coco_train_caps.txt', 'caption_style.npy', 'romance_style.npy')
+    for name in same:
+        assert (back / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_lasagne_s_list_of_vgg_19(theirs, back):
+    record = formats.load_pickles(back / 'vgg19.pkl')[0]
+    values = record['param values']
+    assert len(values) == 38 and values[-2].shape == (6, 1000)
+    for found, true in zip(values, random_params(SMALL_VGG).values(), strict=False):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, true)
+    assert convnet.read_params(back / 'vgg19.pkl')[0] == SMALL_VGG
+
+
+def test_the_same_vectors(theirs, ours, back):
+    texts = ['a dog runs on the grass', 'two men stand in the snow']
+    vectors = [
+        skipthoughts.encode(skipthoughts.load_model(folder, folder), texts, verbose=False)
+        for folder in (theirs, ours, back)
+    ]
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+    files = theirs / 'coco_embedding.npz', ours / 'embedding.safetensors'
+    one, two = (embedding.encode_sentences(embedding.load_model(file), texts) for file in files)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_pickles_are_those_of_python_2_and_numpy_1(back):
+    files = sorted(back.glob('*.pkl'))
+    assert len(files) == 7
+    for file in files:
+        seen = list(pickletools.genops(file.read_bytes()))
+        assert max(opcode.proto for opcode, _, _ in seen) <= 2
+        names = {argument for opcode, argument, _ in seen if opcode.name == 'GLOBAL'}
+        array = {'numpy.core.multiarray _reconstruct', 'numpy ndarray', 'numpy dtype'}
+        assert names == (array if file.name == 'vgg19.pkl' else set())
+        text = {opcode.name for opcode, _, _ in seen if 'UNICODE' in opcode.name}
+        assert not text  # byte strings, as Python 2 has them
+
+
+def test_arrays_are_read_by_any_numpy(tmp_path):
+    arrays = [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(4, dtype='>i4'),
+        np.array([True, False]),
+        np.zeros((0, 3), np.uint8),
+        np.array(2.5),
+    ]
+    formats.write_pickle(tmp_path / 'a.pkl', arrays)
+    found = pickle.loads((tmp_path / 'a.pkl').read_bytes(), encoding='latin1')
+    for one, two, safe in zip(
+        arrays, found, formats.load_pickles(tmp_path / 'a.pkl')[0], strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, safe)
+        assert two.shape == one.shape and two.dtype == one.dtype.newbyteorder('<')
+
+
+@pytest.mark.parametrize('value', [object(), {'a': [open]}, np.array([None]), 1j])
+def test_what_is_not_plain_is_not_written(tmp_path, value):
+    with pytest.raises(pickle.PicklingError):
+        formats.write_pickle(tmp_path / 'a.pkl', value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_image_layers_2015_gets_the_one_for_vgg_19(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {'Wemb': (5, 3), 'ff_image_W': (7, 3), 'ff_image_b': (3,)}
+    shapes |= {'ff_image_vgg19_W': (4096, 3), 'ff_image_vgg19_b': (3,)}
+    params = {name: rng.normal(size=shape).astype('f4') for name, shape in shapes.items()}
+    options = {'encoder': 'bow', 'dim_image': 7, 'dim': 3, 'dim_word': 3, 'n_words': 5}
+    formats.write_model(tmp_path / 'a' / 'embedding.safetensors', params, options)
+    (tmp_path / 'a' / 'embedding_dictionary.txt').write_text('<eos>\nUNK\na\ndog\ncafé\n')
+    list(exchange.convert(tmp_path / 'a', tmp_path / 'b', '2015'))
+    found, kept = formats.read_model(tmp_path / 'b' / 'coco_embedding.npz')
+    np.testing.assert_array_equal(found['ff_image_W'], params['ff_image_vgg19_W'])
+    assert kept['dim_image'] == 4096
+    list(exchange.convert(tmp_path / 'b', tmp_path / 'c', 'ours'))
+    again, kept = formats.read_model(tmp_path / 'c' / 'embedding.safetensors')
+    assert again.keys() == params.keys() and kept == options
+    for name, value in params.items():
+        np.testing.assert_array_equal(again[name], value)
+
+
+def test_a_network_that_2015_cannot_build_is_left_out(tmp_path):
+    small = convnet.Architecture(blocks=((2,), (3,)), fc=(4, 5), input_size=32)
+    path = tmp_path / 'a' / 'convnet.safetensors'
+    formats.write_model(path, random_params(small), small.options())
+    (line,) = exchange.convert(tmp_path / 'a', tmp_path / 'b', '2015')
+    assert line.startswith('left out: convnet.safetensors')
+
+
+def test_folders_that_will_not_do(tmp_path):
+    with pytest.raises(formats.MissingFileError, match='found no model'):
+        list(exchange.convert(tmp_path, tmp_path / 'b', 'ours'))
+    with pytest.raises(ValueError, match='another folder'):
+        list(exchange.convert(tmp_path, tmp_path, 'ours'))
