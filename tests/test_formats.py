@@ -690,7 +690,7 @@ def assert_python_2_reads(path, *expected):
         del item
     assert data.read() == b''
     with open(path, 'rb') as file:
-        assert [pickle.load(file, encoding='ascii') for _ in expected] == list(expected)
+        assert [pickle.load(file, encoding='utf-8') for _ in expected] == list(expected)
 
 
 def test_arrays_are_written_without_pickles(tmp_path):
