@@ -46,9 +46,12 @@ setup(
             'ruff>=0.17,<0.18',  # a newer one may know more rules
             'scikit-image>=0.24',
             'scikit-learn>=1.5',
+            'gensim>=4.3.3',
+            'matplotlib>=3.9',
             'setuptools>=70.1',
         ],
         'eval': ['scikit-learn>=1.5'],
+        'expand': ['gensim>=4.3.3'],
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[

@@ -14,28 +14,44 @@ from storyteller.training import documents
 from storyteller.training.corpus import Corpus, narrative_passages
 from storyteller.training.options import run
 
+FEWEST = 1000  # a mean of fewer is the mean of a few scenes, not a style
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
+    parser.add_argument('texts', type=Path, nargs='*', metavar='FILE', help='.txt(.gz, .xz)')
+    parser.add_argument('--text', type=Path, help='a file or a folder, instead')
     parser.add_argument('--kind', choices=['books', 'verses', 'captions'], default='books')
     parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
     parser.add_argument('--out', type=Path, required=True, help='NAME_style.npy')
-    parser.add_argument('--shortest', type=int, default=101, help='words (%(default)s)')
+    parser.add_argument(
+        '--min-words', '--shortest', type=int, default=101, help='of a passage (%(default)s)'
+    )
     parser.add_argument('--longest', type=int, default=140, help='words (%(default)s)')
     parser.add_argument(
         '--most-quoted', type=float, default=0.1, help='share inside quotation marks (%(default)s)'
     )
     parser.add_argument('--passages', type=int, default=6000, help='at most (%(default)s)')
+    parser.add_argument(
+        '--few', action='store_true', help=f'be content with fewer than {FEWEST} passages'
+    )
     args = parser.parse_args()
+    if not args.texts and args.text is None:
+        raise ValueError('expected files of text, or --text FOLDER')
+    files = args.texts or documents.text_files(args.text)
     folder = args.encoder or config.default_folder()
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
     with tempfile.TemporaryDirectory() as run:
         tokens = Path(run) / 'text.txt'
-        documents.tokenise_files(documents.text_files(args.text), tokens, args.kind)
+        documents.tokenise_files(files, tokens, args.kind)
         texts, vocabulary = Corpus.with_all_words(tokens, Path(run) / 'corpus')
         limits = {'most_quoted': args.most_quoted, 'wanted': args.passages}
-        found = narrative_passages(texts, vocabulary, args.shortest, args.longest, **limits)
+        found = narrative_passages(texts, vocabulary, args.min_words, args.longest, **limits)
+    if not found or (len(found) < FEWEST and not args.few):
+        raise ValueError(
+            f'found {len(found)} passages, expected at least {FEWEST}: give more text, or shorter '
+            'passages by --min-words, or take what there is by --few'
+        )
     vector = style.mean_vector(encoder, found)
     formats.write_array(args.out, vector)
 

@@ -1,20 +1,22 @@
 """Train a story decoder on your own books: each passage is told from its own thought vector.
 
-The encoder is read from a folder, ours or of 2015. An interrupted run goes on when the same command
-is given again.
+The encoder is read from a folder, ours or of 2015; the default is that of the bundle. A run that
+was interrupted goes on when the same command is given again.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from storyteller import formats, skipthoughts
+from storyteller import config, formats, skipthoughts
 from storyteller.text import Vocabulary
-from storyteller.training import corpus, decoder, documents, passages
+from storyteller.training import corpus, decoder, documents, passages, wordvectors
 from storyteller.training.corpus import Corpus
+from storyteller.training.decoder import DecoderOptions
 from storyteller.training.loop import TrainOptions
 from storyteller.training.options import add_options, options_from, run
 
@@ -22,48 +24,85 @@ from storyteller.training.options import add_options, options_from, run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
-    parser.add_argument('--encoder', type=Path, required=True, help='folder of the skip-thoughts')
+    parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
+    parser.add_argument('--kind', choices=['books', 'verses'], default='books')
+    parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
+    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
     parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
     parser.add_argument('--books', type=int, default=1, help='a name must stand in so many books')
     parser.add_argument('--shortest', type=int, default=1, help='words in a passage (%(default)s)')
     parser.add_argument('--longest', type=int, default=100, help='words in a passage (%(default)s)')
-    add_options(parser, decoder.DecoderOptions)
+    add_options(parser, DecoderOptions)
     add_options(parser, TrainOptions)
     args = parser.parse_args()
-    options = options_from(decoder.DecoderOptions, args)
-    training = options_from(TrainOptions, args)
+    options, training = options_from(DecoderOptions, args), options_from(TrainOptions, args)
 
     tokens = args.run / 'text.txt'
-    documents.tokenise_files(documents.text_files(args.text), tokens)
+    documents.tokenise_files(documents.text_files(args.text), tokens, args.kind)
     counts, spread = documents.count_words([tokens])
     chosen = documents.choose_words(counts, spread, args.n_words - 2, books=args.books)
     vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
-    told = Corpus.cached(tokens, vocabulary, args.run / 'told')
-    rng = np.random.default_rng(training.seed)
-    spans = corpus.passages(told, rng, args.shortest, args.longest)
-    read, every_word = Corpus.with_all_words(tokens, args.run / 'read')
-    vectors = passages.encode_passages(
-        read,
-        spans,
-        every_word,
-        skipthoughts.Encoder(skipthoughts.load_model(args.encoder, args.encoder)),
-        args.run / 'vectors',
-    )
+    folder = args.encoder or config.default_folder()
+    encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
+    told = read_passages(tokens, 'told', vocabulary, encoder, options, training, args)
+    table = held_out = None
+    if args.held_out:
+        tokens = args.run / 'held_out.txt'
+        documents.tokenise_files(documents.text_files(args.held_out), tokens, args.kind)
+        held_out = read_passages(tokens, 'held_out', vocabulary, encoder, options, training, args)
+    if args.vectors:
+        width = skipthoughts_width(encoder)
+        table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
+        table, known = wordvectors.start_from(table, vocabulary, args.vectors)
+        print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
     decoder.fit(
-        passages.Passages(told, spans, vectors, options, training.seed),
+        told,
         training,
         args.out,
         args.run / 'decoder.pt',
         n_words=len(vocabulary),
-        counts=told.counts(len(vocabulary)),
+        counts=told.corpus.counts(len(vocabulary)),
+        table=table,
+        held_out=held_out,
+        vocabulary=vocabulary,
     )
     if args.out.suffix == '.npz':
         dictionary = args.out.with_name(f'{args.out.stem}_dictionary.pkl')
         formats.write_pickle(dictionary, {word: vocabulary[word] for word in vocabulary})
     else:
         vocabulary.save(args.out.with_name(f'{args.out.stem}_dictionary.txt'))
+
+
+def read_passages(
+    tokens: Path,
+    name: str,
+    vocabulary: Vocabulary,
+    encoder: skipthoughts.Encoder,
+    options: DecoderOptions,
+    training: TrainOptions,
+    args: argparse.Namespace,
+) -> passages.Passages:
+    """The passages of a token file, and the vector of each."""
+    told = Corpus.cached(tokens, vocabulary, args.run / name)
+    rng = np.random.default_rng(training.seed)
+    spans = corpus.passages(told, rng, args.shortest, args.longest)
+    if not len(spans):
+        raise ValueError(
+            f'{tokens}: {len(told)} sentences, and not one passage of '
+            f'{args.shortest} to {args.longest} words'
+        )
+    read, every_word = Corpus.with_all_words(tokens, args.run / f'{name}_read')
+    vectors = passages.encode_passages(
+        read, spans, every_word, encoder, args.run / f'{name}_vectors'
+    )
+    return passages.Passages(told, spans, vectors, options, training.seed)
+
+
+def skipthoughts_width(encoder: skipthoughts.Encoder) -> int:
+    """D, the width of the encoder's vectors."""
+    return encoder.encode([], verbose=False).shape[1]
 
 
 if __name__ == '__main__':

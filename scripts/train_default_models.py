@@ -28,14 +28,14 @@ import torch
 
 from storyteller import formats, skipthoughts, style
 from storyteller.convnet import Net, build_convnet, compute_features
-from storyteller.evaluation import ranking
 from storyteller.images import load_image
 from storyteller.layers import unit_rows
 from storyteller.text import Vocabulary
 from storyteller.training import convnet, corpus, decoder, documents, embedding, folds, passages
 from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
-from storyteller.training.corpus import Corpus, padded
+from storyteller.training.captioned import CaptionedPhotos, encode
+from storyteller.training.corpus import Corpus
 from storyteller.training.loop import TrainOptions
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import run
@@ -306,6 +306,9 @@ class Recipe:
                     chosen, photo[known], features, EMBEDDING, seed, once=True, candidates=among
                 )
             )
+        names = photo_files.read_names(flickr, 'dev')
+        features = photo_files.read_fc7(flickr / 'fc7_dev.npz').numpy()
+        measured = CaptionedPhotos.from_files(flickr / 'captions.txt', names, features)
         embedding.fit(
             sources,
             self.training('embedding', clip=2.0, weight_decay=0.1),
@@ -313,7 +316,7 @@ class Recipe:
             self.work / 'embedding.pt',
             vocabulary=self.caption_words,
             params=self.embedding_start(),
-            report=self.recalls,
+            report=lambda model: measured.recalls(model, self.caption_words),
         )
 
     def network(self) -> folds.Stages:
@@ -434,27 +437,9 @@ class Recipe:
         features = np.concatenate([compute_features(net, im) for im in inputs])
         return features, held_out.labels.numpy()
 
-    def recalls(self, model: embedding.JointEmbedding) -> dict[str, float]:
-        """Recalls on the photos kept for measuring, by VGG-19's features."""
-        captions = list(self.captioned('dev').values())
-        vectors = self.sentences(model, [text for photo in captions for text in photo])
-        features = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_dev.npz')
-        images, found = unit_rows(model.images(features).numpy()), {}
-        for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
-            figures = measure(images, vectors)
-            found |= {f'{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}
-            found[f'{way}_median'] = figures[3]
-        return found
-
     def sentences(self, model: embedding.JointEmbedding, captions: list[str]) -> np.ndarray:
         """Unit vectors (n, E) of captions by an embedding in training."""
-        encoded = [np.array(self.caption_words.encode(text), np.int64) for text in captions]
-        order = np.argsort([len(caption) for caption in encoded], kind='stable')
-        vectors = np.zeros((len(encoded), EMBEDDING.dim), np.float32)
-        for rows in np.array_split(order, -(-len(order) // 100)):
-            x, mask = (torch.from_numpy(a) for a in padded([encoded[i] for i in rows]))
-            vectors[rows] = model.sentences(x, mask).numpy()
-        return vectors
+        return encode(model, [self.caption_words.encode(text) for text in captions])
 
     # --- the pool and the bundle -----------------------------------------------------------------
 

@@ -1,58 +1,80 @@
 """Train an image-sentence embedding on your own captioned photos.
 
-Features are one row a photo, as storyteller.convnet.compute_features gives them; captions are lines
-photo<TAB>caption. An interrupted run goes on when the same command is given again.
+Give one of: a folder of photos and their captions; photos' features and their captions; or a data
+set in the layout of 2015. An interrupted run goes on when the same command is given again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import sys
 from pathlib import Path
 
-import numpy as np
-
-from storyteller.formats import MismatchError, read_array, read_lines
-from storyteller.layers import unit_rows
-from storyteller.text import Vocabulary
-from storyteller.training import documents, embedding
+from storyteller import config
+from storyteller.formats import read_array, read_lines
+from storyteller.training import embedding, wordvectors
+from storyteller.training.captioned import CaptionedPhotos
+from storyteller.training.embedding import EmbeddingOptions
 from storyteller.training.loop import TrainOptions
 from storyteller.training.options import add_options, options_from, run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--captions', type=Path, required=True, help='lines photo<TAB>caption')
-    parser.add_argument('--photos', type=Path, required=True, help='names, one a line, in order')
-    parser.add_argument('--features', type=Path, required=True, help='.npy, a row for each name')
+    parser.add_argument('--captions', type=Path, help='lines photo<TAB>caption')
+    parser.add_argument('--photo-folder', type=Path, help='the photos that the captions name')
+    parser.add_argument('--network', type=Path, help="what sees them; default: the bundle's")
+    parser.add_argument('--photos', type=Path, help='names, one a line, where there are features')
+    parser.add_argument('--features', type=Path, help='.npy, a row for each name')
+    parser.add_argument(
+        '--dataset', metavar='PREFIX', help='PREFIX_train_caps.txt, PREFIX_train_ims.npy, and dev'
+    )
+    parser.add_argument('--held-out', type=int, default=0, help='photos to measure on, if no dev')
+    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
     parser.add_argument('--min-count', type=int, default=1, help='rarer words become UNK')
-    add_options(parser, embedding.EmbeddingOptions)
+    add_options(parser, EmbeddingOptions)
     add_options(parser, TrainOptions, clip=2.0)
     args = parser.parse_args()
-    names = {name: row for row, name in enumerate(read_lines(args.photos))}
-    features = unit_rows(read_array(args.features))
-    if len(features) != len(names):
-        raise MismatchError(
-            f'{args.features}: {len(features)} rows, {args.photos}: {len(names)} photos'
-        )
-    args.dim_image = features.shape[1]
-    options = options_from(embedding.EmbeddingOptions, args)
-
-    lines = (line.split('\t') for line in documents.read_text(args.captions))
-    pairs = [(names[name], caption.split()) for name, *_, caption in lines if name in names]
-    counts = Counter(word for _, caption in pairs for word in caption)
-    vocabulary = Vocabulary.from_counts(counts, min_count=args.min_count)
-    captions = [np.array(vocabulary.encode(caption), np.int64) for _, caption in pairs]
-    rows = np.array([row for row, _ in pairs])
+    photos, held_out = read_photos(args)
+    args.dim_image = photos.features.shape[1]
+    options, training = options_from(EmbeddingOptions, args), options_from(TrainOptions, args)
+    vocabulary = photos.vocabulary(args.min_count)
+    params = embedding.initial_params(options, len(vocabulary), training.seed)
+    if args.vectors:
+        params['Wemb'], known = wordvectors.start_from(params['Wemb'], vocabulary, args.vectors)
+        print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
     embedding.fit(
-        [embedding.Pairs(captions, rows, features, options, args.seed)],
-        options_from(TrainOptions, args),
+        [photos.pairs(vocabulary, options, training.seed)],
+        training,
         args.out,
         args.run / 'embedding.pt',
         vocabulary=vocabulary,
+        params=params,
+        report=held_out and (lambda model: held_out.recalls(model, vocabulary)),
     )
+
+
+def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos | None]:
+    """What to train on, and what to measure on."""
+    if args.dataset:
+        photos = CaptionedPhotos.from_2015(args.dataset, 'train')
+        if Path(f'{args.dataset}_dev_caps.txt').exists():
+            return photos, CaptionedPhotos.from_2015(args.dataset, 'dev')
+    elif args.captions and args.photo_folder:
+        network = args.network or Path(config.folder_paths(config.default_folder())['vgg'])
+        folder = args.photo_folder, network, args.run
+        photos = CaptionedPhotos.from_folder(args.captions, *folder)
+    elif args.captions and args.photos and args.features:
+        names, features = read_lines(args.photos), read_array(args.features)
+        photos = CaptionedPhotos.from_files(args.captions, names, features)
+    else:
+        raise ValueError(
+            'expected --captions and --photo-folder, or --captions, --photos and --features, '
+            'or --dataset'
+        )
+    return photos.hold_out(args.held_out) if args.held_out else (photos, None)
 
 
 if __name__ == '__main__':

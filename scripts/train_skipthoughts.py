@@ -8,10 +8,12 @@ same command is given again.
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from storyteller.text import Vocabulary
-from storyteller.training import documents, skipthoughts
+from storyteller.training import documents, skipthoughts, wordvectors
 from storyteller.training.corpus import Corpus
 from storyteller.training.loop import TrainOptions
 from storyteller.training.options import add_options, options_from, run
@@ -21,6 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
     parser.add_argument('--caption-file', type=Path, help='photo<TAB>caption, to train on as well')
+    parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
+    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='folder of the encoder')
     parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
@@ -39,6 +43,16 @@ def main() -> None:
     vocabulary = read_or_choose(args.run, files, args.n_words)
     books, *captions = (Corpus.cached(file, vocabulary, file.with_suffix('')) for file in files)
     units = skipthoughts.Units(books, captions[0] if captions else None, options, training.seed)
+    table = held_out = None
+    if args.vectors:
+        table = skipthoughts.initial_params(options, len(vocabulary), training.seed)['Wemb']
+        table, known = wordvectors.start_from(table, vocabulary, args.vectors)
+        print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
+    if args.held_out:
+        tokens = args.run / 'held_out.txt'
+        documents.tokenise_files(documents.text_files(args.held_out), tokens)
+        text = Corpus.cached(tokens, vocabulary, args.run / 'held_out')
+        held_out = skipthoughts.Units(text, None, replace(options, captions=0.0), seed=9)
     kind = 'bi' if options.bidirectional else 'uni'
     trained = args.run / f'{kind}_skip.npz'
     skipthoughts.fit(
@@ -48,6 +62,8 @@ def main() -> None:
         args.run / f'{kind}.pt',
         n_words=len(vocabulary),
         counts=sum(corpus.counts(len(vocabulary)) for corpus in (books, *captions)),
+        table=table,
+        held_out=held_out,
     )
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
 

@@ -13,7 +13,6 @@ from storyteller.training.corpus import Corpus, padded
 from storyteller.training.decoder import (
     ConditionalGRU,
     DecoderOptions,
-    Whitening,
     fit,
     initial_params,
     perplexity,
@@ -21,6 +20,7 @@ from storyteller.training.decoder import (
 from storyteller.training.loop import TrainOptions
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.passages import Passages, encode_passages
+from storyteller.training.whitening import Whitening
 from storyteller.vocabulary import Vocabulary
 
 FOLDER = REFERENCE / 'training'

@@ -6,6 +6,7 @@ the GRU writes the passage word by word.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -16,11 +17,13 @@ from torch.nn import functional
 
 from .. import layers
 from ..formats import PathLike, write_model
+from ..vocabulary import Vocabulary
 from . import ranks
 from .loop import TrainOptions, train
 from .passages import Passages
-from .repeats import repeat_cost
+from .repeats import repeat_cost, write
 from .softmax import SampledSoftmax, fast_full_cost, full_cost, log_frequencies
+from .whitening import WhitenedAffine, Whitening
 
 
 @dataclass(frozen=True)
@@ -92,84 +95,6 @@ def initial_params(
         params |= layers.init_affine(rng, 'ff_hid', hidden, width)
         hidden = width
     return params | layers.init_affine(rng, 'ff_logit', hidden, n_words)
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """A change of coordinates, (v - mean) @ matrix, that gives all directions like variance.
-
-    Attributes
-    ----------
-    mean : (D,) array
-    matrix : (D, D) array
-        Symmetric, and has an inverse.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
-
-    @classmethod
-    def of(cls, vectors: np.ndarray, floor: float = 0.1) -> Whitening:
-        """That of vectors (n, D).
-
-        `floor`, in mean variances, is added to each variance: directions far below it are noise.
-        """
-        mean = vectors.mean(0, dtype=np.float64)
-        centred = vectors - mean
-        variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-        floor = max(floor * variances.mean(), 1e-12)
-        scale = 1 / np.sqrt(np.maximum(variances, 0) + floor)
-        return cls(mean, (axes * scale) @ axes.T)
-
-    def start(self, params: dict[str, np.ndarray], vectors: np.ndarray) -> dict[str, np.ndarray]:
-        """The parameters with a ``ff_state`` that gives `vectors` pre-activations of deviation 1/2.
-
-        So different vectors give different states from the first step on.
-        """
-        weight = self.matrix @ params['ff_state_W']
-        weight *= 0.5 / max(((vectors - self.mean) @ weight).std(), 1e-12)
-        bias = -self.mean @ weight
-        return params | {
-            'ff_state_W': weight.astype(np.float32),
-            'ff_state_b': bias.astype(np.float32),
-        }
-
-
-class WhitenedAffine(nn.Module):
-    """An affine layer that learns in whitened coordinates.
-
-    Parameters
-    ----------
-    params : mapping of str to array
-        Holds ``{prefix}_W`` (D, H) and ``{prefix}_b`` (H,) of the plain layer to begin with.
-    prefix : str
-    whitening : Whitening
-    """
-
-    def __init__(self, params: Mapping[str, np.ndarray], prefix: str, whitening: Whitening):
-        super().__init__()
-        weight, bias = params[f'{prefix}_W'], params[f'{prefix}_b']
-        inner = {
-            'W': np.linalg.solve(whitening.matrix, weight).astype(np.float32),
-            'b': (bias + whitening.mean @ weight).astype(np.float32),
-        }
-        self.prefix, self.whitening = prefix, whitening
-        self.inner = layers.affine({f'_{name}': array for name, array in inner.items()}, '')
-        for name in ('mean', 'matrix'):
-            value = torch.tensor(getattr(whitening, name), dtype=torch.float32)
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) -> (B, H)."""
-        return self.inner((x - self.mean) @ self.matrix)
-
-    def params(self) -> dict[str, np.ndarray]:
-        """The plain layer, ``{prefix}_W`` and ``{prefix}_b``, float32."""
-        inner = layers.affine_params(self.inner, '')
-        weight = self.whitening.matrix @ inner['_W']
-        bias = inner['_b'] - self.whitening.mean @ weight
-        names = (f'{self.prefix}_W', f'{self.prefix}_b')
-        return dict(zip(names, (weight.astype(np.float32), bias.astype(np.float32)), strict=True))
 
 
 class ConditionalGRU(nn.Module):
@@ -270,7 +195,9 @@ def fit(
     n_words: int,
     counts: np.ndarray | None = None,
     params: Mapping[str, np.ndarray] | None = None,
+    table: np.ndarray | None = None,
     held_out: Passages | None = None,
+    vocabulary: Vocabulary | None = None,
     device: str | torch.device | None = None,
 ) -> None:
     """Train a decoder and export it as :func:`storyteller.decoder.load_model` reads it.
@@ -289,8 +216,13 @@ def fit(
         Word counts, for a sampled softmax; the output bias starts at their logarithms.
     params : mapping, optional
         A decoder to begin with, instead of a random one.
+    table : (V, W) array, optional
+        Word vectors to begin with, instead of random ones; not beside `params`.
     held_out : Passages, optional
-        Its cost per word, in nats, goes into the metrics.
+        Its cost per word, in nats, goes into the metrics, and decides what is best.
+    vocabulary : Vocabulary, optional
+        Shows, at each save, what the decoder writes from the vectors of some passages (held-out
+        ones, if there are any) beside what stands there.
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
@@ -300,6 +232,8 @@ def fit(
     if params is None:
         params = initial_params(options, n_words, some.shape[1], training.seed)
         params = whitening.start(params, some) if whitening else params
+        if table is not None:
+            params['Wemb'] = table
         if counts is not None:
             params['ff_logit_b'] = log_frequencies(counts)
     model = ConditionalGRU(params, options, counts, some.mean(0), whitening).to(device)
@@ -325,7 +259,27 @@ def fit(
         training,
         checkpoint,
         report=None if held_out is None else lambda: perplexity(model, held_out, device),
+        goal=None if held_out is None else 'held_out_cost',
+        show=vocabulary and (lambda: shown(model, held_out or passages, vocabulary, device)),
         save=lambda: write_model(out, model.params(), kept),
+    )
+
+
+def shown(
+    model: ConditionalGRU,
+    passages: Passages,
+    vocabulary: Vocabulary,
+    device: torch.device,
+    count: int = 3,
+) -> str:
+    """Some passages, and what the decoder draws at random from the vector of each."""
+    x, mask, vectors = passages.tensors(passages.batches(0)[0][:count], device)
+    drawn = write(model, vectors, len(x), sample=True)
+    pairs = zip(x.T.tolist(), mask.sum(0).int().tolist(), drawn.T.tolist(), strict=True)
+    return '\n'.join(
+        f'truth:  {" ".join(vocabulary.decode(words[: length - 1]))}\n'
+        f'sample: {" ".join(vocabulary.decode(itertools.takewhile(bool, told)))}'
+        for words, length, told in pairs
     )
 
 

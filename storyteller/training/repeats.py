@@ -49,8 +49,11 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
 
 
 @torch.no_grad()
-def write(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
-    """The words (T, B) that follow one another as the most probable, UNK apart; 0 after the end."""
+def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = False) -> Tensor:
+    """Words (T, B) that follow one another, UNK apart; 0 after the end.
+
+    The most probable each time, or with `sample` drawn at random.
+    """
     state = torch.tanh(model.start(context))
     word, written = None, []
     device, half = state.device.type, model.dtype is torch.bfloat16
@@ -63,6 +66,8 @@ def write(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
             logits = model.output(model.top(state))
             logits[:, UNK] = -torch.inf
             chosen = logits.argmax(1)
+            if sample:
+                chosen = torch.multinomial(torch.softmax(logits.float(), 1), 1)[:, 0]
             word = chosen if word is None else torch.where(word == EOS, EOS, chosen)
             written.append(word)
             if not word.any():

@@ -231,6 +231,7 @@ def fit(
     *,
     n_words: int,
     counts: np.ndarray | None = None,
+    table: np.ndarray | None = None,
     held_out: Units | None = None,
     device: str | torch.device | None = None,
 ) -> None:
@@ -248,13 +249,17 @@ def fit(
         V, the size of the vocabulary of the corpora.
     counts : (V,) array, optional
         Word counts, for a sampled softmax; the output bias starts at their logarithms.
+    table : (V, W) array, optional
+        Word vectors to begin with, instead of random ones.
     held_out : Units, optional
-        Its costs go into the metrics.
+        Its costs go into the metrics; that of the neighbours decides what is best.
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
     device, options = layers.pick_device(device), units.options
     params = initial_params(options, n_words, training.seed)
+    if table is not None:
+        params['Wemb'] = table
     if counts is not None:
         params['ff_logit_b'] = log_frequencies(counts)
     model = SkipThoughts(params, options, counts).to(device)
@@ -272,6 +277,7 @@ def fit(
         training,
         checkpoint,
         report=None if held_out is None else lambda: neighbour_cost(model, held_out, device),
+        goal=None if held_out is None else 'neighbour_cost',
         save=lambda: write_model(out, model.params(), kept),
     )
 

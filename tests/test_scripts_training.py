@@ -1,0 +1,157 @@
+"""From a folder of books to a story in their style, and a joint space of one's own photos.
+
+The scripts as a user runs them, on very little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storyteller import config, decoder, embedding, formats, skipthoughts
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / 'scripts'
+
+
+def run(script, *arguments, code=0):
+    """Run a script; its output."""
+    command = [sys.executable, str(SCRIPTS / f'{script}.py'), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, encoding='utf-8', timeout=300, env=os.environ
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope='module')
+def books(tmp_path_factory):
+    """Two short novels, made from few words."""
+    folder, rng = tmp_path_factory.mktemp('books'), np.random.default_rng(0)
+    nouns, verbs = ['boat', 'river', 'garden', 'letter', 'window'], ['saw', 'loved', 'left']
+    for name in ('one', 'two'):
+        lines = []
+        for _ in range(60):
+            said = [
+                f'She {rng.choice(verbs)} the {rng.choice(nouns)} by the old {rng.choice(nouns)}.'
+                for _ in range(12)
+            ]
+            lines.append(' '.join(said))
+        (folder / f'{name}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return folder
+
+
+def last_metrics(path):
+    return json.loads(path.read_text(encoding='utf-8').splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_your_own_storyteller(tmp_path, books):
+    """Encoder, style and decoder from books; a story that they tell."""
+    mine = tmp_path / 'mine'
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
+    text = '--text', books, '--held-out', books / 'two.txt', '--run', tmp_path / 'run'
+    for kind in ((), ('--bidirectional',)):
+        run('train_skipthoughts', *text, '--out', mine, *sizes, *kind)
+    assert 'neighbour_cost' in last_metrics(tmp_path / 'run' / 'uni.jsonl')
+    thoughts = skipthoughts.load_model(mine, mine)
+    assert skipthoughts.encode(thoughts, ['She saw the boat.'], verbose=False).shape == (1, 30)
+
+    run(
+        'make_style', '--text', books, '--encoder', mine, '--out', mine / 'romance_style.npy',
+        '--shortest', 20, '--few',
+    )  # fmt: skip
+    assert np.load(mine / 'romance_style.npy').shape == (30,)
+    run(
+        'train_decoder', *text[:4], '--run', tmp_path / 'dec', '--encoder', mine, *sizes,
+        '--out', mine / 'decoder.safetensors', '--shortest', 5, '--longest', 30,
+    )  # fmt: skip
+    assert 'held_out_cost' in last_metrics(tmp_path / 'dec' / 'decoder.jsonl')
+    assert 'truth:' in (tmp_path / 'dec' / 'decoder.txt').read_text(encoding='utf-8')
+    told = decoder.load_model(mine / 'decoder.safetensors', mine / 'decoder_dictionary.txt')
+    vector = np.load(mine / 'romance_style.npy')
+    text = decoder.run_sampler(told, vector, beam_width=2, maxlen=20)
+    assert set(text.split()) <= set(told['worddict'])
+
+
+@pytest.mark.slow
+def test_a_style_and_a_decoder_for_the_bundle(tmp_path, books):
+    """What most people want: their own books, with the encoder that is there."""
+    style = tmp_path / 'mine_style.npy'
+    run('make_style', '--text', books, '--out', style, '--shortest', 20, '--few')
+    arguments = 'images/ex1.jpg', '--bw', '2', '-k', '5', '--style', str(style)
+    done = subprocess.run(
+        [sys.executable, '-m', 'storyteller', *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        encoding='utf-8',
+        timeout=300,
+    )
+    assert done.returncode == 0 and 'OUTPUT:' in done.stdout
+    out = tmp_path / 'decoder.npz'
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
+    run('train_decoder', '--text', books, '--run', tmp_path / 'run', '--out', out, *sizes)
+    told = decoder.load_model(out, tmp_path / 'decoder_dictionary.pkl')
+    assert told['options']['dimctx'] == len(np.load(style))
+
+
+def test_few_passages_are_refused_unless_they_are_wanted(tmp_path, books):
+    style = tmp_path / 'a_style.npy'
+    error = run('make_style', '--text', books, '--out', style, '--shortest', 20, code=2)
+    assert 'passages, expected at least 1000' in error and '--few' in error
+    assert not style.exists()
+
+
+@pytest.mark.slow
+def test_a_joint_space_of_your_own_photos(tmp_path):
+    folder, rng = tmp_path / 'photos', np.random.default_rng(0)
+    folder.mkdir()
+    lines = []
+    for i in range(12):
+        colour = ['red', 'green', 'blue'][i % 3]
+        Image.new('RGB', (60, 40), colour).save(folder / f'{i}.png')
+        lines += [f'{i}.png\ta {colour} wall {n}' for n in range(2)]
+    (tmp_path / 'captions.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 2, '--batch-size', 4
+    for name, where in (
+        ('folder', ('--captions', tmp_path / 'captions.txt', '--photo-folder', folder)),
+        ('dataset', ('--dataset', tmp_path / 'f8k')),
+    ):
+        if name == 'dataset':
+            for split in ('train', 'dev'):
+                captions = [line.partition('\t')[2] for line in lines]
+                (tmp_path / f'f8k_{split}_caps.txt').write_text('\n'.join(captions) + '\n')
+                np.save(tmp_path / f'f8k_{split}_ims.npy', rng.random((12, 20)).astype('f4'))
+        out = tmp_path / name / 'embedding.npz'
+        held_out = ('--held-out', 3) if name == 'folder' else ()
+        run('train_embedding', *where, *held_out, '--run', tmp_path / name, '--out', out, *sizes)
+        assert 'sum_of_recalls' in last_metrics(tmp_path / name / 'embedding.jsonl')
+        model = embedding.load_model(out)
+        assert embedding.encode_sentences(model, ['a red wall']).shape == (1, 10)
+    width = formats.read_model(config.folder_paths(ROOT / 'models')['vgg'])[1]['fc'][-1]
+    kept = formats.read_model(tmp_path / 'folder' / 'embedding.npz')[1]
+    assert kept['dim_image'] == width  # photos were seen through the bundle's network
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'said'),
+    [
+        ('train_embedding', ('--out', 'a.npz', '--run', 'r'), 'expected --captions and'),
+        ('train_decoder', ('--text', 'EMPTY', '--out', 'a.npz', '--run', 'r'), 'no .txt'),
+        ('train_skipthoughts', ('--text', 'EMPTY', '--out', 'a', '--run', 'r'), 'no .txt'),
+        ('convert_models', ('EMPTY', '--out', 'a', '--to', 'ours'), 'found no model'),
+        ('expand_vocabulary', ('--models', 'EMPTY', '--vectors', 'v', '--out', 'a'), 'dictionary'),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(tmp_path, monkeypatch, script, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'EMPTY').mkdir()
+    error = run(script, *arguments, code=2)
+    assert said in error and 'Traceback' not in error and len(error.splitlines()) == 1
