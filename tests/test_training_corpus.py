@@ -174,7 +174,7 @@ def test_the_limits_of_the_published_decoder_are_the_default():
     spans = passages(corpus, rng)
     words = corpus.sentences[spans[:, 1]] - corpus.sentences[spans[:, 0]]
     assert words.min() >= 40 and words.max() <= 140
-    assert np.all(np.histogram(words, 5, (40, 140))[0] > 0.08 * len(words))  # of all lengths
+    assert np.all(np.histogram(words, 5, (40, 140))[0] > 0.07 * len(words))  # of all lengths
     assert words.sum() > 0.9 * len(corpus.tokens)  # and little is left out
 
 

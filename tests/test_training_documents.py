@@ -308,3 +308,46 @@ def test_special_words_of_a_text_are_not_chosen():
 
 def test_readers_by_name():
     assert set(documents.READERS) == {'books', 'verses', 'captions'}
+
+
+# --- texts of any size ---------------------------------------------------------------------------
+
+
+def test_a_long_book_is_tokenised_in_pieces_and_stays_one_document(tmp_path):
+    count = 3 * documents.LINES_IN_A_PIECE + 5
+    (tmp_path / 'a.txt').write_text(''.join(f'It was day {i}.\n' for i in range(count)))
+    documents.tokenise_files([tmp_path / 'a.txt'], tmp_path / 'tokens.txt')
+    (document,) = token_documents(tmp_path / 'tokens.txt')
+    assert document == [f'It was day {i} .' for i in range(count)]
+
+
+def test_files_are_not_read_ahead_of_what_is_written(tmp_path):
+    """As many pieces as there is work for, and no more, are in memory."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        for read in range(10**9):
+            yield [f'line {read}']
+
+    mapped = documents._mapped(len, endless(), 2)
+    assert next(mapped) == 1 and read <= 2 * 4
+    mapped.close()
+
+
+def test_the_rarest_words_are_forgotten_when_there_are_too_many(tmp_path):
+    lines = [f'the sea and number{i} the' for i in range(3000)]
+    (tmp_path / 'a.txt').write_text('\n'.join(lines[:1500]) + '\n\n' + '\n'.join(lines[1500:]))
+    counts, spread = count_words([tmp_path / 'a.txt'], most=1000)
+    assert counts['the'] == 6000 and counts['sea'] == counts['and'] == 3000
+    assert spread['the'] == spread['sea'] == 2
+    assert len(counts) <= 1000 and len(spread) <= 1000
+    whole, _ = count_words([tmp_path / 'a.txt'])
+    assert len(whole) == 3003
+
+
+def test_files_without_a_sentence_are_an_error(tmp_path):
+    (tmp_path / 'a.txt').write_text('=== A title\n\n \n')
+    with pytest.raises(ModelFileError, match=r'a\.txt: expected text to train on'):
+        documents.tokenise_files([tmp_path / 'a.txt'], tmp_path / 'tokens.txt')
+    assert not (tmp_path / 'tokens.txt').exists()

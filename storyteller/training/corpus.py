@@ -7,12 +7,15 @@ with the borders of sentences and documents.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ..formats import (
     MismatchError,
@@ -23,7 +26,7 @@ from ..formats import (
     write_text,
 )
 from ..vocabulary import Vocabulary
-from .documents import count_words, token_documents
+from .documents import BORDER, count_words, token_lines
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,22 @@ class Corpus:
         folder : path-like
         """
         folder = Path(folder)
-        lengths: list[int] = []
-        sentences_in: list[int] = []
+        lengths, sentences_in = array('l'), array('q', [0])
         with atomic_path(folder / 'tokens.npy') as temporary, open(temporary, 'wb') as file:
-            for document in token_documents(token_file):
-                encoded = [vocabulary.encode(sentence.split()) for sentence in document]
-                lengths.extend(map(len, encoded))
-                sentences_in.append(len(encoded))
-                np.concatenate([np.asarray(e, np.int32) for e in encoded]).tofile(file)
+            for line in tqdm(token_lines(token_file), desc='indexing', unit=' lines'):
+                if line != BORDER:
+                    words = vocabulary.encode(line.split())
+                    np.asarray(words, np.int32).tofile(file)
+                    lengths.append(len(words))
+                    sentences_in[-1] += 1
+                elif sentences_in[-1]:
+                    sentences_in.append(0)
             if not lengths:
                 raise ModelFileError(f'{token_file}: expected sentences, found none')
-        borders = {'sentences': _borders(lengths), 'documents': _borders(sentences_in)}
-        for name, array in borders.items():
+        borders = {'sentences': _borders(lengths), 'documents': _borders(sentences_in[:-1])}
+        for name, values in borders.items():
             with atomic_path(folder / f'{name}.npy') as temporary:
-                np.save(temporary, array)
+                np.save(temporary, values)
         write_text(folder / 'corpus.json', json.dumps(_origin(token_file, vocabulary)))
         return cls.open(folder)
 
@@ -177,21 +182,21 @@ def passages(
     """
     if not 1 <= shortest <= longest:
         raise ValueError(f'passages of {shortest} to {longest} words: expected 1 <= min <= max')
-    lengths = np.diff(corpus.sentences)
+    ends = corpus.sentences
+    wanted = ends[:-1] + rng.integers(shortest, longest + 1, len(corpus))
+    # For a passage that begins at each sentence: where its length is reached, where it gets too
+    # long. The chain of passages is then a walk over numbers that are there.
+    reached = np.searchsorted(ends, wanted).tolist()
+    limit = (np.searchsorted(ends, ends[:-1] + longest, side='right') - 1).tolist()
+    enough = np.searchsorted(ends, ends[:-1] + shortest).tolist()
     cut = []
-    for begin, end in zip(corpus.documents[:-1], corpus.documents[1:], strict=True):
-        first, words, wanted = begin, 0, rng.integers(shortest, longest + 1)
-        for sentence in range(begin, end):
-            if words + lengths[sentence] > longest:  # too long to go on: end before this sentence
-                if shortest <= words <= longest:
-                    cut.append((first, sentence))
-                first, words, wanted = sentence, 0, rng.integers(shortest, longest + 1)
-            words += lengths[sentence]
-            if wanted <= words <= longest:
-                cut.append((first, sentence + 1))
-                first, words, wanted = sentence + 1, 0, rng.integers(shortest, longest + 1)
-        if shortest <= words <= longest:
-            cut.append((first, end))
+    for first, end in itertools.pairwise(corpus.documents.tolist()):
+        while first < end:
+            last = reached[first] if reached[first] <= limit[first] else limit[first]
+            last = min(last, end)
+            if enough[first] <= last:
+                cut.append((first, last))
+            first = max(last, first + 1)
     return np.asarray(cut, np.int64).reshape(-1, 2)
 
 

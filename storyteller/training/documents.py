@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import lzma
 import os
 import re
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .. import text
 from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
+
+BORDER = ''  # the line that ends a document
+LINES_IN_A_PIECE = 256  # that a process tokenises at a time
 
 _TYPOGRAPHY = str.maketrans(
     {'“': '"', '”': '"', '„': '"', '‘': "'", '’': "'", '—': '--', '–': '-', '…': '...'}
@@ -61,29 +65,12 @@ def books(path: PathLike) -> Iterator[list[str]]:
     A line ``=== Title`` begins a book; without such lines the file is one book. Headings, which
     are short and end like no sentence, are dropped.
     """
-    paragraphs: list[str] = []
-    for line in read_text(path):
-        if line.startswith('=== '):
-            if paragraphs:
-                yield paragraphs
-            paragraphs = []
-        elif line.strip() and (len(line.split()) > 8 or _SENTENCE_END.search(line)):
-            paragraphs.append(line)
-    if paragraphs:
-        yield paragraphs
+    return _documents(_book_lines(path))
 
 
 def verses(path: PathLike) -> Iterator[list[str]]:
     """Documents of a file of songs: blocks between empty lines, one verse a line."""
-    block: list[str] = []
-    for line in read_text(path):
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
+    return _documents(_verse_lines(path))
 
 
 def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[list[str]]:
@@ -97,25 +84,53 @@ def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[li
         Photos to skip, such as those that the result is measured on. Only the part of a name
         before the first ``_`` or ``.`` counts, since data sets spell the rest differently.
     """
+    return _documents(_caption_lines(path, leave_out))
+
+
+def _book_lines(path: PathLike) -> Iterator[str]:
+    for line in read_text(path):
+        if line.startswith('=== '):
+            yield BORDER
+        elif line.strip() and (len(line.split()) > 8 or _SENTENCE_END.search(line)):
+            yield line
+    yield BORDER
+
+
+def _verse_lines(path: PathLike) -> Iterator[str]:
+    for line in read_text(path):
+        yield line if line.strip() else BORDER
+    yield BORDER
+
+
+def _caption_lines(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[str]:
     leave_out = {_photo_number(name) for name in leave_out}
-    photo, captions = None, []
+    photo = None
     for line in read_text(path):
         name, *_, caption = line.split('\t')
-        if name != photo and captions:
-            yield captions
-            captions = []
+        if name != photo:
+            yield BORDER
         photo = name
         if _photo_number(name) not in leave_out and caption.strip():
-            captions.append(caption.strip())
-    if captions:
-        yield captions
+            yield caption.strip()
+    yield BORDER
 
 
 def _photo_number(name: str) -> str:
     return re.split(r'[_.]', name)[0]
 
 
-READERS = {'books': books, 'verses': verses, 'captions': photo_captions}
+def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Lines in documents; empty documents are left out."""
+    document: list[str] = []
+    for line in lines:
+        if line != BORDER:
+            document.append(line)
+        elif document:
+            yield document
+            document = []
+
+
+READERS = {'books': _book_lines, 'verses': _verse_lines, 'captions': _caption_lines}
 
 
 # --- documents to tokens -------------------------------------------------------------------------
@@ -146,17 +161,15 @@ def tokenise(
     -----
     Curly quotes, dashes and the ellipsis are first set in ASCII, so that editions agree.
     """
-    with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-        for lines in _mapped(_tokenised if split else _tokenised_whole, documents, processes, desc):
-            lines = [line for line in lines if line]  # an empty line would end the document
-            if lines:
-                file.write('\n'.join(lines) + '\n\n')
+    _write(_flat(documents), out, split, processes, desc)
 
 
 def tokenise_files(
     files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
 ) -> None:
     """Write a token file from text files, unless it is there already.
+
+    The files are read as a stream: a book may be larger than the memory.
 
     Parameters
     ----------
@@ -167,35 +180,86 @@ def tokenise_files(
         How the files are laid out: see :func:`books`, :func:`verses`, :func:`photo_captions`.
     leave_out : iterable of str
         Photos whose captions are skipped.
+
+    Raises
+    ------
+    ModelFileError
+        If a file is not readable, or there is not one word in all of them.
     """
     if Path(out).exists():
         return
     if kind not in READERS:
         raise ValueError(f'kind: expected one of {", ".join(READERS)}, found {kind!r}')
-    read = functools.partial(photo_captions, leave_out=leave_out)
-    read = read if kind == 'captions' else READERS[kind]
-    documents = (document for file in files for document in read(file))
-    tokenise(documents, out, split=kind == 'books', processes=os.cpu_count() or 1)
+    files, read = list(files), READERS[kind]
+    if kind == 'captions':
+        read = functools.partial(read, leave_out=list(leave_out))
+    lines = (line for file in files for line in read(file))
+    _write(lines, out, kind == 'books', os.cpu_count() or 1, 'tokenising')
+    if not Path(out).stat().st_size:
+        Path(out).unlink()
+        raise ModelFileError(
+            f'{", ".join(map(str, files[:3]))}: expected text to train on, found not one sentence'
+        )
 
 
-def _mapped(function, items, processes: int, desc: str) -> Iterator[list[str]]:
+def _flat(documents: Iterable[Sequence[str]]) -> Iterator[str]:
+    for document in documents:
+        yield from (line for line in document if line.strip())
+        yield BORDER
+
+
+def _write(lines: Iterable[str], out: PathLike, split: bool, processes: int, desc: str) -> None:
+    """Tokenise a stream of lines, piece by piece, into a token file."""
+    begun = False  # whether the last document has a sentence yet
+    pieces = _pieces(tqdm(lines, desc=desc, unit=' lines'), LINES_IN_A_PIECE)
+    work = functools.partial(_tokenised, split=split)
+    with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        for piece in _mapped(work, pieces, processes):
+            for line in piece:
+                if line != BORDER or begun:
+                    file.write(f'{line}\n')
+                begun = line != BORDER
+        if begun:
+            file.write('\n')
+
+
+def _pieces(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    lines = iter(lines)
+    while piece := list(itertools.islice(lines, size)):
+        yield piece
+
+
+def _mapped(function, items: Iterable[list[str]], processes: int) -> Iterator[list[str]]:
+    """Map in order, with a few items on their way: the stream is not read ahead."""
     if processes == 1:
-        yield from map(function, tqdm(items, desc=desc, unit=' documents'))
+        yield from map(function, items)
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from tqdm(pool.map(function, items, chunksize=4), desc=desc, unit=' documents')
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 4 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _tokenised(document: Sequence[str]) -> list[str]:
-    return [
-        ' '.join(text.words(sentence))
-        for paragraph in document
-        for sentence in text.sentences(paragraph.translate(_TYPOGRAPHY))
-    ]
+def _tokenised(lines: Sequence[str], split: bool) -> list[str]:
+    """Tokenised sentences, and the borders of documents."""
+    found = []
+    for line in lines:
+        if line == BORDER:
+            found.append(BORDER)
+            continue
+        line = line.translate(_TYPOGRAPHY)
+        sentences = text.sentences(line) if split else [line]
+        found += [told for sentence in sentences if (told := ' '.join(text.words(sentence)))]
+    return found
 
 
-def _tokenised_whole(document: Sequence[str]) -> list[str]:
-    return [' '.join(text.words(item.translate(_TYPOGRAPHY))) for item in document]
+def token_lines(path: PathLike) -> Iterator[str]:
+    """The lines of a token file: sentences, and '' after each document."""
+    return _verse_lines(path)
 
 
 def token_documents(path: PathLike) -> Iterator[list[str]]:
@@ -203,16 +267,43 @@ def token_documents(path: PathLike) -> Iterator[list[str]]:
     yield from verses(path)
 
 
-def count_words(paths: Iterable[PathLike]) -> tuple[Counter[str], Counter[str]]:
-    """Count each word of token files, and the documents that hold it."""
+def count_words(
+    paths: Iterable[PathLike], most: int = 1_000_000
+) -> tuple[Counter[str], Counter[str]]:
+    """Count each word of token files, and the documents that hold it.
+
+    When more than `most` different words have been seen, the rarest are forgotten, so that a text
+    of any size can be counted: names and numbers that hardly occur fill the memory, not the
+    vocabulary.
+    """
     counts: Counter[str] = Counter()
     spread: Counter[str] = Counter()
+    here: Counter[str] = Counter()  # in this document
     for path in paths:
-        for document in token_documents(path):
-            words = Counter(word for sentence in document for word in sentence.split())
-            counts.update(words)
-            spread.update(words.keys())
+        for line in token_lines(path):
+            here.update(line.split())
+            if line == BORDER:
+                counts.update(here)
+                spread.update(here.keys())
+                here.clear()
+            for counter in (here, counts):
+                if len(counter) > most:
+                    _forget_rarest(counter, most // 2)
+            if len(spread) > 2 * most:
+                for word in spread.keys() - counts.keys():
+                    del spread[word]
+    for word in spread.keys() - counts.keys():
+        del spread[word]
     return counts, spread
+
+
+def _forget_rarest(counter: Counter[str], keep: int) -> None:
+    """Drop the words with the lowest counts, until at most `keep` are left."""
+    least = 1
+    while len(counter) > keep:
+        for word in [word for word, count in counter.items() if count <= least]:
+            del counter[word]
+        least += 1
 
 
 def choose_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,27 +70,23 @@ class Units:
 
     def _of_books(self, rng) -> np.ndarray:
         """Cut each document into units, in order; what is too long is left out."""
-        lengths = np.diff(self.corpus.sentences)
-        units = []
-        for begin, end in zip(self.corpus.documents[:-1], self.corpus.documents[1:], strict=True):
-            first = begin + 1
-            while first < end - 1:
-                last = first + 1
-                if rng.random() >= self.options.singles:
-                    last = self._reach(lengths, first, end - 1, rng)
-                if lengths[first:last].sum() <= self.options.longest:
-                    units.append((first, last, first - 1, last))
-                first = last
-        return np.asarray(units, np.int64).reshape(-1, 4)
-
-    def _reach(self, lengths, first: int, limit: int, rng) -> int:
-        """The end of a unit of several sentences: a length drawn evenly on a log scale."""
-        wanted = np.exp(rng.uniform(np.log(12), np.log(self.options.longest)))
-        last, words = first + 1, lengths[first]
-        while last < limit and words + lengths[last] <= wanted:
-            words += lengths[last]
-            last += 1
-        return last
+        ends, documents = self.corpus.sentences, self.corpus.documents
+        count, longest = len(self.corpus), self.options.longest
+        first = np.arange(count)
+        inner = np.ones(count, bool)  # neither the first of a document nor its last
+        inner[documents[:-1]] = inner[documents[1:] - 1] = False
+        last = first + 1
+        if self.options.singles < 1:
+            # The unit that would begin at each sentence, of a length drawn evenly on a log scale.
+            several = rng.random(count) >= self.options.singles
+            wanted = np.exp(rng.uniform(np.log(12), np.log(longest), count))
+            reach = np.searchsorted(ends, ends[:-1] + wanted, side='right') - 1
+            stop = np.repeat(documents[1:] - 1, np.diff(documents))
+            last = np.where(several, np.clip(reach, first + 1, np.maximum(stop, first + 1)), last)
+            inner &= _walk(documents, last)
+        inner &= ends[last] - ends[:-1] <= longest
+        begin, end = first[inner], last[inner]
+        return np.stack([begin, end, begin - 1, end], axis=1).astype(np.int64)
 
     def _of_captions(self, rng, wanted: int) -> np.ndarray:
         """Captions drawn at random, each with two siblings of the same photo."""
@@ -110,3 +107,16 @@ class Units:
         units = np.stack([start + first, start + first + 1, start + before, start + after], axis=1)
         lengths = self.captions.sentences[units[:, 1]] - self.captions.sentences[units[:, 0]]
         return units[(lengths > 0) & (lengths <= self.options.longest)]
+
+
+def _walk(documents: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Which sentences units begin at (S,), if each begins where the one before it ends."""
+    begins, steps = np.zeros(len(last), bool), last.tolist()
+    chosen = []
+    for begin, end in itertools.pairwise(documents.tolist()):
+        first = begin + 1
+        while first < end - 1:
+            chosen.append(first)
+            first = steps[first]
+    begins[chosen] = True
+    return begins

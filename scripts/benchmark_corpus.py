@@ -1,0 +1,106 @@
+"""Measure the corpus: time and memory to build one of many sentences, and to start from it.
+
+Writes a text of numbered sentences, then, each in a process of its own: tokenises it, counts its
+words, indexes it, and takes the first batches. The table goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from storyteller.text import Vocabulary
+from storyteller.training import corpus, documents, skipthoughts
+from storyteller.training.corpus import Corpus
+
+SENTENCES = (
+    'She looked at him for a long time, and said nothing.',
+    'There was no one in the garden but the old dog.',
+    'He had been waiting in the rain since four in the morning!',
+    'What could he have answered to a letter like that one?',
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--sentences', type=int, default=10_000_000)
+    parser.add_argument('--folder', type=Path, required=True, help='for the files; may be removed')
+    args = parser.parse_args()
+    folder = args.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = {
+        'write the text': lambda: write(folder / 'text.txt', args.sentences),
+        'tokenise': lambda: documents.tokenise_files([folder / 'text.txt'], folder / 'tokens.txt'),
+        'count words': lambda: choose(folder),
+        'index': lambda: Corpus.build(folder / 'tokens.txt', words(folder), folder / 'corpus'),
+        'open, first batches': lambda: start(folder),
+        'open, cut passages': lambda: cut(folder),
+    }
+    print(f'{args.sentences} sentences | seconds | resident memory, MB\n---|---|---')
+    for name, step in steps.items():
+        seconds, peak = alone(step)
+        print(f'{name} | {seconds:.1f} | {peak:.0f}', flush=True)
+    size = sum(path.stat().st_size for path in (folder / 'corpus').iterdir())
+    print(f'on disk: text {(folder / "text.txt").stat().st_size / 1e6:.0f} MB, corpus ', end='')
+    print(f'{size / 1e6:.0f} MB')
+
+
+def alone(step: Callable[[], object]) -> tuple[float, float]:
+    """Run a step in a process of its own: its seconds, and its peak of resident memory in MB."""
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+
+    def work():
+        begun = time.perf_counter()
+        step()
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF,
+                                                     resource.RUSAGE_CHILDREN)]  # fmt: skip
+        queue.put((time.perf_counter() - begun, max(u.ru_maxrss for u in usage) / 1024))
+
+    process = context.Process(target=work)
+    process.start()
+    found = queue.get()
+    process.join()
+    return found
+
+
+def write(path: Path, count: int) -> None:
+    """A book of paragraphs of four sentences, each with its number."""
+    with open(path, 'w', encoding='utf-8') as file:
+        for number in range(0, count, 4):
+            if number % 40_000 == 0:
+                file.write(f'=== Book {number}\n')
+            told = itertools.islice(itertools.cycle(SENTENCES), 4)
+            file.write(' '.join(f'{number + i}: {s}' for i, s in enumerate(told)) + '\n')
+
+
+def choose(folder: Path) -> None:
+    counts, spread = documents.count_words([folder / 'tokens.txt'])
+    chosen = documents.choose_words(counts, spread, 19_998, books=1)
+    Vocabulary(('<eos>', 'UNK', *chosen)).save(folder / 'dictionary.txt')
+
+
+def words(folder: Path) -> Vocabulary:
+    return Vocabulary.load(folder / 'dictionary.txt')
+
+
+def start(folder: Path) -> None:
+    """What a trainer does before its first step."""
+    options = skipthoughts.SkipThoughtsOptions()
+    units = skipthoughts.Units(Corpus.open(folder / 'corpus'), None, options)
+    units.tensors(units.batches(0)[0], 'cpu')
+
+
+def cut(folder: Path) -> None:
+    corpus.passages(Corpus.open(folder / 'corpus'), np.random.default_rng(0))
+
+
+if __name__ == '__main__':
+    main()
