@@ -410,3 +410,12 @@ def test_the_pair_of_2015_has_its_dictionary_beside_it(tmp_path):
 def test_options_are_checked(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected'):
         EmbeddingOptions(**{name: value})
+
+
+def test_long_captions_are_left_out():
+    captions = [np.arange(2, 2 + n) for n in (3, 3, 5, 5, 9, 9)]
+    options = replace(SMALL, longest=5)
+    found = Pairs(captions, np.arange(6), np.eye(6, 7, dtype='f4'), options).batches(0)
+    assert sorted(np.concatenate(found).tolist()) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match='6 captions, 0 of them of at most 2 words'):
+        Pairs(captions, np.arange(6), np.eye(6, 7, dtype='f4'), replace(SMALL, longest=2))

@@ -681,3 +681,21 @@ def test_a_package_that_is_missing_is_named_before_training(tmp_path, monkeypatc
     with pytest.raises(ValueError, match=rf'{package} is not installed.*storyteller\[train\]'):
         run(tmp_path / 'a.pt', **{option: True})
     assert not list(tmp_path.iterdir())
+
+
+def test_squared_weights_cost_as_in_2015(tmp_path):
+    """The sum of squares of all weights is part of the cost, before clipping."""
+    net, other = nn.Linear(4, 1), nn.Linear(4, 1)
+    other.load_state_dict(net.state_dict())
+
+    def cost(module, l2):
+        def priced(x):
+            squares = sum(param.square().sum() for param in module.parameters())
+            return (module(x)[:, 0] - x.sum(1)).square().sum() + l2 * squares, len(x)
+
+        return priced
+
+    options = {'epochs': 2, 'lr': 0.01, 'clip': 1.0}
+    train(net, batches, cost(net, 0.5), TrainOptions(**options), tmp_path / 'a.pt')
+    train(other, batches, cost(other, 0), TrainOptions(**options, l2=0.5), tmp_path / 'b.pt')
+    torch.testing.assert_close(other.weight, net.weight)

@@ -54,6 +54,8 @@ class EmbeddingOptions:
         training, only afterwards.
     dropout : float
         Share of image features and of word vectors' entries dropped while training.
+    longest : int
+        Captions of more words are left out.
     batch_size : int
         Pairs in a batch; all others of the batch are negatives.
     bfloat16 : bool
@@ -70,11 +72,12 @@ class EmbeddingOptions:
     candidates_weight: float = 1.0
     unit_images: bool = False
     dropout: float = 0.0
+    longest: int = 100
     batch_size: int = 128
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ('dim_image', 'dim_word', 'dim', 'batch_size'):
+        for name in ('dim_image', 'dim_word', 'dim', 'longest', 'batch_size'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
         if self.encoder not in ('gru', 'bow'):
@@ -263,12 +266,19 @@ class Pairs:
         if candidates is not None and not options.temperature:
             raise ValueError('candidates: need a temperature above 0')
         self.lengths = np.array([len(caption) for caption in captions])
+        self.short = np.flatnonzero(self.lengths <= options.longest)
+        if len(self.short) < 2:
+            raise ValueError(
+                f'{len(captions)} captions, {len(self.short)} of them of at most '
+                f'{options.longest} words: expected two at least'
+            )
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, as caption numbers; lone captions are left out."""
         rng = np.random.default_rng([self.seed, epoch])
         size = self.options.batch_size
-        batches = batches_of_equal_length(self.lengths, rng, size, size * 1000)
+        batches = batches_of_equal_length(self.lengths[self.short], rng, size, size * 1000)
+        batches = [self.short[batch] for batch in batches]
         if self.once:
             batches = [b[np.unique(self.photos[b], return_index=True)[1]] for b in batches]
         return [batch for batch in batches if len(batch) > 1 and ranks.enough(batch)]

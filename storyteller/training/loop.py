@@ -46,6 +46,8 @@ class TrainOptions:
         Over how many steps the rate rises from zero.
     weight_decay : float
         How much of each weight is taken away at a step, times the rate; not for 'adam2015'.
+    l2 : float
+        Weight of the sum of all squared weights in the cost of a step.
     clip : float
         Largest global norm of a gradient; 0 leaves gradients as they are.
     seed : int
@@ -72,6 +74,7 @@ class TrainOptions:
     decay: bool = False
     warmup: int = 0
     weight_decay: float = 0.0
+    l2: float = 0.0
     clip: float = 5.0
     seed: int = 0
     save_minutes: float = 5.0
@@ -87,7 +90,7 @@ class TrainOptions:
         for name in ('epochs', 'lr', 'save_minutes', 'accumulate'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name}: expected more than 0, found {getattr(self, name)!r}')
-        for name in ('clip', 'warmup', 'weight_decay', 'patience'):
+        for name in ('clip', 'warmup', 'weight_decay', 'l2', 'patience'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
         if self.minutes is not None and not self.minutes > 0:
@@ -240,12 +243,19 @@ class _Run:
             total.backward()
             found = [found[0] + value, found[1] + terms]
         ranks.sum_gradients(self.module)
+        self.penalise()
         clip_gradients(self.module, self.options.clip)
         for part in self.optimizer.param_groups:
             part['lr'] = self.rate(steps_of_epoch)
         self.optimizer.step()
         self.steps, self.done = self.steps + 1, self.done + len(group)
         self.sums = [self.sums[0] + found[0], self.sums[1] + found[1]]
+
+    def penalise(self) -> None:
+        """Add the gradient of the squared weights, all of them, as in 2015."""
+        for param in self.module.parameters() if self.options.l2 else ():
+            if param.grad is not None:
+                param.grad.add_(param.detach(), alpha=2 * self.options.l2)
 
     def lost(self, value: float) -> str:
         """What to say of a cost that is no number."""
