@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='holds tinyimagenet/, flickr8k/')
     parser.add_argument('--out', type=Path, required=True, help='the network, .safetensors')
-    parser.add_argument('--run', type=Path, required=True, help='folder of checkpoints, metrics')
+    parser.add_argument('--work', type=Path, required=True, help='folder of checkpoints, metrics')
     parser.add_argument('--minutes', type=float, help='time for all stages together')
     parser.add_argument('--targets', type=Path, help="training photos' joint vectors, .npy (N, E)")
     parser.add_argument('--threads', type=int, help='default: all')
@@ -33,17 +33,17 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = Recipe() if args.minutes is None else Recipe().within(args.minutes)
-    stages = Stages(args.data, args.run, recipe, targets=args.targets)
+    stages = Stages(args.data, args.work, recipe, targets=args.targets)
     stages.distil()
     with formats.atomic_path(args.out) as temporary:
-        shutil.copyfile(args.run / 'distil.safetensors', temporary)
+        shutil.copyfile(args.work / 'distil.safetensors', temporary)
     if args.without_folds:
         return
     for k in range(recipe.folds):
         stages.fold(k)
     features = stages.features()
     for name, array in features.items():
-        formats.write_array(args.run / f'features_{name}.npy', array)
+        formats.write_array(args.work / f'features_{name}.npy', array)
     print(json.dumps(stages.probe(features), indent=1))
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument('--kind', choices=['books', 'verses'], default='books')
     parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
+    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
     parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
     parser.add_argument('--books', type=int, default=1, help='a name must stand in so many books')
@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     options, training = options_from(DecoderOptions, args), options_from(TrainOptions, args)
 
-    tokens = args.run / 'text.txt'
+    tokens = args.work / 'text.txt'
     documents.tokenise_files(documents.text_files(args.text), tokens, args.kind)
     counts, spread = documents.count_words([tokens])
     chosen = documents.choose_words(counts, spread, args.n_words - 2, books=args.books)
@@ -49,7 +49,7 @@ def main() -> None:
     told = read_passages(tokens, 'told', vocabulary, encoder, options, training, args)
     table = held_out = None
     if args.held_out:
-        tokens = args.run / 'held_out.txt'
+        tokens = args.work / 'held_out.txt'
         documents.tokenise_files(documents.text_files(args.held_out), tokens, args.kind)
         held_out = read_passages(tokens, 'held_out', vocabulary, encoder, options, training, args)
     if args.vectors:
@@ -61,7 +61,7 @@ def main() -> None:
         told,
         training,
         args.out,
-        args.run / 'decoder.pt',
+        args.work / 'decoder.pt',
         n_words=len(vocabulary),
         counts=told.corpus.counts(len(vocabulary)),
         table=table,
@@ -85,7 +85,7 @@ def read_passages(
     args: argparse.Namespace,
 ) -> passages.Passages:
     """The passages of a token file, and the vector of each."""
-    told = Corpus.cached(tokens, vocabulary, args.run / name)
+    told = Corpus.cached(tokens, vocabulary, args.work / name)
     rng = np.random.default_rng(training.seed)
     spans = corpus.passages(told, rng, args.shortest, args.longest)
     if not len(spans):
@@ -93,9 +93,9 @@ def read_passages(
             f'{tokens}: {len(told)} sentences, and not one passage of '
             f'{args.shortest} to {args.longest} words'
         )
-    read, every_word = Corpus.with_all_words(tokens, args.run / f'{name}_read')
+    read, every_word = Corpus.with_all_words(tokens, args.work / f'{name}_read')
     vectors = passages.encode_passages(
-        read, spans, every_word, encoder, args.run / f'{name}_vectors'
+        read, spans, every_word, encoder, args.work / f'{name}_vectors'
     )
     return passages.Passages(told, spans, vectors, options, training.seed)
 

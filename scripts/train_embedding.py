@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument('--held-out', type=int, default=0, help='photos to measure on, if no dev')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
+    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
     parser.add_argument('--min-count', type=int, default=1, help='rarer words become UNK')
     add_options(parser, EmbeddingOptions)
@@ -49,7 +49,7 @@ def main() -> None:
         [photos.pairs(vocabulary, options, training.seed)],
         training,
         args.out,
-        args.run / 'embedding.pt',
+        args.work / 'embedding.pt',
         vocabulary=vocabulary,
         params=params,
         report=held_out and (lambda model: held_out.recalls(model, vocabulary)),
@@ -64,7 +64,7 @@ def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPho
             return photos, CaptionedPhotos.from_2015(args.dataset, 'dev')
     elif args.captions and args.photo_folder:
         network = args.network or Path(config.folder_paths(config.default_folder())['vgg'])
-        folder = args.photo_folder, network, args.run
+        folder = args.photo_folder, network, args.work
         photos = CaptionedPhotos.from_folder(args.captions, *folder)
     elif args.captions and args.photos and args.features:
         names, features = read_lines(args.photos), read_array(args.features)

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument('--caption-file', type=Path, help='photo<TAB>caption, to train on as well')
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--run', type=Path, required=True, help='folder of in-between files')
+    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='folder of the encoder')
     parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
     parser.add_argument('--dtype', choices=['float32', 'float16'], default='float32')
@@ -35,12 +35,12 @@ def main() -> None:
     options = options_from(skipthoughts.SkipThoughtsOptions, args)
     training = options_from(TrainOptions, args)
 
-    documents.tokenise_files(documents.text_files(args.text), args.run / 'text.txt')
-    files = [args.run / 'text.txt']
+    documents.tokenise_files(documents.text_files(args.text), args.work / 'text.txt')
+    files = [args.work / 'text.txt']
     if args.caption_file:
-        files.append(args.run / 'captions.txt')
+        files.append(args.work / 'captions.txt')
         documents.tokenise_files([args.caption_file], files[1], 'captions')
-    vocabulary = read_or_choose(args.run, files, args.n_words)
+    vocabulary = read_or_choose(args.work, files, args.n_words)
     books, *captions = (Corpus.cached(file, vocabulary, file.with_suffix('')) for file in files)
     units = skipthoughts.Units(books, captions[0] if captions else None, options, training.seed)
     table = held_out = None
@@ -49,17 +49,17 @@ def main() -> None:
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
     if args.held_out:
-        tokens = args.run / 'held_out.txt'
+        tokens = args.work / 'held_out.txt'
         documents.tokenise_files(documents.text_files(args.held_out), tokens)
-        text = Corpus.cached(tokens, vocabulary, args.run / 'held_out')
+        text = Corpus.cached(tokens, vocabulary, args.work / 'held_out')
         held_out = skipthoughts.Units(text, None, replace(options, captions=0.0), seed=9)
     kind = 'bi' if options.bidirectional else 'uni'
-    trained = args.run / f'{kind}_skip.npz'
+    trained = args.work / f'{kind}_skip.npz'
     skipthoughts.fit(
         units,
         training,
         trained,
-        args.run / f'{kind}.pt',
+        args.work / f'{kind}.pt',
         n_words=len(vocabulary),
         counts=sum(corpus.counts(len(vocabulary)) for corpus in (books, *captions)),
         table=table,

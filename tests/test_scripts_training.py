@@ -57,7 +57,7 @@ def test_your_own_storyteller(tmp_path, books):
     """Encoder, style and decoder from books; a story that they tell."""
     mine = tmp_path / 'mine'
     sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
-    text = '--text', books, '--held-out', books / 'two.txt', '--run', tmp_path / 'run'
+    text = '--text', books, '--held-out', books / 'two.txt', '--work', tmp_path / 'run'
     for kind in ((), ('--bidirectional',)):
         run('train_skipthoughts', *text, '--out', mine, *sizes, *kind)
     assert 'neighbour_cost' in last_metrics(tmp_path / 'run' / 'uni.jsonl')
@@ -70,7 +70,7 @@ def test_your_own_storyteller(tmp_path, books):
     )  # fmt: skip
     assert np.load(mine / 'romance_style.npy').shape == (30,)
     run(
-        'train_decoder', *text[:4], '--run', tmp_path / 'dec', '--encoder', mine, *sizes,
+        'train_decoder', *text[:4], '--work', tmp_path / 'dec', '--encoder', mine, *sizes,
         '--out', mine / 'decoder.safetensors', '--shortest', 5, '--longest', 30,
     )  # fmt: skip
     assert 'held_out_cost' in last_metrics(tmp_path / 'dec' / 'decoder.jsonl')
@@ -97,7 +97,7 @@ def test_a_style_and_a_decoder_for_the_bundle(tmp_path, books):
     assert done.returncode == 0 and 'OUTPUT:' in done.stdout
     out = tmp_path / 'decoder.npz'
     sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
-    run('train_decoder', '--text', books, '--run', tmp_path / 'run', '--out', out, *sizes)
+    run('train_decoder', '--text', books, '--work', tmp_path / 'run', '--out', out, *sizes)
     told = decoder.load_model(out, tmp_path / 'decoder_dictionary.pkl')
     assert told['options']['dimctx'] == len(np.load(style))
 
@@ -131,7 +131,7 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
                 np.save(tmp_path / f'f8k_{split}_ims.npy', rng.random((12, 20)).astype('f4'))
         out = tmp_path / name / 'embedding.npz'
         held_out = ('--held-out', 3) if name == 'folder' else ()
-        run('train_embedding', *where, *held_out, '--run', tmp_path / name, '--out', out, *sizes)
+        run('train_embedding', *where, *held_out, '--work', tmp_path / name, '--out', out, *sizes)
         assert 'sum_of_recalls' in last_metrics(tmp_path / name / 'embedding.jsonl')
         model = embedding.load_model(out)
         assert embedding.encode_sentences(model, ['a red wall']).shape == (1, 10)
@@ -143,9 +143,9 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
 @pytest.mark.parametrize(
     ('script', 'arguments', 'said'),
     [
-        ('train_embedding', ('--out', 'a.npz', '--run', 'r'), 'expected --captions and'),
-        ('train_decoder', ('--text', 'EMPTY', '--out', 'a.npz', '--run', 'r'), 'no .txt'),
-        ('train_skipthoughts', ('--text', 'EMPTY', '--out', 'a', '--run', 'r'), 'no .txt'),
+        ('train_embedding', ('--out', 'a.npz', '--work', 'r'), 'expected --captions and'),
+        ('train_decoder', ('--text', 'EMPTY', '--out', 'a.npz', '--work', 'r'), 'no .txt'),
+        ('train_skipthoughts', ('--text', 'EMPTY', '--out', 'a', '--work', 'r'), 'no .txt'),
         ('convert_models', ('EMPTY', '--out', 'a', '--to', 'ours'), 'found no model'),
         ('expand_vocabulary', ('--models', 'EMPTY', '--vectors', 'v', '--out', 'a'), 'dictionary'),
     ],
