@@ -502,3 +502,43 @@ def test_captions_without_siblings_are_named():
     books, lone = corpus_of([[5] * 10]), corpus_of([[4], [4, 4]])
     with pytest.raises(ValueError, match='three captions'):
         Units(books, lone, replace(SMALL, captions=0.5)).batches(0)
+
+
+@pytest.mark.parametrize('lengths', [[[4]], [[4, 4]], [[40, 40, 40]], [[4], [4], [4]]])
+def test_a_text_without_one_unit_is_refused_with_its_counts(lengths):
+    sizes = np.concatenate(lengths)
+    corpus = Corpus(
+        np.full(sizes.sum(), 2, np.int32),
+        np.concatenate([[0], np.cumsum(sizes)]),
+        np.concatenate([[0], np.cumsum([len(part) for part in lengths])]),
+    )
+    counts = f'{len(sizes)} sentences in {len(lengths)} documents: not one of at most 30 words'
+    with pytest.raises(ValueError, match=counts):
+        Units(corpus, None, SkipThoughtsOptions()).batches(0)
+
+
+def test_units_are_those_of_an_obvious_cut():
+    """Each begins where the last one ended, and takes sentences until its length is reached."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 25, 300)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    documents = np.array([0, 5, 6, 8, 150, 300])
+    corpus = Corpus(np.full(ends[-1], 2, np.int32), ends, documents)
+    options = SkipThoughtsOptions(singles=0.4, longest=60)
+    units = Units(corpus, None, options)._of_books(np.random.default_rng(1))
+    draws = np.random.default_rng(1)
+    several = draws.random(300) >= 0.4
+    wanted = np.exp(draws.uniform(np.log(12), np.log(60), 300))
+    expected = []
+    for begin, end in zip(documents[:-1], documents[1:], strict=True):
+        first = begin + 1
+        while first < end - 1:
+            last = first + 1
+            while (
+                several[first] and last < end - 1 and ends[last + 1] - ends[first] <= wanted[first]
+            ):
+                last += 1
+            expected.append((first, last, first - 1, last))
+            first = last
+    assert units.tolist() == [list(row) for row in expected]
+    assert len(expected) > 50

@@ -36,9 +36,20 @@ class Units:
         self.options, self.seed = options, seed
 
     def batches(self, epoch: int) -> list[tuple[Corpus, np.ndarray]]:
-        """The batches of an epoch: a corpus, and (B, 4) rows first, last + 1, before, after."""
+        """The batches of an epoch: a corpus, and (B, 4) rows first, last + 1, before, after.
+
+        Raises
+        ------
+        ValueError
+            If there is not one unit.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         units = self._of_books(rng)
+        if not len(units):
+            raise ValueError(
+                f'{len(self.corpus)} sentences in {len(self.corpus.documents) - 1} documents: not '
+                f'one of at most {self.options.longest} words has a sentence before and after it'
+            )
         batches = self._grouped(self.corpus, units, rng)
         if self.captions is not None and self.options.captions:
             share = self.options.captions
