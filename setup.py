@@ -48,6 +48,7 @@ setup(
             'scikit-learn>=1.5',
             'gensim>=4.3.3',
             'matplotlib>=3.9',
+            'scipy>=1.11',
             'setuptools>=70.1',
         ],
         'eval': ['scikit-learn>=1.5'],

@@ -39,7 +39,9 @@ def third_party(folder: pathlib.Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split('.')[0])
     ours = {'storyteller', 'conftest'}
-    return found - set(sys.stdlib_module_names) - ours - {path.stem for path in folder.glob('*.py')}
+    return (
+        found - set(sys.stdlib_module_names) - ours - {path.stem for path in folder.rglob('*.py')}
+    )
 
 
 def named(requirements: list[str]) -> set[str]:
@@ -50,7 +52,8 @@ def named(requirements: list[str]) -> set[str]:
 
 def test_requirements_are_what_the_package_imports(arguments):
     imported, required = third_party(CHECKOUT / 'storyteller'), named(arguments['install_requires'])
-    optional = named(arguments['extras_require']['eval'])
+    extras = arguments['extras_require']
+    optional = named([*extras['eval'], *extras['expand'], *extras['train']])
     assert required <= imported <= required | optional
 
 

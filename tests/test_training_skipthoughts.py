@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -530,13 +531,11 @@ def test_units_are_those_of_an_obvious_cut():
     several = draws.random(300) >= 0.4
     wanted = np.exp(draws.uniform(np.log(12), np.log(60), 300))
     expected = []
-    for begin, end in zip(documents[:-1], documents[1:], strict=True):
+    for begin, end in itertools.pairwise(documents.tolist()):
         first = begin + 1
         while first < end - 1:
-            last = first + 1
-            while (
-                several[first] and last < end - 1 and ends[last + 1] - ends[first] <= wanted[first]
-            ):
+            last, limit = first + 1, ends[first] + wanted[first]
+            while several[first] and last < end - 1 and ends[last + 1] <= limit:
                 last += 1
             expected.append((first, last, first - 1, last))
             first = last
