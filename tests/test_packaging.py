@@ -38,10 +38,8 @@ def third_party(folder: pathlib.Path) -> set[str]:
                 found |= {alias.name.split('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split('.')[0])
-    ours = {'storyteller', 'conftest'}
-    return (
-        found - set(sys.stdlib_module_names) - ours - {path.stem for path in folder.rglob('*.py')}
-    )
+    ours = {'storyteller', 'conftest'} | {path.stem for path in folder.rglob('*.py')}
+    return found - set(sys.stdlib_module_names) - ours
 
 
 def named(requirements: list[str]) -> set[str]:

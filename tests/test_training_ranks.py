@@ -77,6 +77,6 @@ def test_one_process_has_all():
     assert ranks.part([1, 2, 3]) == [1, 2, 3] and ranks.enough([1]) and not ranks.enough([])
     rows = torch.ones(2, 3, requires_grad=True)
     assert ranks.gather(rows) is rows and ranks.total(rows) is rows
-    assert float(ranks.once(rows.sum())) == 6
+    assert ranks.once(rows.sum()).item() == 6
     with pytest.raises(ValueError, match='batch of 0'):
         ranks.part([])
