@@ -43,7 +43,7 @@ from storyteller.training.options import run
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
 MOST_PASSAGES = 120_000  # more than the decoder goes through once in its share of the time
-BLEND = 0.9  # the decoder is so much of the last stage, and the rest of the stage before it
+BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
     'uni': 0.20,
     'bi': 0.20,
