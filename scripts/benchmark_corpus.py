@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from storyteller.text import Vocabulary
+from storyteller.text import words as words_of
 from storyteller.training import corpus, documents, skipthoughts
 from storyteller.training.corpus import Corpus
 
@@ -32,12 +33,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--sentences', type=int, default=10_000_000)
     parser.add_argument('--folder', type=Path, required=True, help='for the files; may be removed')
+    parser.add_argument(
+        '--tokenised', action='store_true', help='write tokens at once: tokenising takes longest'
+    )
     args = parser.parse_args()
     folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)
-    steps = {
-        'write the text': lambda: write(folder / 'text.txt', args.sentences),
-        'tokenise': lambda: documents.tokenise_files([folder / 'text.txt'], folder / 'tokens.txt'),
+    text, tokens = folder / 'text.txt', folder / 'tokens.txt'
+    if args.tokenised:
+        steps = {'write tokens': lambda: write_tokens(tokens, args.sentences)}
+    else:
+        steps = {
+            'write the text': lambda: write(text, args.sentences),
+            'tokenise': lambda: documents.tokenise_files([text], tokens),
+        }
+    steps |= {
         'count words': lambda: choose(folder),
         'index': lambda: Corpus.build(folder / 'tokens.txt', words(folder), folder / 'corpus'),
         'open, first batches': lambda: start(folder),
@@ -48,8 +58,7 @@ def main() -> None:
         seconds, peak = alone(step)
         print(f'{name} | {seconds:.1f} | {peak:.0f}', flush=True)
     size = sum(path.stat().st_size for path in (folder / 'corpus').iterdir())
-    print(f'on disk: text {(folder / "text.txt").stat().st_size / 1e6:.0f} MB, corpus ', end='')
-    print(f'{size / 1e6:.0f} MB')
+    print(f'on disk: tokens {tokens.stat().st_size / 1e6:.0f} MB, corpus {size / 1e6:.0f} MB')
 
 
 def alone(step: Callable[[], object]) -> tuple[float, float]:
@@ -79,6 +88,17 @@ def write(path: Path, count: int) -> None:
                 file.write(f'=== Book {number}\n')
             told = itertools.islice(itertools.cycle(SENTENCES), 4)
             file.write(' '.join(f'{number + i}: {s}' for i, s in enumerate(told)) + '\n')
+
+
+def write_tokens(path: Path, count: int) -> None:
+    """The same sentences as the tokeniser would give them."""
+    told = [' '.join(words_of(sentence)) for sentence in SENTENCES]
+    with open(path, 'w', encoding='utf-8') as file:
+        for number in range(count):
+            if number and number % 40_000 == 0:
+                file.write('\n')
+            file.write(f'{number} : {told[number % 4]}\n')
+        file.write('\n')
 
 
 def choose(folder: Path) -> None:

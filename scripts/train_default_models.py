@@ -45,13 +45,13 @@ DECODER_WORDS = 12_000
 MOST_PASSAGES = 120_000  # more than the decoder goes through once in its share of the time
 BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
-    'uni': 0.20,
-    'bi': 0.20,
-    'embedding': 0.05,
-    'labels': 0.04,
-    'convnet': 0.18,
-    'decoder': 0.19,
-    'repeats': 0.14,
+    'uni': 0.115,
+    'bi': 0.1,
+    'embedding': 0.035,
+    'labels': 0.095,
+    'convnet': 0.22,
+    'decoder': 0.215,
+    'repeats': 0.22,
 }
 
 # What bundle.json says of each file: what it is, and what it learned from.
@@ -501,7 +501,7 @@ def sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
-    parser.add_argument('--minutes', type=float, default=190, help='for all stages (%(default)s)')
+    parser.add_argument('--minutes', type=float, default=360, help='for all stages (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
     parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
     parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
