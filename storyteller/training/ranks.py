@@ -10,6 +10,7 @@ Dimension letters: B items of a whole batch, b of them in this process, D anythi
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sized
 from typing import TypeVar
@@ -26,6 +27,13 @@ def join() -> None:
     """Meet the other processes, if ``torchrun`` has started some and they have not met yet."""
     if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not distributed.is_initialized():
         distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the threads that talk to the other processes; left alone, they may abort the exit."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def count() -> int:
