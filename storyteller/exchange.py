@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from . import config, convnet, formats
+from .embedding import IMAGE_LAYERS
 from .formats import PathLike
 from .images import MEAN_BGR
 from .skipthoughts import model_file
+from .tables import write_table
 from .vocabulary import Vocabulary
 
+BLOCK = 65536  # rows of a table that are converted at a time
 CLASSES = 1000  # of the last layer of VGG-19, which the code of 2015 wants and never uses
-SECOND_IMAGES = 'ff_image_vgg19'
+SECOND_IMAGES = IMAGE_LAYERS[1]
 OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 2015 reads
 
 
@@ -97,17 +100,10 @@ def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
             formats.write_model(out / f'{kind}_skip.safetensors', params, options)
             yield f'{kind}_skip.safetensors'
         if table.exists():
-            _write_table(formats.open_table(table), out / table.name)
+            rows = formats.open_table(table)
+            blocks = (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
+            write_table(out / table.name, rows.shape, 'float32', blocks)
             yield table.name
-
-
-def _write_table(table: np.ndarray, path: Path, block: int = 65536) -> None:
-    """Write a table as float32, a block of rows at a time: it may be larger than the memory."""
-    with formats.atomic_path(path) as temporary, open(temporary, 'wb') as file:
-        header = {'descr': '<f4', 'fortran_order': False, 'shape': table.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for first in range(0, len(table), block):
-            file.write(np.ascontiguousarray(table[first : first + block], '<f4').tobytes())
 
 
 def _decoder(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:

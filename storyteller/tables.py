@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
+
+from .formats import PathLike, atomic_path
+
+
+def write_table(
+    path: PathLike, shape: tuple[int, int], dtype: str, blocks: Iterable[np.ndarray]
+) -> None:
+    """Write a ``.npy`` table (V, W) a block of rows at a time: it may exceed the memory."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        header = {'descr': descr, 'fortran_order': False, 'shape': shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).tobytes())
 
 
 class WordTable(Mapping):

@@ -226,6 +226,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
+    ranks.join()
     device, options = layers.pick_device(device), passages.options
     some = np.asarray(passages.vectors[:16384], np.float32)
     whitening = Whitening.of(some) if options.whiten else None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .. import layers
+from ..embedding import IMAGE_LAYERS
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import ranks
@@ -26,7 +27,7 @@ from .corpus import batches_of_equal_length, padded
 from .loop import TrainOptions, train
 from .matching import Candidates, choice_cost
 
-SECOND_IMAGES = 'ff_image_vgg19'  # a second image layer, for the features of another network
+SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 
 
 @dataclass(frozen=True)
@@ -329,6 +330,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
+    ranks.join()
     device, options = layers.pick_device(device), sources[0].options
     params = params or initial_params(options, len(vocabulary), training.seed)
     model = JointEmbedding(params, options).to(device)

@@ -147,7 +147,8 @@ def train(
     first process reports and writes.
     """
     ranks.join()
-    torch.set_float32_matmul_precision('high' if options.tf32 else 'highest')
+    if options.tf32:
+        torch.set_float32_matmul_precision('high')
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
     run = _Run(module, options, Path(checkpoint), Watch(report, save, goal, show))
@@ -163,6 +164,7 @@ def train(
     run.keep(finished=True)
     if options.patience:
         run.export_best()
+    ranks.agree(0.0)  # the other processes go on when the files are there
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,13 @@ T = TypeVar('T')
 
 
 def join() -> None:
-    """Meet the other processes, if ``torchrun`` has started some and they have not met yet."""
+    """Meet the other processes, if ``torchrun`` has started some and they have not met yet.
+
+    To be called before a device is picked: each process takes a GPU of its own, where there are.
+    """
     if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
         distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
         atexit.register(_leave)
 

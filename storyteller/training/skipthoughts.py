@@ -256,6 +256,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
+    ranks.join()
     device, options = layers.pick_device(device), units.options
     params = initial_params(options, n_words, training.seed)
     if table is not None:

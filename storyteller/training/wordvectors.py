@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from .. import formats
 from ..formats import MismatchError, ModelFileError, PathLike
+from ..tables import write_table
 from ..vocabulary import Vocabulary
 
 FEWEST = 2  # words in common for each dimension of a map that is fitted to them
@@ -161,14 +163,11 @@ def expand(
     for name, table in tables.items():
         matrix, intercept = fit_map(known, np.asarray(table[rows], np.float32))
         shape = (len(words) + len(new), table.shape[1])
-        with formats.atomic_path(Path(out) / name) as temporary, open(temporary, 'wb') as file:
-            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-            header = {'descr': descr, 'fortran_order': False, 'shape': shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(table, dtype).tobytes())
-            for part in _blocks(new, block, name):
-                mapped = vectors[part].astype(np.float64) @ matrix + intercept
-                file.write(mapped.astype(dtype).tobytes())
+        mapped = (
+            vectors[part].astype(np.float64) @ matrix + intercept
+            for part in _blocks(new, block, name)
+        )
+        write_table(Path(out) / name, shape, dtype, itertools.chain([table], mapped))
     formats.write_text(Path(out) / 'dictionary.txt', ''.join(f'{w}\n' for w in (*words, *new)))
     return len(words) + len(new)
 
