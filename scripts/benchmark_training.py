@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy
 
 from storyteller.training import decoder, embedding, skipthoughts
 from storyteller.training.corpus import Corpus
-from storyteller.training.loop import TrainOptions
 from storyteller.training.optimizer import make_optimizer
+from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
 from storyteller.training.units import Units
 

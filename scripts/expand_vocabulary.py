@@ -12,7 +12,7 @@ from pathlib import Path
 
 from storyteller import formats, skipthoughts
 from storyteller.training import wordvectors
-from storyteller.training.options import run
+from storyteller.training.command_line import run
 
 TABLES = ('utable.npy', 'btable.npy')
 

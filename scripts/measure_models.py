@@ -26,8 +26,8 @@ from storyteller.images import load_image
 from storyteller.layers import unit_rows
 from storyteller.text import preprocess
 from storyteller.training import documents
+from storyteller.training.command_line import run
 from storyteller.training.matching import Matches
-from storyteller.training.options import run
 from storyteller.training.photos import read_fc7, read_names, read_photos
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from storyteller import formats
+from storyteller.training.command_line import run
 from storyteller.training.convnet import Recipe
 from storyteller.training.folds import Stages
-from storyteller.training.options import run
 
 
 def main() -> None:

@@ -35,10 +35,10 @@ from storyteller.training import convnet, corpus, decoder, documents, embedding,
 from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.captioned import CaptionedPhotos, encode
+from storyteller.training.command_line import run
 from storyteller.training.corpus import Corpus
-from storyteller.training.loop import TrainOptions
 from storyteller.training.matching import Candidates, Matches
-from storyteller.training.options import run
+from storyteller.training.options import TrainOptions
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000

@@ -14,9 +14,9 @@ from storyteller import config
 from storyteller.formats import read_array, read_lines
 from storyteller.training import embedding, wordvectors
 from storyteller.training.captioned import CaptionedPhotos
+from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.embedding import EmbeddingOptions
-from storyteller.training.loop import TrainOptions
-from storyteller.training.options import add_options, options_from, run
+from storyteller.training.options import TrainOptions
 
 
 def main() -> None:

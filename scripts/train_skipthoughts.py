@@ -14,9 +14,9 @@ from pathlib import Path
 
 from storyteller.text import Vocabulary
 from storyteller.training import documents, skipthoughts, wordvectors
+from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.corpus import Corpus
-from storyteller.training.loop import TrainOptions
-from storyteller.training.options import add_options, options_from, run
+from storyteller.training.options import TrainOptions
 
 
 def main() -> None:

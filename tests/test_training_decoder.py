@@ -17,8 +17,8 @@ from storyteller.training.decoder import (
     initial_params,
     perplexity,
 )
-from storyteller.training.loop import TrainOptions
 from storyteller.training.optimizer import Adam2015, clip_gradients
+from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages, encode_passages
 from storyteller.training.whitening import Whitening
 from storyteller.vocabulary import Vocabulary

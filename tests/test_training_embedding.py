@@ -21,8 +21,8 @@ from storyteller.training.embedding import (
     ranking_cost,
     with_second_images,
 )
-from storyteller.training.loop import TrainOptions
 from storyteller.training.optimizer import Adam2015, clip_gradients
+from storyteller.training.options import TrainOptions
 from storyteller.vocabulary import Vocabulary
 
 FOLDER = REFERENCE / 'training'

@@ -16,8 +16,9 @@ from torch import nn
 
 from storyteller.formats import MismatchError, ModelFileError
 from storyteller.training import loop
-from storyteller.training.loop import TrainOptions, train
+from storyteller.training.loop import train
 from storyteller.training.optimizer import Adam2015, clip_gradients, make_optimizer
+from storyteller.training.options import TrainOptions
 
 BATCHES = 7  # in an epoch
 
@@ -472,7 +473,8 @@ def test_options_do_not_change():
 
 SCRIPT = textwrap.dedent("""
     import sys, time, torch
-    from storyteller.training.loop import TrainOptions, train
+    from storyteller.training.loop import train
+    from storyteller.training.options import TrainOptions
 
     def task(checkpoint, pause=0):
         torch.manual_seed(0)

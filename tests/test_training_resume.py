@@ -10,7 +10,7 @@ import pytest
 
 from storyteller import formats
 from storyteller.training import loop
-from storyteller.training.loop import TrainOptions
+from storyteller.training.options import TrainOptions
 
 sys.path.insert(0, str(Path(__file__).parent / 'training'))
 import together

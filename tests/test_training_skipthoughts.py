@@ -11,8 +11,8 @@ from conftest import REFERENCE
 
 from storyteller import formats, skipthoughts
 from storyteller.training.corpus import Corpus, padded
-from storyteller.training.loop import TrainOptions
 from storyteller.training.optimizer import Adam2015, clip_gradients
+from storyteller.training.options import TrainOptions
 from storyteller.training.skipthoughts import (
     SkipThoughts,
     SkipThoughtsOptions,

@@ -31,10 +31,11 @@ from torch.nn.functional import (
 from .. import formats
 from ..convnet import Architecture
 from . import ranks
-from .loop import TrainOptions, train
+from .loop import train
 from .matching import choice_cost
 from .measures import accuracy
 from .network import TrainableNet
+from .options import TrainOptions
 from .photos import Captioned, Labelled, augment, erased, pasted
 
 NARROW = Architecture(

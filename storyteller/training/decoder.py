@@ -19,7 +19,8 @@ from .. import layers
 from ..formats import PathLike, write_model
 from ..vocabulary import Vocabulary
 from . import ranks
-from .loop import TrainOptions, train
+from .loop import train
+from .options import TrainOptions
 from .passages import Passages
 from .repeats import repeat_cost, write
 from .softmax import SampledSoftmax, fast_full_cost, full_cost, log_frequencies

@@ -24,8 +24,9 @@ from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import ranks
 from .corpus import batches_of_equal_length, padded
-from .loop import TrainOptions, train
+from .loop import train
 from .matching import Candidates, choice_cost
+from .options import TrainOptions
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 

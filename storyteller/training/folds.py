@@ -25,10 +25,10 @@ from ..convnet import Architecture, Net, build_convnet, compute_features
 from ..images import CROP, SHORT_SIDE, load_image
 from ..layers import unit_rows
 from .convnet import NARROW, Recipe, train_distil, train_labels
-from .loop import TrainOptions
 from .matching import Matches
 from .measures import measures, retrieval
 from .network import TrainableNet, export
+from .options import TrainOptions
 from .photos import Captioned, read_captioned, read_fc7, read_labelled, read_names, read_photos
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from .loop import TrainOptions
+from .options import TrainOptions
 
 
 class Adam2015(torch.optim.Optimizer):

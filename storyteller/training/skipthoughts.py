@@ -26,7 +26,8 @@ from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
 from ..vocabulary import Vocabulary
 from . import ranks
-from .loop import TrainOptions, train
+from .loop import train
+from .options import TrainOptions
 from .softmax import Rows, SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 from .units import Units
 

@@ -16,8 +16,8 @@ from storyteller import formats
 from storyteller.convnet import Architecture
 from storyteller.training import convnet, decoder, embedding, ranks, skipthoughts
 from storyteller.training.corpus import Corpus
-from storyteller.training.loop import TrainOptions
 from storyteller.training.network import FC7, TrainableNet, export_params
+from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
 from storyteller.training.photos import Captioned, Labelled
 from storyteller.training.units import Units

@@ -1,0 +1,78 @@
+"""The command line of the trainers: a flag for each field of an option dataclass; clear errors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
+    """Add a flag for each field of an option dataclass.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    kind : dataclass
+        Its docstring describes the fields in a section ``Attributes``.
+    defaults
+        What takes the place of the class' own defaults.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Walk:
+    ...     steps: int = 3
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, Walk)
+    >>> options_from(Walk, parser.parse_args(['--steps', '5']))
+    Walk(steps=5)
+    """
+    group = parser.add_argument_group(kind.__name__)
+    described = _descriptions(kind)
+    types = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        flag, default = '--' + field.name.replace('_', '-'), defaults.get(field.name, field.default)
+        text = f'{described.get(field.name, "")} ({default})'.replace('%', '%%')
+        if types[field.name] is bool:
+            action = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=action, default=default, help=text)
+        else:
+            plain = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
+            read = plain[0] if plain else types[field.name]
+            group.add_argument(flag, type=read, default=default, help=text)
+
+
+def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
+    """The option dataclass that parsed arguments describe; it checks itself."""
+    return kind(
+        **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    )
+
+
+def _descriptions(kind: type) -> dict[str, str]:
+    """Field -> description, from a numpydoc section; several fields may share one."""
+    _, _, section = (inspect.getdoc(kind) or '').partition('Attributes\n----------\n')
+    found: dict[str, str] = {}
+    for names, body in re.findall(r'^(\w[\w, ]*) :.*\n((?:    .*\n?|\n)*)', section, re.MULTILINE):
+        for name in names.split(', '):
+            found[name] = ' '.join(body.replace('``', '').split())
+    return found
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`; what is wrong with its input ends it with one line and code 2."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f'{sys.argv[0]}: {error}', file=sys.stderr)
+        sys.exit(2)
