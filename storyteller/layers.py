@@ -83,20 +83,6 @@ def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
     return module
 
 
-def run_gru(
-    module: nn.GRU, x: torch.Tensor, state: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """All states (T, B, H) of a GRU on inputs (T, B, W) from a first state (B, H).
-
-    With ``torch.bfloat16`` the steps are computed in half width from float32 weights, for
-    training where that is faster; the states come back as float32.
-    """
-    names = ('weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0')
-    weights = [getattr(module, name).to(dtype) for name in names]
-    settings = (True, 1, 0.0, module.training, False, False)  # biases, one layer, no dropout, ...
-    return torch.gru(x.to(dtype), state[None].to(dtype).contiguous(), weights, *settings)[0].float()
-
-
 def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
     """The six arrays of 2015, float32, of a module that :func:`gru` built."""
     params = {}

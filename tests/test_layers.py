@@ -68,36 +68,6 @@ def test_r_and_u_have_their_places():
     np.testing.assert_allclose(forgot.detach().numpy(), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_run_gru_is_the_module(inputs, dtype):
-    x, h = (torch.tensor(array) for array in inputs)
-    module = layers.gru(random_gru(), 'encoder')
-    found, expected = layers.run_gru(module, x, h, dtype), module(x, h[None])[0]
-    assert found.dtype == torch.float32
-    tolerance = 1e-6 if dtype == torch.float32 else 0.05
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
-    if dtype == torch.bfloat16:
-        assert not torch.equal(found, expected)  # it did compute in half width
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_gradients_pass_through_run_gru(inputs, dtype):
-    gradients = []
-    for run in (
-        lambda module, x, h: layers.run_gru(module, x, h, dtype),
-        lambda module, x, h: module(x, h[None])[0],
-    ):
-        x, h = (torch.tensor(array, requires_grad=True) for array in inputs)
-        module = layers.gru(random_gru(), 'encoder')
-        run(module, x, h).square().sum().backward()
-        trained = [p.grad for p in module.parameters() if p.requires_grad]
-        gradients.append([x.grad, h.grad, *trained])
-    tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    for found, expected in zip(*gradients, strict=True):
-        assert found.dtype == torch.float32
-        assert (found - expected).norm() <= tolerance * expected.norm()
-
-
 def test_the_second_bias_is_zero_and_stays_so():
     module = layers.gru(random_gru(), 'encoder')
     assert not module.bias_hh_l0.requires_grad and not module.bias_hh_l0.any()

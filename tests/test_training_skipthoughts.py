@@ -166,6 +166,7 @@ def test_padding_changes_nothing(options):
 def test_bfloat16_costs_about_the_same(options):
     batch = random_batch(np.random.default_rng(0))
     params = initial_params(options, 30, seed=1)
+    params = {name: 5 * array for name, array in params.items()}  # so that the width shows
     costs = [
         float(SkipThoughts(params, replace(options, bfloat16=half))(*batch).detach())
         for half in (False, True)

@@ -22,6 +22,7 @@ from . import ranks
 from .loop import train
 from .options import TrainOptions
 from .passages import Passages
+from .recurrence import run_gru
 from .repeats import repeat_cost, write
 from .softmax import SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 from .whitening import WhitenedAffine, Whitening
@@ -155,7 +156,7 @@ class ConditionalGRU(nn.Module):
         """States (T, B, H) that follow the zero vector and word vectors (T - 1, B, W)."""
         inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
         first = torch.tanh(self.start(context))
-        return layers.run_gru(self.decoder, inputs, first, self.dtype)
+        return run_gru(self.decoder, inputs, first, self.dtype)
 
     def top(self, states: Tensor) -> Tensor:
         """What the output layer sees of states (n, H)."""

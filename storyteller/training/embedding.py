@@ -27,6 +27,7 @@ from .corpus import batches_of_equal_length, padded
 from .loop import train
 from .matching import Candidates, choice_cost
 from .options import TrainOptions
+from .recurrence import run_gru
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 
@@ -177,6 +178,7 @@ class JointEmbedding(nn.Module):
         if f'{SECOND_IMAGES}_W' in params:
             self.second = layers.affine(params, SECOND_IMAGES)
         self.drop = nn.Dropout(options.dropout)
+        self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
 
     def sentences(self, x: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (B, E) of word sequences (T, B); the mask counts the ``<eos>``."""
@@ -185,11 +187,8 @@ class JointEmbedding(nn.Module):
             joined = (vectors * mask[..., None]).sum(0)
         else:
             ends = mask.sum(0).long() - 1
-            if self.options.bfloat16:
-                first = vectors.new_zeros(x.shape[1], self.encoder.hidden_size)
-                states = layers.run_gru(self.encoder, vectors, first, torch.bfloat16)
-            else:
-                states = self.encoder(vectors)[0]
+            first = vectors.new_zeros(x.shape[1], self.encoder.hidden_size)
+            states = run_gru(self.encoder, vectors, first, self.dtype)
             joined = states[ends, torch.arange(x.shape[1], device=x.device)]
         return joined / joined.norm(dim=1, keepdim=True)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import layers
+from .recurrence import run_gru
 from .softmax import fast_unlikely_cost, unlikely_cost
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = 
             inputs = state.new_zeros(len(state), model.table.embedding_dim)
             if word is not None:
                 inputs = model.table(word)
-            state = layers.run_gru(model.decoder, inputs[None], state, model.dtype)[0]
+            state = run_gru(model.decoder, inputs[None], state, model.dtype)[0]
             logits = model.output(model.top(state))
             logits[:, UNK] = -torch.inf
             chosen = logits.argmax(1)

@@ -28,6 +28,7 @@ from ..vocabulary import Vocabulary
 from . import ranks
 from .loop import train
 from .options import TrainOptions
+from .recurrence import run_gru
 from .softmax import Rows, SampledSoftmax, fast_full_cost, full_cost, log_frequencies
 from .units import Units
 
@@ -162,7 +163,7 @@ class SkipThoughts(nn.Module):
 
     def _states(self, encoder: nn.GRU, x: Tensor) -> Tensor:
         first = self.table.weight.new_zeros(x.shape[1], encoder.hidden_size)
-        return layers.run_gru(encoder, self.table(x), first, self.dtype)
+        return run_gru(encoder, self.table(x), first, self.dtype)
 
     def decoded(
         self, decoder: nn.GRU, thought: Tensor, y: Tensor, mask: Tensor
@@ -173,7 +174,7 @@ class SkipThoughts(nn.Module):
             keep = torch.rand(inputs.shape[:2], device=y.device) >= self.options.word_dropout
             inputs = inputs * keep[..., None]
         inputs = functional.pad(inputs, (0, 0, 0, 0, 1, 0))  # the first input is the zero vector
-        states = layers.run_gru(decoder, inputs, thought, self.dtype)
+        states = run_gru(decoder, inputs, thought, self.dtype)
         counted = mask.bool()
         return states[counted], y[counted]
 

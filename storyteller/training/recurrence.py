@@ -1,0 +1,95 @@
+"""A GRU over whole sequences, with gradients that cost no more than they must.
+
+On a CPU, torch unrolls a GRU into single operations, so that each step makes a gradient as large as
+the recurrent weights and adds it to those of the steps after it. Here the steps keep what they
+were made of, and the gradient of the weights is one product over all of them.
+
+Dimension letters: T steps, B sequences, W inputs, H states.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+
+def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """All states of a GRU, with gradients.
+
+    Parameters
+    ----------
+    module : torch.nn.GRU
+        As :func:`storyteller.layers.gru` builds it: one layer, its second bias zero.
+    x : (T, B, W) tensor
+    state : (B, H) tensor
+        The first state.
+    dtype : torch.dtype
+        Of the products. ``torch.bfloat16`` takes half of the width from the float32 weights, where
+        that is faster.
+
+    Returns
+    -------
+    (T, B, H) tensor
+        Of the dtype of `state`.
+    """
+    weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
+    w, u, b = (weight.to(dtype if dtype is torch.bfloat16 else x.dtype) for weight in weights)
+    inputs = x.to(w.dtype)
+    if x.is_cuda:
+        settings = (True, 1, 0.0, module.training, False, False)  # biases, one layer, no dropout
+        first = state[None].to(w.dtype).contiguous()
+        return torch.gru(inputs, first, [w, u, b, torch.zeros_like(b)], *settings)[0].to(x.dtype)
+    return _Steps.apply(linear(inputs, w, b), state, u)
+
+
+class _Steps(torch.autograd.Function):
+    """States (T, B, H) from x W + b (T, B, 3H), the first state (B, H) and U' (3H, H).
+
+    The gates stand in the order of torch: reset r, update u, candidate c. Products are computed in
+    the dtype of U, all else in that of the state.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, state: Tensor, weight: Tensor) -> Tensor:
+        steps, batch, hidden = len(inputs), *state.shape
+        states = state.new_empty(steps + 1, batch, hidden)
+        gates = state.new_empty(steps, batch, 2 * hidden)  # r and u
+        candidates, products = torch.empty_like(states[1:]), torch.empty_like(states[1:])
+        states[0] = state
+        for t, given in enumerate(inputs.unbind()):
+            past = states[t]
+            product = past.to(weight.dtype) @ weight.T  # h U
+            torch.add(given[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t]).sigmoid_()
+            reset, update = gates[t].split(hidden, dim=1)
+            products[t] = product[:, 2 * hidden :]
+            candidates[t] = given[:, 2 * hidden :]
+            candidates[t].addcmul_(reset, products[t]).tanh_()
+            torch.lerp(candidates[t], past, update, out=states[t + 1])
+        ctx.save_for_backward(states, gates, candidates, products, weight)
+        return states[1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states, gates, candidates, products, weight = ctx.saved_tensors
+        steps, batch, hidden = d_states.shape
+        d_inputs = weight.new_empty(steps, batch, 3 * hidden)
+        d_products = torch.empty_like(d_inputs)
+        d_gates = torch.empty_like(gates[0])
+        carried = torch.zeros_like(states[0])
+        for t in reversed(range(steps)):
+            reset, update = gates[t].split(hidden, dim=1)
+            d = d_states[t] + carried
+            kept = d * update
+            d_candidate = torch.ops.aten.tanh_backward(d - kept, candidates[t])
+            torch.mul(d_candidate, products[t], out=d_gates[:, :hidden])
+            torch.mul(d, states[t] - candidates[t], out=d_gates[:, hidden:])
+            d_gate = torch.ops.aten.sigmoid_backward(d_gates, gates[t])
+            for end, last in ((d_inputs, d_candidate), (d_products, d_candidate * reset)):
+                end[t, :, : 2 * hidden] = d_gate
+                end[t, :, 2 * hidden :] = last
+            carried = kept.add_(d_products[t] @ weight)
+        past = states[:-1].flatten(0, 1).to(weight.dtype)
+        return d_inputs, carried, d_products.flatten(0, 1).T @ past
