@@ -21,9 +21,12 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'
 
 
-def run(script, *arguments, code=0):
+TOGETHER = '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2'  # torchrun
+
+
+def run(script, *arguments, code=0, launcher=()):
     """Run a script; its output."""
-    command = [sys.executable, str(SCRIPTS / f'{script}.py'), *map(str, arguments)]
+    command = [sys.executable, *launcher, str(SCRIPTS / f'{script}.py'), *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, encoding='utf-8', timeout=300, env=os.environ
     )
@@ -79,6 +82,29 @@ def test_your_own_storyteller(tmp_path, books):
     vector = np.load(mine / 'romance_style.npy')
     text = decoder.run_sampler(told, vector, beam_width=2, maxlen=20)
     assert set(text.split()) <= set(told['worddict'])
+
+
+@pytest.mark.slow
+def test_torchrun_trains_what_one_process_does(tmp_path, books):
+    """From the text on: only one process makes the files in between that both read."""
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
+    trained = []
+    for name, launcher in (('one', ()), ('two', TOGETHER)):
+        out, where = tmp_path / name, ('--text', books, '--held-out', books / 'two.txt')
+        for script, file in (('train_skipthoughts', out), ('train_decoder', out / 'decoder.npz')):
+            encoder = ('--encoder', tmp_path / 'one') if script == 'train_decoder' else ()
+            run(
+                script, *where, *encoder, *sizes, '--work', out / script, '--out', file,
+                launcher=launcher,
+            )  # fmt: skip
+            if script == 'train_skipthoughts':
+                run(script, *where, *sizes, '--work', out / script, '--out', file,
+                    '--bidirectional', launcher=launcher)  # fmt: skip
+        files = ('uni_skip.safetensors', 'bi_skip.safetensors', 'decoder.npz')
+        trained.append([formats.read_model(out / file)[0] for file in files])
+    for one, two in zip(*trained, strict=True):
+        for key, array in one.items():
+            np.testing.assert_allclose(two[key], array, atol=1e-3, err_msg=key)
 
 
 @pytest.mark.slow
