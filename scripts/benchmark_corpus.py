@@ -1,7 +1,8 @@
 """Measure the corpus: time and memory to build one of many sentences, and to start from it.
 
 Writes a text of numbered sentences, then, each in a process of its own: tokenises it, counts its
-words, indexes it, and takes the first batches. The table goes to stdout.
+words, indexes it, and takes the first batches. With --arrow the index is also built and read by
+`datasets` (Arrow), which has to be installed. The table goes to stdout.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument(
         '--tokenised', action='store_true', help='write tokens at once: tokenising takes longest'
     )
+    parser.add_argument('--arrow', action='store_true', help='compare with an index in Arrow')
     args = parser.parse_args()
     folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,13 @@ def main() -> None:
         'index': lambda: Corpus.build(folder / 'tokens.txt', words(folder), folder / 'corpus'),
         'open, first batches': lambda: start(folder),
         'open, cut passages': lambda: cut(folder),
+        'open, sentences by chance': lambda: draw(folder, args.sentences),
     }
+    if args.arrow:
+        steps |= {
+            'Arrow: index': lambda: build_arrow(folder),
+            'Arrow: open, sentences by chance': lambda: draw_arrow(folder, args.sentences),
+        }
     print(f'{args.sentences} sentences | seconds | resident memory, MB\n---|---|---')
     for name, step in steps.items():
         seconds, peak = alone(step)
@@ -120,6 +128,44 @@ def start(folder: Path) -> None:
 
 def cut(folder: Path) -> None:
     corpus.passages(Corpus.open(folder / 'corpus'), np.random.default_rng(0))
+
+
+def batches(count: int) -> np.ndarray:
+    """Row numbers of 5,000 batches of 64 sentences, drawn at random."""
+    return np.random.default_rng(0).integers(0, count, (5000, 64))
+
+
+def draw(folder: Path, count: int) -> None:
+    """Read batches of sentences from all over the corpus."""
+    whole = Corpus.open(folder / 'corpus')
+    for batch in batches(count):
+        for i in batch:
+            whole.words(i, i + 1)
+
+
+def build_arrow(folder: Path) -> None:
+    """The same index as a table of lists of int32."""
+    from datasets import Dataset, Features, List, Value
+
+    vocabulary = words(folder)
+
+    def rows():
+        with open(folder / 'tokens.txt', encoding='utf-8') as file:
+            for line in file:
+                if told := line.split():
+                    yield {'words': vocabulary.encode(told)}
+
+    features = Features({'words': List(Value('int32'))})
+    table = Dataset.from_generator(rows, features=features, cache_dir=str(folder / 'cache'))
+    table.save_to_disk(str(folder / 'arrow'))
+
+
+def draw_arrow(folder: Path, count: int) -> None:
+    from datasets import Dataset
+
+    table = Dataset.load_from_disk(str(folder / 'arrow')).with_format('numpy')
+    for batch in batches(count):
+        table[batch]
 
 
 if __name__ == '__main__':
