@@ -51,6 +51,7 @@ setup(
             'scipy>=1.11',
             'setuptools>=70.1',
         ],
+        'benchmark': ['datasets>=4'],
         'eval': ['scikit-learn>=1.5'],
         'expand': ['gensim>=4.3.3'],
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],

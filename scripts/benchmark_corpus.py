@@ -2,7 +2,7 @@
 
 Writes a text of numbered sentences, then, each in a process of its own: tokenises it, counts its
 words, indexes it, and takes the first batches. With --arrow the index is also built and read by
-`datasets` (Arrow), which has to be installed. The table goes to stdout.
+`datasets` (Arrow); needs the extra `benchmark`. The table goes to stdout.
 """
 
 from __future__ import annotations
