@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 
-def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """All states of a GRU, with gradients.
 
     Parameters
@@ -25,9 +25,9 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype = torch
     x : (T, B, W) tensor
     state : (B, H) tensor
         The first state.
-    dtype : torch.dtype
-        Of the products. ``torch.bfloat16`` takes half of the width from the float32 weights, where
-        that is faster.
+    dtype : torch.dtype, optional
+        Of the products; None takes that of `x`. ``torch.bfloat16`` is half of the width of float32
+        weights, for training where that is faster.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype = torch
         Of the dtype of `state`.
     """
     weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
-    w, u, b = (weight.to(dtype if dtype is torch.bfloat16 else x.dtype) for weight in weights)
+    w, u, b = (weight.to(dtype or x.dtype) for weight in weights)
     inputs = x.to(w.dtype)
     if x.is_cuda:
         settings = (True, 1, 0.0, module.training, False, False)  # biases, one layer, no dropout
