@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from .options import TrainOptions
 from .passages import Passages
 from .recurrence import run_gru
 from .repeats import repeat_cost, write
-from .softmax import SampledSoftmax, fast_full_cost, full_cost, log_frequencies
+from .softmax import SampledSoftmax, full_cost, log_frequencies
 from .whitening import WhitenedAffine, Whitening
 
 
@@ -133,7 +134,7 @@ class ConditionalGRU(nn.Module):
         self.hidden = layers.affine(params, 'ff_hid') if options.doutput else None
         self.output = layers.affine(params, 'ff_logit')
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-        self.word_cost: Callable = fast_full_cost if options.bfloat16 else full_cost
+        self.word_cost: Callable = partial(full_cost, dtype=self.dtype)
         if options.samples:
             if counts is None:
                 raise ValueError('samples: a sampled softmax needs the counts of the words')
@@ -290,7 +291,7 @@ def perplexity(
     model: ConditionalGRU, held_out: Passages, device: torch.device, n_batches: int = 8
 ) -> dict[str, float]:
     """Cost per word in nats, and perplexity, over some batches, with their vectors and without."""
-    word_cost = fast_full_cost if model.options.bfloat16 else full_cost
+    word_cost = partial(full_cost, dtype=model.dtype)
     costs, words = np.zeros(2), 0
     for batch in held_out.batches(0)[:n_batches]:
         x, mask, vectors = held_out.tensors(batch, device)

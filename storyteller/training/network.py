@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, relu
+from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from .. import formats
 from ..convnet import Architecture
@@ -62,6 +62,10 @@ class _Conv(nn.Module):
     Pooling goes before the normalisation, which then has a quarter of the work. That is the same
     function as pooling last because the normalisation's gain is fixed at 1, so its scale is
     positive; the next layer's weights make up for the gain.
+
+    A convolution that keeps the number of channels learns what it adds to its input, as in a
+    residual network: the identity is part of its weights, times a factor for each channel, and
+    so it is a plain convolution when exported (Zagoruyko and Komodakis, "DiracNets", 2017).
     """
 
     def __init__(self, n_in: int, n_out: int, pool: bool):
@@ -70,10 +74,17 @@ class _Conv(nn.Module):
         self.norm = BatchNorm2d(n_out)
         self.norm.weight.requires_grad_(False)
         self.pool = pool
+        self.keep = nn.Parameter(torch.ones(n_out)) if n_in == n_out else None
         nn.init.kaiming_normal_(self.conv.weight, mode='fan_out', nonlinearity='relu')
 
+    def weight(self) -> Tensor:
+        """The whole convolution, (out, in, 3, 3)."""
+        if self.keep is None:
+            return self.conv.weight
+        return self.conv.weight + pad(torch.diag(self.keep)[..., None, None], (1, 1, 1, 1))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = conv2d(x, self.weight(), padding=1)
         return relu(self.norm(max_pool2d(x, 2) if self.pool else x))
 
 
@@ -133,13 +144,13 @@ class TrainableNet(nn.Module):
 
 def export_params(model: TrainableNet) -> dict[str, np.ndarray]:
     """The plain network's parameters, batch normalisation folded in, under their 2015 names."""
-    layers = [(conv.conv, conv.norm) for conv in model.convs]
-    layers += list(zip(model.fcs, model.norms, strict=True))
+    layers = [(conv.weight(), conv.norm) for conv in model.convs]
+    layers += [(fc.weight, norm) for fc, norm in zip(model.fcs, model.norms, strict=True)]
     names = [n.removesuffix('_W') for n in model.architecture.shapes() if n.endswith('_W')]
     params = {}
-    for name, (layer, norm) in zip(names, layers, strict=True):
+    for name, (weight, norm) in zip(names, layers, strict=True):
         scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-        weight = layer.weight.detach() * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+        weight = weight.detach() * scale.view(-1, *[1] * (weight.ndim - 1))
         bias = norm.bias.detach() - norm.running_mean * scale
         params[f'{name}_W'] = (weight if weight.ndim == 4 else weight.T).cpu().numpy()
         params[f'{name}_b'] = bias.cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .recurrence import run_gru
-from .softmax import fast_unlikely_cost, unlikely_cost
+from .softmax import unlikely_cost
 
 if TYPE_CHECKING:
     from .decoder import ConditionalGRU
@@ -44,8 +44,7 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
     x = write(model, context, steps)
     again = repeated(x)
     states = model.states(model.table(x[:-1]), context)[again]
-    cost = fast_unlikely_cost if model.dtype is torch.bfloat16 else unlikely_cost
-    return cost(model.top(states), x[again], model.output)
+    return unlikely_cost(model.top(states), x[again], model.output, model.dtype)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from . import ranks
 from .loop import train
 from .options import TrainOptions
 from .recurrence import run_gru
-from .softmax import Rows, SampledSoftmax, fast_full_cost, full_cost, log_frequencies
+from .softmax import Rows, SampledSoftmax, full_cost, log_frequencies
 from .units import Units
 
 
@@ -144,7 +145,7 @@ class SkipThoughts(nn.Module):
         self.output = layers.affine(params, 'ff_logit')
         self.own_words = layers.affine(params, 'own_words') if options.own_words else None
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-        self.word_cost: Callable = fast_full_cost if options.bfloat16 else full_cost
+        self.word_cost: Callable = partial(full_cost, dtype=self.dtype)
         if options.samples:
             if counts is None:
                 raise ValueError('samples: a sampled softmax needs the counts of the words')

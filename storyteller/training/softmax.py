@@ -1,7 +1,7 @@
-"""What a predicted word costs: the full softmax of 2015, and two cheaper ways to the same end.
+"""What a predicted word costs: the full softmax of 2015, and a cheaper way to the same end.
 
-All three take hidden states and give a *sum* over words, as the costs of 2015 are sums. They share
-one output layer, so a model trained with either is exported in the same form.
+Both take hidden states and give a *sum* over words, as the costs of 2015 are sums. They share one
+output layer, so a model trained with either is exported in the same form.
 """
 
 from __future__ import annotations
@@ -33,8 +33,17 @@ class Rows(NamedTuple):
         return nn.functional.linear(hidden, *self)
 
 
-def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
+def full_cost(
+    hidden: Tensor,
+    targets: Tensor,
+    output: nn.Linear | Rows,
+    dtype: torch.dtype | None = None,
+    rows: int = 256,
+) -> Tensor:
     """The summed cost -log(p + 1e-8) of 2015 over the whole vocabulary.
+
+    The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
+    at hand.
 
     Parameters
     ----------
@@ -42,75 +51,88 @@ def full_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tens
     targets : (n,) int64 tensor
     output : torch.nn.Linear or Rows
         H -> V.
+    dtype : torch.dtype, optional
+        Of the matrix products; None: that of `hidden`.
+    rows : int
+        Size of a block.
 
     Returns
     -------
     () tensor
     """
-    probabilities = torch.softmax(output(hidden), dim=1).gather(1, targets[:, None])
-    return -torch.log(probabilities + _EPSILON).sum()
+    return _blocked(hidden, targets, output, dtype, rows, _costs_of_told)
 
 
-def fast_full_cost(
-    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 256
+def unlikely_cost(
+    hidden: Tensor,
+    targets: Tensor,
+    output: nn.Linear | Rows,
+    dtype: torch.dtype | None = None,
+    rows: int = 256,
 ) -> Tensor:
-    """Summed cost over the whole vocabulary with the products in bfloat16.
-
-    The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
-    at hand. Shapes as in :func:`full_cost`; costs agree to the precision of bfloat16.
-    """
-    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows, False)
-
-
-def unlikely_cost(hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
     """The summed cost -log(1 - p) of words that should not come (Welleck et al. 2020).
 
-    Shapes as in :func:`full_cost`.
+    Arguments as in :func:`full_cost`.
     """
-    p = torch.softmax(output(hidden), dim=1).gather(1, targets[:, None])
-    return -torch.log(1 - p + _MARGIN).sum()
+    return _blocked(hidden, targets, output, dtype, rows, _costs_of_unlikely)
 
 
-def fast_unlikely_cost(
-    hidden: Tensor, targets: Tensor, output: nn.Linear | Rows, rows: int = 256
-) -> Tensor:
-    """:func:`unlikely_cost` by the road of :func:`fast_full_cost`."""
-    return _BlockedSoftmax.apply(hidden, output.weight, output.bias, targets, rows, True)
+def _costs_of_told(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The cost of words of probability p, and by what the gradient of -log p is multiplied."""
+    return -torch.log(p + _EPSILON), p / (p + _EPSILON)
+
+
+def _costs_of_unlikely(p: Tensor) -> tuple[Tensor, Tensor]:
+    return -torch.log(1 - p + _MARGIN), -p / (1 - p + _MARGIN)
+
+
+def _blocked(hidden, targets, output, dtype, rows, costs_of) -> Tensor:
+    """Without gradients to come, only the costs are computed."""
+    learns = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (hidden, output.weight, output.bias)
+    )
+    return _BlockedSoftmax.apply(
+        hidden, output.weight, output.bias, targets, dtype or hidden.dtype, rows, costs_of, learns
+    )
 
 
 class _BlockedSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, rows, unlikely):
-        states, words = hidden.detach().bfloat16(), weight.detach().bfloat16()
-        d_hidden = torch.empty_like(hidden)
-        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    def forward(ctx, hidden, weight, bias, targets, dtype, rows, costs_of, learns):
+        states, words = hidden.detach().to(dtype), weight.detach().to(dtype)
         cost = hidden.new_zeros(())
+        if learns:
+            d_hidden = torch.empty_like(hidden)
+            d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         for block in torch.arange(len(hidden), device=hidden.device).split(rows):
-            logits = (states[block] @ words.T).float().add_(bias)  # (rows, V)
+            logits = (states[block] @ words.T).to(bias.dtype).add_(bias)  # (rows, V)
             aim = targets[block, None]
-            top = logits.amax(1, keepdim=True)
             right = logits.gather(1, aim)
+            top = logits.amax(1, keepdim=True)
             errors = logits.sub_(top).exp_()  # in place: this is bound by memory
             total = errors.sum(1, keepdim=True)
-            costs = total.log() + top - right
-            errors.div_(total)
-            errors.scatter_add_(1, aim, -torch.ones_like(total))
-            if unlikely:
-                p = torch.exp(-costs)
-                costs = -torch.log(1 - p + _MARGIN)
-                errors.mul_(-p / (1 - p + _MARGIN))  # from the gradient of -log p
+            costs, factor = costs_of(torch.exp(right - top) / total)
             cost += costs.sum()
+            if not learns:
+                continue
+            # Softmax less one at the target, times the factor.
+            errors.mul_(factor / total)
+            errors.scatter_add_(1, aim, -factor)
             d_bias += errors.sum(0)
-            errors = errors.bfloat16()
-            d_hidden[block] = (errors @ words).float()
-            d_weight += errors.T @ states[block]
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+            errors = errors.to(dtype)
+            d_hidden[block] = (errors @ words).to(hidden.dtype)
+            if dtype is weight.dtype:
+                d_weight.addmm_(errors.T, states[block])
+            else:
+                d_weight += errors.T @ states[block]
+        if learns:
+            ctx.save_for_backward(d_hidden, d_weight, d_bias)
         return cost
 
     @staticmethod
     def backward(ctx, scale):
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None, None
+        gradients = [gradient * scale for gradient in ctx.saved_tensors]
+        return *gradients, None, None, None, None, None
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from storyteller.training.convnet import Lesson, Recipe, joint_cost, stage_optio
 from storyteller.training.matching import Matches
 from storyteller.training.network import FC7, TrainableNet
 
-SMALL = Architecture(blocks=((4,), (6, 5)), fc=(9, 8), input_size=28)
+SMALL = Architecture(blocks=((4,), (6, 6)), fc=(9, 8), input_size=28)
 COLOURS = {'red': (200, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 200)}
 
 
@@ -327,6 +327,12 @@ def test_pooling_before_normalisation_is_pooling_after():
     x = torch.randn(2, 3, 8, 8)
     after = torch.nn.functional.max_pool2d(torch.relu(block.norm(block.conv(x))), 2)
     torch.testing.assert_close(block(x), after)
+
+
+def test_a_convolution_of_as_many_channels_adds_to_its_input():
+    block, x = network._Conv(5, 5, pool=False).eval(), torch.rand(2, 5, 8, 8)
+    torch.nn.init.zeros_(block.conv.weight)
+    torch.testing.assert_close(block(x), block.norm(x).relu())
 
 
 # --- objectives ----------------------------------------------------------------------------------

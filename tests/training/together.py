@@ -91,7 +91,7 @@ def train_convnet(folder: Path, training: TrainOptions) -> None:
         bf16=False,
     )
     torch.manual_seed(0)
-    model = TrainableNet(Architecture(((4,), (6, 5)), (9, 8), 28), 3, 6, 0.0)
+    model = TrainableNet(Architecture(((4,), (6, 6)), (9, 8), 28), 3, 6, 0.0)
     convnet.train_labels(model, labelled, labelled, recipe, folder / 'labels.pt')
     convnet.train_distil(model, captioned, labelled, recipe, training, folder / 'a.pt')
     model.eval()
