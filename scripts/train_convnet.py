@@ -13,9 +13,16 @@ from pathlib import Path
 import torch
 
 from storyteller import formats
-from storyteller.training.command_line import run
-from storyteller.training.convnet import Recipe
+from storyteller.convnet import Architecture
+from storyteller.training import ranks
+from storyteller.training.command_line import add_options, options_from, run
+from storyteller.training.convnet import NARROW, Recipe
 from storyteller.training.folds import Stages
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """The convolutions of a block: '256,256'."""
+    return tuple(int(width) for width in text.split(','))
 
 
 def main() -> None:
@@ -29,22 +36,38 @@ def main() -> None:
     parser.add_argument(
         '--without-folds', action='store_true', help='only the network, no features of folds'
     )
+    parser.add_argument(
+        '--blocks',
+        nargs='+',
+        type=widths,
+        default=NARROW.blocks,
+        metavar='WIDTHS',
+        help='widths of the convolutions, a comma between those of a block '
+        f'({" ".join(",".join(map(str, block)) for block in NARROW.blocks)})',
+    )
+    parser.add_argument('--fc', nargs=2, type=int, default=NARROW.fc, help='of fc6, fc7')
+    parser.add_argument('--input-size', type=int, default=NARROW.input_size, help='pixels')
+    add_options(parser, Recipe)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe = Recipe() if args.minutes is None else Recipe().within(args.minutes)
-    stages = Stages(args.data, args.work, recipe, targets=args.targets)
+    recipe = options_from(Recipe, args)
+    recipe = recipe if args.minutes is None else recipe.within(args.minutes)
+    architecture = Architecture(tuple(args.blocks), tuple(args.fc), args.input_size)
+    stages = Stages(args.data, args.work, recipe, architecture, targets=args.targets)
     stages.distil()
-    with formats.atomic_path(args.out) as temporary:
-        shutil.copyfile(args.work / 'distil.safetensors', temporary)
+    if ranks.number() == 0:
+        with formats.atomic_path(args.out) as temporary:
+            shutil.copyfile(args.work / 'distil.safetensors', temporary)
     if args.without_folds:
         return
     for k in range(recipe.folds):
         stages.fold(k)
-    features = stages.features()
-    for name, array in features.items():
-        formats.write_array(args.work / f'features_{name}.npy', array)
-    print(json.dumps(stages.probe(features), indent=1))
+    if ranks.number() == 0:
+        features = stages.features()
+        for name, array in features.items():
+            formats.write_array(args.work / f'features_{name}.npy', array)
+        print(json.dumps(stages.probe(features), indent=1))
 
 
 if __name__ == '__main__':

@@ -21,7 +21,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     ----------
     parser : argparse.ArgumentParser
     kind : dataclass
-        Its docstring describes the fields in a section ``Attributes``.
+        Its docstring describes the fields in a section ``Attributes``. Fields that are option
+        dataclasses themselves get no flag.
     defaults
         What takes the place of the class' own defaults.
 
@@ -39,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     described = _descriptions(kind)
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(types[field.name]):
+            continue
         flag, default = '--' + field.name.replace('_', '-'), defaults.get(field.name, field.default)
         text = f'{described.get(field.name, "")} ({default})'.replace('%', '%%')
         if types[field.name] is bool:
@@ -52,9 +55,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
     """The option dataclass that parsed arguments describe; it checks itself."""
-    return kind(
-        **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
-    )
+    given = vars(arguments)
+    names = [field.name for field in dataclasses.fields(kind) if field.name in given]
+    return kind(**{name: given[name] for name in names})
 
 
 def _descriptions(kind: type) -> dict[str, str]:

@@ -63,13 +63,19 @@ class Recipe:
         The rate falls over the minutes or the epochs, whichever are used up sooner.
     label_size : int
         Side in pixels of the first stage's input: small photos need not be blown up.
-    label_batch, captioned_batch, labelled_batch : int
-        Photos in a batch of the first stage; photos of both kinds in a batch of the second.
+    label_batch : int
+        Photos in a batch of the first stage.
+    captioned_batch, labelled_batch : int
+        Photos of this kind in a batch of the second stage.
     label_weight, target_weight, choice_weight : float
-        Weight in the second stage of the labels' loss, of the joint space's, and of the choice
-        among the captions of a pool.
-    label_smoothing, dropout, margin, temperature : float
-        Margin: of the ranking loss in the joint space. Temperature: of the choice.
+        Weight in the second stage of the labels' loss; of the joint space's; of the choice among
+        the captions of a pool.
+    label_smoothing, dropout : float
+        What of a label goes to all classes alike; the share of the heads' inputs dropped.
+    margin : float
+        Of the ranking loss in the joint space.
+    temperature : float
+        Of the choice.
     paste : float
         Largest side of the piece of another photo laid over each photo in the first stage, as a
         share of the photo's; what is to be learned mixes by area. 0 lays none.
