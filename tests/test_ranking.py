@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from storyteller import formats
 from storyteller.evaluation import ranking
-from storyteller.evaluation.ranking import i2t, t2i
+from storyteller.evaluation.ranking import i2t, in_folds, t2i
 
 ARRAYS = np.load(REFERENCE / 'embedding' / 'evaluation.npz')
 EXPECTED = json.loads((REFERENCE / 'embedding' / 'evaluation.json').read_text())
@@ -104,3 +104,24 @@ def test_wrong_values():
     for each in (0, -1, [5, 0], 2.5):
         with pytest.raises(ValueError, match='captions_per_image'):
             i2t(IMAGES, CAPTIONS, captions_per_image=each)
+
+
+@pytest.mark.parametrize('search', [i2t, t2i])
+def test_folds_are_searched_apart_and_averaged(search):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 4, 12)
+    images, captions = rng.normal(size=(12, 3)), rng.normal(size=(counts.sum(), 3))
+    found, ends = [], np.cumsum(counts)
+    for start in (0, 4, 8):
+        rows = slice(ends[start] - counts[start], ends[start + 3])
+        part = counts[start : start + 4]
+        found.append(search(images[start : start + 4], captions[rows], captions_per_image=part))
+    averaged = in_folds(search, images, captions, 3, captions_per_image=counts)
+    np.testing.assert_allclose(averaged, np.mean(found, axis=0))
+    whole = in_folds(search, images, captions, 1, captions_per_image=counts)
+    np.testing.assert_allclose(whole, search(images, captions, captions_per_image=counts))
+
+
+def test_folds_must_divide_the_images():
+    with pytest.raises(ValueError, match='folds: 10 images'):
+        in_folds(i2t, np.ones((10, 2)), np.ones((50, 2)), 3)

@@ -1,0 +1,290 @@
+"""Measure a bundle: how well images and captions find each other, what its thoughts are good for,
+how its captions fit, how its decoder tells passages again, and how its stories read.
+
+Figures go to stdout as JSON, a line each. DATA of `captions`, `decoder` and `stories` holds
+flickr8k/ (photos, captions.txt, dev.txt, fc7_dev.npz), novels/ (the shard romance-13 is held out)
+and lyrics/. Needs the extra `eval`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from storyteller import config, decoder, embedding, formats, generate, skipthoughts
+from storyteller.evaluation import ablation, passages, pool, ranking, sentence_sets, sentences
+from storyteller.evaluation.encoders import MeanWords, TfIdf
+from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
+from storyteller.evaluation.linear_ranking import Described, linear_ranking
+from storyteller.evaluation.stories import common_words
+from storyteller.training.captioned import CaptionedPhotos
+from storyteller.training.command_line import run
+from storyteller.training.photos import read_fc7
+
+TASKS = ('SICK', 'MSRP', 'TREC', *sentence_sets.POLARITY)
+ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
+
+
+def say(**figures: Any) -> None:
+    """A line of JSON; numbers in four digits."""
+
+    def short(value):
+        if isinstance(value, dict):
+            return {key: short(each) for key, each in value.items()}
+        return float(f'{value:.4g}') if isinstance(value, float) else value
+
+    print(json.dumps(short(figures)), flush=True)
+
+
+# --- ranking -------------------------------------------------------------------------------------
+
+
+def rank(args: argparse.Namespace) -> None:
+    """Images and captions in the joint space, both ways."""
+    vse = embedding.load_model(embedding_file(args.models))
+    photos = captioned(args)
+    images = embedding.encode_images(vse, photos.features)
+    texts = embedding.encode_sentences(vse, [' '.join(caption) for caption in photos.captions])
+    counts = np.bincount(photos.photos, minlength=len(images))
+    for search in (ranking.i2t, ranking.t2i):
+        found = ranking.in_folds(search, images, texts, args.folds, captions_per_image=counts)
+        say(search=search.__name__, **found._asdict())
+
+
+def embedding_file(models: Path | None) -> str:
+    """The embedding of a bundle, or the file itself."""
+    if models is not None and models.is_file():
+        return str(models)
+    return config.folder_paths(models or config.default_folder())['vsemodel']
+
+
+def captioned(args: argparse.Namespace) -> CaptionedPhotos:
+    """Photos as features, and their captions, in one of three layouts."""
+    if args.dataset:
+        return CaptionedPhotos.from_2015(args.dataset, args.split)
+    if not (args.captions and args.photos and (args.features or args.photo_folder)):
+        raise ValueError(
+            'expected --dataset, or --captions and --photos with --features or --photo-folder'
+        )
+    names = formats.read_lines(args.photos)
+    if args.features:
+        rows = read_fc7 if args.features.suffix == '.npz' else formats.read_array
+        return CaptionedPhotos.from_files(args.captions, names, np.asarray(rows(args.features)))
+    net = generate.build_convnet(config.folder_paths(args.models or config.default_folder())['vgg'])
+    inputs = np.concatenate([pixels for _, pixels in look_at(args.photo_folder, names)])
+    return CaptionedPhotos.from_files(args.captions, names, generate.compute_features(net, inputs))
+
+
+# --- sentences -----------------------------------------------------------------------------------
+
+
+def judge_sentences(args: argparse.Namespace) -> None:
+    """The tasks of the skip-thoughts paper, by the bundle's encoder and by simpler ones."""
+    files = config.folder_paths(args.models or config.default_folder())
+    model = skipthoughts.load_model(files['skmodels'], files['sktables'])
+    for task in args.task or TASKS:
+        try:
+            data = read_task(args.data, task)
+        except formats.MissingFileError as error:
+            if args.task:
+                raise
+            tqdm.write(f'passed over: {error}')
+            continue
+        for name in args.encoder or ENCODERS:
+            if name == 'skip-thoughts':
+                encoder = skipthoughts.Encoder(model)
+            elif name == 'words':
+                encoder = MeanWords(model['utable'], model['btable'])
+            else:
+                encoder = TfIdf(texts_of(data))
+            for extra, figures in figures_of(task, encoder, data, args):
+                say(task=task, encoder=name, **extra, **figures)
+
+
+def read_task(folder: Path, task: str) -> Any:
+    readers = {
+        'SICK': sentence_sets.read_sick,
+        'MSRP': sentence_sets.read_msrp,
+        'TREC': sentence_sets.read_trec,
+    }
+    if task in readers:
+        return readers[task](folder)
+    return sentence_sets.read_polarity(folder, task)
+
+
+def texts_of(data: Any) -> list[str]:
+    """The sentences that may be learned from."""
+    part = data['train'] if isinstance(data, dict) else data
+    return part.texts if isinstance(part, sentence_sets.Sentences) else part.a + part.b
+
+
+def figures_of(task: str, encoder: Any, data: Any, args: argparse.Namespace):
+    """What is added to the vectors, and the figures, for each way to do a task."""
+    if task == 'SICK':
+        yield {}, sentences.relatedness(encoder, data)
+    elif task == 'TREC':
+        yield {}, sentences.question_type(encoder, data)
+    elif task == 'MSRP':
+        for statistics in (False, True):
+            yield {'statistics': statistics}, sentences.paraphrase(encoder, data, statistics)
+    else:
+        for ngrams in (False, True) if args.ngrams else (False,):
+            found = sentences.polarity(encoder, data, ngrams, folds=args.folds, jobs=args.jobs)
+            yield {'ngrams': ngrams}, found
+
+
+def rank_thoughts(args: argparse.Namespace) -> None:
+    """Image-sentence ranking with a linear map of given features and of thoughts."""
+    files = config.folder_paths(args.models or config.default_folder())
+    model = skipthoughts.load_model(files['skmodels'], files['sktables'])
+    parts = []
+    for names, features in zip(args.photos, args.features, strict=True):
+        rows = read_fc7 if features.suffix == '.npz' else formats.read_array
+        photos = CaptionedPhotos.from_files(
+            args.captions, formats.read_lines(names), np.asarray(rows(features))
+        )
+        texts = [' '.join(caption) for caption in photos.captions]
+        thoughts = skipthoughts.encode(model, texts, verbose=True)
+        parts.append(Described(photos.features, thoughts, photos.photos))
+    for way, found in linear_ranking(*parts, epochs=args.epochs).items():
+        say(search=way, **found._asdict())
+
+
+# --- what a bundle does with photos and books ----------------------------------------------------
+
+
+def judge_captions(args: argparse.Namespace) -> None:
+    """Recalls on the development photos, and how the pool serves them."""
+    held = HeldOut(args.data, generate.load_all(args.models))
+    z, texts = held.z, [caption for photo in held.captions for caption in photo]
+    vectors = embedding.encode_sentences(z['vse'], texts)
+    for name, features in held.features.items():
+        images = embedding.encode_images(z['vse'], features)
+        for search in (ranking.i2t, ranking.t2i):
+            say(features=name, search=search.__name__, **search(images, vectors)._asdict())
+        top = held.nearest(name, slice(None), 1)[:, 0]
+        fit = pool.word_fit(top, z['cap'], held.captions)
+        say(features=name, **pool.repetition(top), words_in_common=fit)
+    say(unknown_words=pool.unknown_words(z['cap'], z['stv']['utable'], z['vse']['worddict']))
+    rows = np.random.default_rng(0).permutation(len(held.names))[: args.photos]
+    top = held.nearest(OURS, rows, 1)[:, 0]
+    shown = [z['cap'][i] for i in top]
+    for row, caption in zip(rows, shown, strict=True):
+        say(photo=held.names[row], caption=caption)
+    if args.sheet:
+        page = pool.contact_sheet([held.looked_at[row][0] for row in rows], shown)
+        with formats.atomic_path(args.sheet) as temporary:
+            page.save(temporary, args.sheet.suffix.lstrip('.') or 'png')
+
+
+def judge_decoder(args: argparse.Namespace) -> None:
+    """Perplexity of held-out passages, and how much of them comes back, by length."""
+    held = HeldOut(args.data, generate.load_all(args.models))
+    z = held.z
+    common = common_words(text for book in held.books for text in book)
+    for shortest, longest in ((8, 20), (20, 50), (50, 140)):
+        texts = held.paragraphs(shortest, longest, args.passages)
+        vectors = skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True)
+        figures = passages.regenerated(z['dec'], texts, vectors, common)
+        figures['perplexity'] = passages.perplexity(z['dec'], texts, vectors)
+        figures['perplexity_of_the_mean'] = passages.perplexity(
+            z['dec'], texts, np.repeat(vectors.mean(0, keepdims=True), len(texts), axis=0)
+        )
+        say(words=f'{shortest}-{longest}', passages=len(texts), **figures)
+
+
+# --- stories -------------------------------------------------------------------------------------
+
+
+def judge_stories(args: argparse.Namespace) -> None:
+    """The measures of stories told with and without the style shift, in each style and strength."""
+    held = HeldOut(args.data, generate.load_all(args.models))
+    z, rows = held.z, np.arange(len(held.names))[: args.photos]
+    judges = ablation.Judges(held, args.work)
+    say(accuracy_of_the_style_judge=judges.style.accuracy)
+    found: dict[str, dict[str, Any]] = {}
+    for features in args.features or held.features:
+        thoughts = generate.mean_thoughts(z, held.nearest(features, rows, args.k))
+        for name, shifted in ablation.shifts(z, thoughts).items():
+            if args.setting and name not in args.setting:
+                continue
+            told = [str(text) for text in decoder.run_samplers(z['dec'], shifted, args.bw)]
+            figures = judges.figures(told, rows)
+            say(features=features, setting=name, **figures)
+            if features == OURS:
+                found[name] = figures
+            if args.told:
+                with args.told.open('a', encoding='utf-8') as file:
+                    for row, story in zip(rows, told, strict=True):
+                        line = {'features': features, 'setting': name, 'photo': held.names[row]}
+                        file.write(json.dumps(line | {'story': story}) + '\n')
+    print(ablation.table(found))
+    if args.picture:
+        ablation.draw(found, args.picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=' '.join(__doc__.split('.')[0].split()))
+    jobs = parser.add_subparsers(required=True, metavar='WHAT')
+
+    def job(name, function):
+        command = jobs.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.add_argument('--models', type=Path, help='default: the bundle')
+        command.set_defaults(job=function)
+        return command
+
+    command = job('ranking', rank)
+    command.add_argument('--dataset', help='PREFIX_SPLIT_caps.txt, PREFIX_SPLIT_ims.npy')
+    command.add_argument('--split', default='test', help='(%(default)s)')
+    command.add_argument('--captions', type=Path, help='lines photo<TAB>caption')
+    command.add_argument('--photos', type=Path, help='names, one a line')
+    command.add_argument('--features', type=Path, help='.npy, or .npz of fc7: a row for each name')
+    command.add_argument('--photo-folder', type=Path, help='instead: the photos')
+    command.add_argument('--folds', type=int, default=1, help='5 for the 5,000 of COCO')
+
+    command = job('sentences', judge_sentences)
+    command.add_argument('--data', type=Path, required=True, help='folder of the sets')
+    command.add_argument('--task', nargs='+', choices=TASKS, help='default: all that are there')
+    command.add_argument('--encoder', nargs='+', choices=ENCODERS, help='default: all')
+    command.add_argument('--ngrams', action='store_true', help='two classes: also with n-grams')
+    command.add_argument('--folds', type=int, default=10, help='two classes (%(default)s)')
+    command.add_argument('--jobs', type=int, default=1, help='processes (%(default)s)')
+
+    command = job('linear-ranking', rank_thoughts)
+    command.add_argument('--captions', type=Path, required=True, help='lines photo<TAB>caption')
+    for name in ('photos', 'features'):
+        command.add_argument(
+            f'--{name}', type=Path, nargs=3, required=True, metavar=('TRAIN', 'DEV', 'TEST')
+        )
+    command.add_argument('--epochs', type=int, default=15, help='(%(default)s)')
+
+    command = job('captions', judge_captions)
+    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--photos', type=int, default=30, help='to list (%(default)s)')
+    command.add_argument('--sheet', type=Path, help='also draw them with their captions')
+
+    command = job('decoder', judge_decoder)
+    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--passages', type=int, default=1000, help='of each length (%(default)s)')
+
+    command = job('stories', judge_stories)
+    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--work', type=Path, default=Path('runs/evaluate'), help='(%(default)s)')
+    command.add_argument('--photos', type=int, default=200, help='(%(default)s)')
+    command.add_argument('--k', type=int, default=100, help='nearest captions (%(default)s)')
+    command.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
+    command.add_argument('--features', nargs='+', choices=(OURS, REAL), help='default: both')
+    command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
+    command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')
+    command.add_argument('--picture', type=Path, help='also draw the figures, .png')
+    args = parser.parse_args()
+    args.job(args)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,114 @@
+"""Photos and books that a bundle was not trained on, and what it makes of the photos.
+
+Dimension letters: P photos, F features, k nearest captions, D thought vectors.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import captions, embedding, generate, skipthoughts
+from ..formats import MissingFileError
+from ..images import load_image
+from ..layers import unit_rows
+from ..text import preprocess
+from ..training import documents
+from ..training.photos import read_fc7, read_names, read_photos
+
+OURS, REAL = 'ours', 'vgg19'  # whose features of the photos
+
+
+class HeldOut:
+    """The development photos of Flickr8k, a shard of novels, songs, and a loaded bundle.
+
+    Parameters
+    ----------
+    data : path
+        Holds ``flickr8k/`` (photos, ``captions.txt``, ``dev.txt`` and, if there is one,
+        ``fc7_dev.npz``), ``novels/`` (one file whose name begins with `shard`) and ``lyrics/``.
+    z : dict
+        From `storyteller.generate.load_all`.
+    shard : str
+    """
+
+    def __init__(self, data: Path, z: Mapping[str, Any], shard: str = 'romance-13'):
+        self.data, self.z, self.shard = Path(data), z, shard
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The photos, P."""
+        return read_names(self.data / 'flickr8k', 'dev')
+
+    @cached_property
+    def captions(self) -> list[list[str]]:
+        """Those that people wrote of each photo."""
+        found: dict[str, list[str]] = {name: [] for name in self.names}
+        for line in documents.read_text(self.data / 'flickr8k' / 'captions.txt'):
+            name, caption = line.split('\t')
+            if name in found:
+                found[name].append(caption.strip())
+        return list(found.values())
+
+    @cached_property
+    def looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each photo its picture and the network's input."""
+        return look_at(self.data / 'flickr8k', self.names)
+
+    @cached_property
+    def features(self) -> dict[str, np.ndarray]:
+        """Unit rows (P, F): of the bundle's network, and of VGG-19 if the bundle takes these."""
+        inputs = np.concatenate([pixels for _, pixels in self.looked_at])
+        found = {OURS: unit_rows(generate.compute_features(self.z['net'], inputs))}
+        real = self.data / 'flickr8k' / 'fc7_dev.npz'
+        if 4096 in self.z['vse']['_images'] and real.exists():
+            found[REAL] = read_fc7(real).numpy()
+        return found
+
+    def nearest(self, features: str, rows: np.ndarray | slice, k: int) -> np.ndarray:
+        """The nearest captions (p, k) of some photos, as places in the pool."""
+        joint = embedding.encode_images(self.z['vse'], self.features[features][rows])
+        return captions.nearest(joint, self.z['cvec'], k)[0]
+
+    def caption_thoughts(self) -> np.ndarray:
+        """The mean thought vector of each photo's own captions, (P, D)."""
+        texts = [caption for photo in self.captions for caption in photo]
+        vectors = skipthoughts.encode(self.z['stv'], texts, verbose=False)
+        starts = np.cumsum([0, *map(len, self.captions[:-1])])
+        counts = np.array(list(map(len, self.captions)))
+        return np.add.reduceat(vectors, starts) / counts[:, None]
+
+    @cached_property
+    def books(self) -> list[list[str]]:
+        """Paragraphs of each held-out novel, tokens between blanks."""
+        (path,) = documents.text_files(self.data / 'novels', f'{self.shard}*')
+        return [[text.strip() for text in preprocess(book)] for book in documents.books(path)]
+
+    def paragraphs(self, shortest: int, longest: int, wanted: int) -> list[str]:
+        """So many paragraphs of these lengths in words at most, spread over the books."""
+        rng, found = np.random.default_rng(0), []
+        for book in self.books:
+            fitting = [text for text in book if shortest <= len(text.split()) <= longest]
+            share = -(-wanted // len(self.books))
+            found += [fitting[i] for i in rng.permutation(len(fitting))[:share]]
+        return found[:wanted]
+
+    def songs(self) -> list[list[str]]:
+        """Lines of each song, tokens between blanks."""
+        (path,) = documents.text_files(self.data / 'lyrics')
+        return [preprocess(song) for song in documents.verses(path)]
+
+
+def look_at(folder: Path, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos of a folder or of its ``.tar`` files: of each its picture and the network's input."""
+    photos = read_photos(folder)
+    missing = [name for name in names if name not in photos]
+    if missing:
+        raise MissingFileError(f'{folder}: {len(missing)} photos missing, such as {missing[0]}')
+    return [load_image(io.BytesIO(photos[name])) for name in tqdm(names, desc='photos')]
