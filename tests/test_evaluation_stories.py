@@ -89,6 +89,11 @@ def test_styles_that_are_the_same_are_not_told_apart():
     assert 0.2 < judge.accuracy < 0.8
 
 
+def test_one_text_is_no_style():
+    with pytest.raises(ValueError, match='4 of novel, 1 of caption'):
+        StyleJudge({'novel': styled(4, NOVEL, 1), 'caption': styled(1, CAPTION, 2)})
+
+
 def test_pieces():
     assert stories.pieces('abcdefg', 3) == ['a b c', 'd e f']
 

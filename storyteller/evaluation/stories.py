@@ -134,6 +134,9 @@ class StyleJudge:
         from sklearn.pipeline import make_pipeline
 
         fewest = min(map(len, texts.values()))
+        if len(texts) < 2 or fewest < 2:
+            found = ', '.join(f'{len(each)} of {name}' for name, each in texts.items())
+            raise ValueError(f'texts: expected two of two styles at least, found {found or "none"}')
         rng = np.random.default_rng(seed)
         rows = {name: rng.permutation(len(each))[:fewest] for name, each in texts.items()}
         chosen = [texts[name][i] for name in texts for i in rows[name]]
@@ -144,7 +147,9 @@ class StyleJudge:
             TfidfVectorizer(analyzer=_lower_words, max_features=COMMON_WORDS, use_idf=False),
             LogisticRegression(C=10.0, max_iter=500),
         )
-        self.accuracy = float(np.mean(cross_val_score(self._model, chosen, labels, cv=5)))
+        self.accuracy = float(
+            np.mean(cross_val_score(self._model, chosen, labels, cv=min(5, fewest)))
+        )
         self._model.fit(chosen, labels)
         self.styles = list(self._model.classes_)
 
