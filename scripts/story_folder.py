@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
     result.add_argument('--seed', type=int, help='sample stories by this number')
     result.add_argument(
+        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
+    )
+    result.add_argument(
         '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
     )
     return result
@@ -65,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(options.out)
         rows = [known[name] for name in photos if name in known]
         before = len(rows)
-        for row in tell(options.folder, new, settings, options.batch_size) if new else ():
+        reading = {'batch_size': options.batch_size, 'allow_truncated': options.allow_truncated}
+        for row in tell(options.folder, new, settings, reading) if new else ():
             append(results, row)
             rows.append(row)
     except (ValueError, OSError) as error:
@@ -135,7 +139,7 @@ def check_writable(folder: Path) -> None:
 
 
 def tell(
-    folder: Path, names: list[str], settings: Mapping[str, Any], batch_size: int
+    folder: Path, names: list[str], settings: Mapping[str, Any], reading: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Tell photos batch by batch, and yield the row of each."""
     from storyteller import generate  # after the arguments are known to be right: it takes seconds
@@ -144,11 +148,10 @@ def tell(
     z = generate.load_all(settings['models'])
     generate.stories(z, [], **told_with)  # refuses wrong options before the progress begins
     with tqdm(total=len(names), unit='photo') as progress:
-        for first in range(0, len(names), batch_size):
-            batch = names[first : first + batch_size]
+        for first in range(0, len(names), reading['batch_size']):
+            batch = names[first : first + reading['batch_size']]
             photos = [folder / name for name in batch]
-            options = {'on_error': 'return', 'batch_size': batch_size}
-            stories = generate.stories(z, photos, **told_with, **options)
+            stories = generate.stories(z, photos, **told_with, **reading, on_error='return')
             for name, told in zip(batch, stories, strict=True):
                 row = told.to_dict() | {'image': name}
                 yield row | {'settings': row.get('settings', {}) | settings}

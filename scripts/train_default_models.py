@@ -12,11 +12,12 @@ threads; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 saves a tenth of the time on Linu
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import itertools
 import json
+import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from storyteller import formats, skipthoughts, style
+from storyteller import bundle, formats, generate, selfcheck, skipthoughts, style
 from storyteller.convnet import Net, build_convnet, compute_features
 from storyteller.images import load_image
 from storyteller.layers import unit_rows
@@ -474,10 +475,14 @@ class Recipe:
         for name, (what, learned_from) in FILES.items():
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
-            files[name] |= {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+            files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
             files[name] |= {'made': made[name]} if name in made else {}
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
+        with tempfile.TemporaryDirectory() as folder:  # without the card of before
+            for name in FILES:
+                os.symlink((self.out / name).absolute(), Path(folder, name))
+            card['known'] = selfcheck.known_vectors(generate.load_all(folder))
         formats.write_text(self.out / 'bundle.json', json.dumps(card, indent=1) + '\n')
 
     def stages(self) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -491,11 +496,6 @@ class Recipe:
         yield 'convnet', self.convnet
         yield 'images', self.image_layer
         yield 'describe', self.describe
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:

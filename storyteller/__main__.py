@@ -14,7 +14,10 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog='python -m storyteller', description='Tell a little story about a photograph.'
     )
-    result.add_argument('photos', nargs='+', metavar='PHOTO', help='a photo to tell')
+    result.add_argument('photos', nargs='*', metavar='PHOTO', help='a photo to tell')
+    result.add_argument(
+        '--check', action='store_true', help='instead: look whether everything works'
+    )
     result.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
     result.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
@@ -26,16 +29,22 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
     )
+    result.add_argument(
+        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
+    )
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
-    options = parser().parse_args(arguments)
+    line = parser()
+    options = line.parse_args(arguments)
+    if bool(options.photos) == options.check:
+        line.error('expected photos, or --check alone')
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
         try:
-            return _tell(options)
+            return _self_check(options) if options.check else _tell(options)
         except KeyboardInterrupt:
             return 130
 
@@ -43,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(options: argparse.Namespace) -> int:
     from . import generate  # after the arguments are known to be right: it takes seconds
 
-    names = ('k', 'bw', 'lyric', 'style', 'strength', 'seed')
+    names = ('k', 'bw', 'lyric', 'style', 'strength', 'seed', 'allow_truncated')
     told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
@@ -60,6 +69,21 @@ def _tell(options: argparse.Namespace) -> int:
             _flush()
         except (ValueError, OSError) as error:
             status = _complain(error)
+    return status
+
+
+def _self_check(options: argparse.Namespace) -> int:
+    """Print a line for each thing that was looked at; 0 if all is well, else 2."""
+    from . import selfcheck
+
+    status = 0
+    try:
+        for what, fine, detail in selfcheck.check(options.models):
+            print('ok   ' if fine else 'WRONG', f'{what}: {detail}')
+            status = status if fine else 2
+            _flush()
+    except (ValueError, OSError) as error:
+        return _complain(error)
     return status
 
 

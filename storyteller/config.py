@@ -72,6 +72,12 @@ def style_files(folder: PathLike) -> dict[str, str]:
     return {file.name.removesuffix('_style.npy'): str(file) for file in files}
 
 
+def folders(entries: dict[str, str]) -> list[str]:
+    """The folders that the files of these entries lie in, each once, sorted."""
+    paths = map(Path, entries.values())
+    return sorted({str(path if path.is_dir() else path.parent) for path in paths})
+
+
 def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
     """The entries to load.
 

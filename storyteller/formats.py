@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import reprlib
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,10 @@ from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
 from .pickles import Pickler, Unpickler, existing
 from .pickles import load_pickles as load_pickles
+from .pickles import stand_in as stand_in
+
+MOST_EXPANSION = 100  # times the size of an archive that its members may have together
+MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
 
 # --- writing -------------------------------------------------------------------------------------
 
@@ -212,7 +217,8 @@ def load_dictionary(path: PathLike) -> dict[str, int]:
         raise ModelFileError(f'{path}: expected a dictionary word -> index, found {_kind(words)}')
     for word, index in words.items():
         if not isinstance(word, str) or not isinstance(index, (int, np.integer)):
-            raise ModelFileError(f'{path}: expected word -> index, found {word!r} -> {index!r}')
+            found = f'{reprlib.repr(word)} -> {reprlib.repr(index)}'
+            raise ModelFileError(f'{path}: expected word -> index, found {found}')
     return {word: int(index) for word, index in words.items()}
 
 
@@ -338,6 +344,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     params = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_expansion(archive, path.stat().st_size)
             for member in archive.infolist():
                 name = member.filename.removesuffix('.npy')
                 if name != 'history_errs':
@@ -346,6 +353,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
         raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
     return params
+
+
+def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive that would fill the memory: arrays of numbers do not shrink so far."""
+    whole = sum(member.file_size for member in archive.infolist())
+    if whole > max(MOST_EXPANDED, MOST_EXPANSION * size):
+        raise ValueError(f'it expands from {size} to {whole} bytes')
 
 
 def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
@@ -359,7 +373,10 @@ def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError(f'.npy version {version} is not known')
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        return Unpickler(file).load()
+        found = Unpickler(file).load()
+        if not isinstance(found, np.ndarray) or found.shape != shape:
+            raise ValueError(f'the header declares an array of shape {shape}, found {_kind(found)}')
+        return found
     if min(shape, default=0) < 0:
         raise ValueError(f'the header declares the shape {shape}')
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize

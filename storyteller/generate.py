@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from . import bundle, config, decoder, embedding, layers, search, skipthoughts
 from . import captions as pool
-from . import config, decoder, embedding, layers, search, skipthoughts
 from . import style as styling
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError, MismatchError, ModelFileError, PathLike
@@ -67,6 +67,7 @@ def load_all(
         If two parts do not fit together; the message names both files.
     """
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
+    bundle.check(config.folders(files))
     z: dict[str, Any] = {
         'stv': skipthoughts.load_model(files['skmodels'], files['sktables'], device=device),
         'dec': decoder.load_model(files['decmodel'], files['dictionary'], device=device),
@@ -131,6 +132,7 @@ def story(
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
+    allow_truncated: bool = False,
 ) -> Story:
     """Tell the story of a photo: print its nearest captions and the story, and return both.
 
@@ -156,6 +158,8 @@ def story(
         same one for the same number.
     maxlen : int
         Most words of a story.
+    allow_truncated : bool
+        Take a photo whose file is cut short.
 
     Returns
     -------
@@ -171,6 +175,7 @@ def story(
         If an argument is out of range.
     """
     options = {'style': style, 'strength': strength, 'seed': seed, 'maxlen': maxlen}
+    options |= {'allow_truncated': allow_truncated}
     (told,) = stories(z, [image_loc], k=k, bw=bw, lyric=lyric, **options)
     print(told)
     return told
@@ -187,6 +192,7 @@ def stories(
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
+    allow_truncated: bool = False,
     on_error: str = 'raise',
     batch_size: int = 16,
 ) -> list[Story | StoryError]:
@@ -194,7 +200,7 @@ def stories(
 
     Parameters
     ----------
-    z, k, bw, lyric, style, strength, seed, maxlen
+    z, k, bw, lyric, style, strength, seed, maxlen, allow_truncated
         As for :func:`story`.
     images : iterable of photos
     on_error : {'raise', 'return'}
@@ -224,7 +230,9 @@ def stories(
     settings = _settings(k, bw, lyric, style, strength, seed, maxlen)
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
-        told += _tell(z, images[first : first + batch_size], towards, settings, on_error)
+        batch = images[first : first + batch_size]
+        loaded = [_loaded(image, on_error, allow_truncated) for image in batch]
+        told += _tell(z, batch, loaded, towards, settings, on_error)
     return told
 
 
@@ -269,12 +277,12 @@ def _settings(
 def _tell(
     z: Mapping[str, Any],
     images: list[Photo],
+    told: list[Any],
     towards: np.ndarray,
     settings: dict[str, Any],
     on_error: str,
 ) -> list[Story | StoryError]:
-    """The stories of one batch of photos, in order."""
-    told: list[Any] = [_loaded(image, on_error) for image in images]
+    """Put the stories of one batch in the places of its loaded photos; errors stay."""
     rows = [row for row, item in enumerate(told) if not isinstance(item, StoryError)]
     if not rows:
         return told
@@ -303,9 +311,11 @@ def _tell(
     return told
 
 
-def _loaded(image: Photo, on_error: str) -> tuple[np.ndarray, np.ndarray] | StoryError:
+def _loaded(
+    image: Photo, on_error: str, allow_truncated: bool
+) -> tuple[np.ndarray, np.ndarray] | StoryError:
     try:
-        return load_image(image)
+        return load_image(image, allow_truncated=allow_truncated)
     except ImageError as error:
         if on_error == 'raise':
             raise

@@ -9,14 +9,15 @@ cannot be used gives one type of error that says why.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from storyteller.formats import ImageError
+from storyteller.formats import ImageError, stand_in
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
 CROP = 224  # side in pixels of the central square that the network sees
@@ -24,16 +25,24 @@ MEAN_BGR = (103.939, 116.779, 123.68)  # mean colour of ImageNet, 0 to 255
 MAX_PIXELS = 89_478_485  # of a file, checked before it is decoded; Pillow's own warning level
 MAX_RESIZED = 2**22  # pixels after the resize, which is 64:1 for the sides: slivers are no photos
 
+# What photos come as. Others that Pillow reads start programs (EPS) or are no photos.
+FORMATS = (
+    'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'JPEG2000', 'AVIF', 'PPM', 'TGA',
+    'ICO', 'PCX', 'SGI',
+)  # fmt: skip
+
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO
 
 
-def load_image(file: Photo) -> tuple[np.ndarray, np.ndarray]:
+def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Read a photo as the network wants it.
 
     Parameters
     ----------
     file : path, PIL image, binary file object, or array
         Arrays are (H, W), (H, W, 3) or (H, W, 4) uint8. Of an animation the first frame counts.
+    allow_truncated : bool
+        Take a photo whose file is cut short: what is missing stays black (or grey).
 
     Returns
     -------
@@ -45,8 +54,8 @@ def load_image(file: Photo) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ImageError
-        If the file is missing, no regular file, empty, not a picture, cut short, larger than
-        `MAX_PIXELS`, or a sliver. Attributes ``path`` and ``reason``.
+        If the file is missing, no regular file, empty, not a picture of one of the `FORMATS`, cut
+        short, larger than `MAX_PIXELS`, or a sliver. Attributes ``path`` and ``reason``.
     TypeError
         If `file` is of none of the kinds above.
 
@@ -62,7 +71,7 @@ def load_image(file: Photo) -> tuple[np.ndarray, np.ndarray]:
     >>> rawim.shape, im.shape, im[0, :, 0, 0].astype(int).tolist()
     ((224, 224, 3), (1, 3, 224, 224), [151, 138, 131])
     """
-    name, picture = photo_name(file), _read(file)
+    name, picture = photo_name(file), _read(file, allow_truncated)
     pixels = _resize_and_crop(picture, name)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015
     im = pixels[:, :, ::-1] - np.array(MEAN_BGR)
@@ -83,7 +92,7 @@ def photo_name(file: Photo) -> str:
     return str(getattr(file, 'filename', None) or getattr(file, 'name', None) or '<picture>')
 
 
-def _read(file: Photo) -> np.ndarray:
+def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
     name = photo_name(file)
     if isinstance(file, np.ndarray):
         file = _from_array(file)
@@ -96,9 +105,9 @@ def _read(file: Photo) -> np.ndarray:
         )
     try:
         if isinstance(file, Image.Image):
-            return _decode(file, name)
-        with Image.open(file) as image:
-            return _decode(image, name)
+            return _decode(file, name, allow_truncated)
+        with Image.open(file, formats=_known_formats()) as image:
+            return _decode(image, name, allow_truncated)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -107,6 +116,13 @@ def _read(file: Photo) -> np.ndarray:
         raise ImageError(name, f'more than {MAX_PIXELS:,} pixels') from None
     except Exception as error:  # decoders raise whatever the broken bytes make them stumble over
         raise ImageError(name, f'cannot be decoded: {error or type(error).__name__}') from error
+
+
+@functools.cache
+def _known_formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_file(path: str) -> None:
@@ -123,6 +139,12 @@ def _check_file(path: str) -> None:
         raise ImageError(path, 'not a regular file')
     if status.st_size == 0:
         raise ImageError(path, 'the file is empty')
+    try:
+        what = stand_in(path)
+    except OSError as error:
+        raise ImageError(path, f'cannot be opened: {error}') from None
+    if what:
+        raise ImageError(path, f'not a picture but {what}')
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -138,9 +160,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _decode(image: Image.Image, name: str) -> np.ndarray:
+def _decode(image: Image.Image, name: str, allow_truncated: bool) -> np.ndarray:
     _check_size(image.width, image.height, name)
-    image.load()
+    try:
+        image.load()
+    except (OSError, SyntaxError):
+        if not allow_truncated or not isinstance(image, ImageFile.ImageFile):
+            raise
+        image.tile = []  # nothing is left to decode; Pillow's own switch is for all its users
     return np.asarray(_to_rgb(_upright(image)))
 
 

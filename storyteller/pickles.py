@@ -19,21 +19,41 @@ import numpy as np
 
 from .errors import MissingFileError, ModelFileError, PathLike
 
+# How files begin that stand for others, and what they are.
+_STAND_INS = {
+    b'version https://git-lfs': 'a Git-LFS pointer: "git lfs pull" fetches the file itself',
+    b'<!doctype html': 'a web page: the download did not give the file itself',
+    b'<html': 'a web page: the download did not give the file itself',
+}
+
 
 def existing(path: PathLike, purpose: str) -> Path:
-    """Give `path` back if it is a file.
+    """Give `path` back if it is a file, and not the mere stand-in for one.
 
     Raises
     ------
     MissingFileError
-        If nothing, or a folder, is there.
+        If nothing, a folder, or something that is no regular file is there.
+    ModelFileError
+        If it is a Git-LFS pointer, or a web page.
     """
     path = Path(path)
     if path.is_dir():
         raise MissingFileError(f'{path}: expected {purpose}, found a folder')
     if not path.exists():
         raise MissingFileError(f'{path}: no such file (expected {purpose})')
+    if not path.is_file():  # to open a pipe would wait without end
+        raise MissingFileError(f'{path}: expected {purpose}, found no regular file')
+    if what := stand_in(path):
+        raise ModelFileError(f'{path}: expected {purpose}, found {what}')
     return path
+
+
+def stand_in(path: PathLike) -> str | None:
+    """What a file is that only stands for the one that is meant; None if it does not."""
+    with open(path, 'rb') as file:
+        begins = file.read(64).lstrip().lower()
+    return next((what for start, what in _STAND_INS.items() if begins.startswith(start)), None)
 
 
 def load_pickles(path: PathLike) -> list[Any]:
@@ -64,14 +84,15 @@ def load_pickles(path: PathLike) -> list[Any]:
 def _allowed_globals() -> dict[tuple[str, str], Any]:
     """What a pickle may name: arrays, their types and scalars, sets, and OrderedDict."""
     allowed: dict[tuple[str, str], Any] = {
-        ('collections', 'OrderedDict'): collections.OrderedDict,
+        ('collections', 'OrderedDict'): _ordered,
         ('_codecs', 'encode'): codecs.encode,
         # Arrays are made by the functions below: ndarray itself would take bytes as objects.
         ('numpy', 'ndarray'): 'numpy.ndarray',
         ('numpy', 'dtype'): np.dtype,
     }
     for builtins in ('__builtin__', 'builtins'):  # Python 2 and 3
-        allowed |= {(builtins, kind.__name__): kind for kind in (set, frozenset)}
+        allowed[builtins, 'set'] = lambda items=(): set(_plain(items))
+        allowed[builtins, 'frozenset'] = lambda items=(): frozenset(_plain(items))
     for core in ('numpy.core', 'numpy._core'):
         allowed[f'{core}.multiarray', '_reconstruct'] = lambda *_: np.empty(0, np.int8)
         allowed[f'{core}.multiarray', 'scalar'] = _scalar
@@ -79,11 +100,27 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     return allowed
 
 
+def _plain(keys: Any) -> Any:
+    """Keys, if they are text or numbers: to hash a tuple of tuples can take for ever."""
+    for key in keys:
+        if not (key is None or isinstance(key, (str, bytes, int, float, np.generic))):
+            raise pickle.UnpicklingError(f'a {type(key).__name__} is the key of a container')
+    return keys
+
+
+def _ordered(items: Any = ()) -> collections.OrderedDict:
+    pairs = [(key, value) for key, value in items]
+    _plain([key for key, _ in pairs])
+    return collections.OrderedDict(pairs)
+
+
 def _scalar(dtype: np.dtype, value: Any = None) -> Any:
     from numpy._core import multiarray
 
     if dtype.hasobject:  # some NumPy would take bytes for a pointer
         raise pickle.UnpicklingError('it makes an object of a NumPy scalar')
+    if not isinstance(value, bytes) or len(value) != dtype.itemsize:
+        raise pickle.UnpicklingError(f'a NumPy scalar of {dtype} is not {dtype.itemsize} bytes')
     return multiarray.scalar(dtype, value)
 
 
@@ -117,21 +154,63 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
             raise pickle.UnpicklingError(f'it changes what an array of {target.name} holds')
         super().load_build()
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012
+    def load_setitem(self) -> None:
+        """A key and its value into a dict."""
+        _plain(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Keys and values, in turn, since the last mark."""
+        _plain(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """A dict of keys and values, in turn, since the last mark."""
+        _plain(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Items of a set, since the last mark."""
+        _plain(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """A frozenset of the items since the last mark."""
+        _plain(self.stack)
+        super().load_frozenset()
+
+    dispatch = {  # noqa: RUF012
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
 
 
-def _decoded(value: Any) -> Any:
-    """Turn byte strings, at any depth of plain containers, into str."""
+def _decoded(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """Turn byte strings, at any depth of plain containers, into str.
+
+    A container that stands in several places is turned once (`done`, by identity): a small pickle
+    can nest one so that its copies would fill any memory.
+    """
     if isinstance(value, bytes):
         try:
             return value.decode('utf-8')
         except UnicodeDecodeError:
             return value.decode('latin-1')
-    if isinstance(value, dict):
-        return type(value)((_decoded(key), _decoded(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_decoded(item) for item in value)
-    return value
+    if not isinstance(value, (dict, list, tuple, set, frozenset)):
+        return value
+    done = {} if done is None else done
+    if id(value) not in done:
+        if isinstance(value, dict):
+            items = ((_decoded(key), _decoded(item, done)) for key, item in value.items())
+        else:
+            items = (_decoded(item, done) for item in value)
+        done[id(value)] = type(value)(items)
+    return done[id(value)]
 
 
 class Pickler(pickle._Pickler):  # the one in Python, whose steps can be changed

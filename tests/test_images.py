@@ -290,6 +290,47 @@ def test_every_cut_file_is_refused(tmp_path, suffix):
         refused(path)
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'tif'])
+def test_a_cut_file_is_taken_when_that_is_allowed(tmp_path, suffix):
+    picture = np.kron(noise(24, 32, 3), np.ones((10, 10, 1), np.uint8))
+    Image.fromarray(picture).save(tmp_path / f'whole.{suffix}')
+    content = (tmp_path / f'whole.{suffix}').read_bytes()
+    cut = tmp_path / f'cut.{suffix}'
+    cut.write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(ImageError, match='cut'):
+        load_image(cut)
+    rawim, _ = load_image(cut, allow_truncated=True)
+    whole, _ = load_image(tmp_path / f'whole.{suffix}', allow_truncated=True)
+    if suffix in ('jpg', 'png'):  # these are stored from the top
+        np.testing.assert_array_equal(rawim[:90], whole[:90])
+    assert (rawim == whole).mean() > 0.4 and (rawim != whole).any()
+
+
+def test_a_picture_with_nothing_in_it_is_refused_all_the_same(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'\xff\xd8\xff')
+    with pytest.raises(ImageError):
+        load_image(tmp_path / 'a.jpg', allow_truncated=True)
+
+
+def test_formats_that_start_programs_are_not_opened(tmp_path):
+    eps = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n'
+    (tmp_path / 'a.eps').write_bytes(eps)
+    (tmp_path / 'a.jpg').write_bytes(eps)  # whatever it is called
+    for name in ('a.eps', 'a.jpg'):
+        with pytest.raises(ImageError, match='known format'):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [(b'version https://git-lfs.github.com/spec/v1\n', 'lfs pull'), (b'<html>', 'a web page')],
+)
+def test_what_stands_for_a_picture_is_named(tmp_path, content, words):
+    (tmp_path / 'a.jpg').write_bytes(content)
+    with pytest.raises(ImageError, match=words):
+        load_image(tmp_path / 'a.jpg')
+
+
 @pytest.mark.parametrize('width, height', [(30000, 30000), (9500, 9500), (2**31 - 1, 2**31 - 1)])
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_bombs_are_refused_before_they_are_decoded(tmp_path, width, height):

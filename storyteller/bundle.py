@@ -1,0 +1,99 @@
+"""The card of a bundle, ``bundle.json``: which files belong to it, their sizes and hashes.
+
+A folder without a card, such as one of the files of 2015, is taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .formats import ModelFileError, PathLike, existing
+
+CARD = 'bundle.json'
+FACTS = 'bytes', 'sha256'
+HASHED_AT_LOAD = 1 << 26  # bytes of a file; larger ones would take seconds, and are mapped
+
+
+def read_card(folder: PathLike) -> dict[str, Any] | None:
+    """The card of a folder, checked; None if it has none.
+
+    Returns
+    -------
+    dict
+        ``format`` (1), ``files``: name -> ``bytes`` and ``sha256``, and whatever else the card
+        says.
+
+    Raises
+    ------
+    ModelFileError
+        If it is not such a card. Names must be plain: no path leaves the folder.
+    """
+    path = Path(folder) / CARD
+    if not path.exists():
+        return None
+    try:
+        card = json.loads(existing(path, 'the card of a bundle').read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f'{path}: not JSON: {error}') from None
+    if not isinstance(card, dict) or card.get('format') != 1:
+        found = card.get('format') if isinstance(card, dict) else type(card).__name__
+        raise ModelFileError(f"{path}: expected a card with 'format': 1, found {found!r}")
+    files = card.get('files')
+    if not isinstance(files, dict) or not files:
+        raise ModelFileError(f"{path}: expected 'files', name -> bytes and sha256")
+    for name, facts in files.items():
+        plain = re.fullmatch(r'[\w][\w.-]*', name) and name != CARD
+        if not plain:
+            raise ModelFileError(f'{path}: {name!r} is not the plain name of a file')
+        size, digest = (facts.get(k) if isinstance(facts, dict) else None for k in FACTS)
+        right = type(size) is int and size >= 0 and isinstance(digest, str)
+        if not right or not re.fullmatch('[0-9a-f]{64}', digest):
+            raise ModelFileError(f"{path}: {name}: expected 'bytes' and a 'sha256' of 64 digits")
+    return card
+
+
+def problem(folder: PathLike, name: str, facts: dict[str, Any], whole: bool = True) -> str | None:
+    """What is wrong with a file of a card, in a line; None if nothing is.
+
+    With `whole` False, large files are not hashed.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        return 'missing'
+    if (size := path.stat().st_size) != facts['bytes']:
+        return f'{size} bytes, expected {facts["bytes"]}'
+    if (whole or size <= HASHED_AT_LOAD) and sha256(path) != facts['sha256']:
+        return 'its SHA-256 is not that of the card'
+    return None
+
+
+def check(folders: Iterable[PathLike]) -> None:
+    """Check the files of bundles before they are loaded; what is missing is left to the loaders.
+
+    Raises
+    ------
+    ModelFileError
+        If a card is none, or a file is not the one it describes.
+    """
+    for folder in sorted({str(folder) for folder in folders}):
+        for name, facts in (read_card(folder) or {'files': {}})['files'].items():
+            path = Path(folder) / name
+            if path.is_file() and (wrong := problem(folder, name, facts, whole=False)):
+                raise ModelFileError(
+                    f'{existing(path, "a file of the bundle")}: {wrong} '
+                    f'(a broken copy? if you changed it, take its entry out of {CARD})'
+                )
+
+
+def sha256(path: PathLike) -> str:
+    """The hash of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""``python -m storyteller --check``: is all there and whole, does it compute what it should?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import bundle, config, embedding, generate, skipthoughts
+from .formats import PathLike
+from .layers import unit_rows
+
+PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors'
+SENTENCE = 'She walked to the sea, and the old dog followed her.'
+KEPT = 8  # values of each known vector that a card holds
+TOLERANCE = 2e-3  # between processors; other weights differ by far more
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it is fine, and a word about it."""
+
+    what: str
+    fine: bool
+    detail: str
+
+
+def check(models: PathLike | None = None) -> Iterator[Finding]:
+    """Look at the versions, the files, and what the models compute, one finding after the other.
+
+    Parameters
+    ----------
+    models : path-like, optional
+        A folder of models; None is what `config.paths` names.
+    """
+    yield Finding('Python', True, platform.python_version())
+    for package in PACKAGES:
+        yield Finding(package, True, importlib.metadata.version(package))
+    cards = {}
+    for folder in config.folders(config.resolve(models)):
+        try:
+            card = bundle.read_card(folder)
+        except (ValueError, OSError) as error:
+            yield Finding(f'{folder}/{bundle.CARD}', False, str(error))
+            continue
+        if card is None:
+            yield Finding(folder, True, 'no card: its files cannot be compared with anything')
+            continue
+        cards[folder] = card
+        for name, facts in card['files'].items():
+            wrong = bundle.problem(folder, name, facts)
+            yield Finding(f'{folder}/{name}', wrong is None, wrong or f'{facts["bytes"]:,} bytes')
+    try:
+        z = generate.load_all(models)
+    except (ValueError, OSError) as error:
+        yield Finding('loading', False, str(error))
+        return
+    yield Finding('loading', True, f'{len(z["cap"]):,} captions, styles: {", ".join(z["styles"])}')
+    for folder, card in cards.items():
+        for name, expected in card.get('known', {}).items():
+            yield _compared(f'{name} by {folder}', known_vectors(z)[name], expected)
+    yield _story(z)
+
+
+def known_vectors(z: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The first values of what the models make of a fixed sentence and a fixed picture.
+
+    ``thought`` and ``sentence`` are the sentence's vectors by skip-thoughts and in the joint space,
+    ``picture`` that of the picture there.
+    """
+    feature = generate.compute_features(z['net'], generate.load_image(built_in_picture())[1])
+    vectors = {
+        'thought': skipthoughts.encode(z['stv'], SENTENCE, verbose=False),
+        'sentence': embedding.encode_sentences(z['vse'], SENTENCE),
+        'picture': embedding.encode_images(z['vse'], unit_rows(feature))[0],
+    }
+    return {name: vector[:KEPT].astype(float).tolist() for name, vector in vectors.items()}
+
+
+def built_in_picture() -> np.ndarray:
+    """A shore under a sky, as a (240, 320, 3) uint8 array."""
+    rows, columns = np.mgrid[0:240, 0:320]
+    sky = np.stack([90 + rows // 2, 150 + rows // 3, 255 - rows // 4], axis=2)
+    sea = np.stack([20 + rows // 8, 80 + rows // 4, 140 + columns // 8], axis=2)
+    sand = np.stack([230 - rows // 8, 205 - rows // 8, 140 + columns // 16], axis=2)
+    picture = np.where((rows < 110)[..., None], sky, sea)
+    picture = np.where((rows - columns // 8 > 160)[..., None], sand, picture)
+    return picture.astype(np.uint8)
+
+
+def _compared(what: str, found: list[float], expected: Any) -> Finding:
+    try:
+        away = float(np.abs(np.subtract(found, expected)).max())
+    except (TypeError, ValueError):
+        return Finding(what, False, 'the card holds no such vector')
+    return Finding(what, away <= TOLERANCE, f'at most {away:.1e} from the known vector')
+
+
+def _story(z: Mapping[str, Any]) -> Finding:
+    options = {'k': min(10, len(z['cap'])), 'bw': 3, 'maxlen': 20}
+    try:
+        (told,) = generate.stories(z, [built_in_picture()], **options)
+    except (ValueError, OSError) as error:
+        return Finding('a story', False, str(error))
+    return Finding('a story', bool(told.passage), f'{told.passage} ...')
