@@ -1,0 +1,179 @@
+"""Feed broken input to what reads files and text, guided by coverage (atheris, extra `fuzz`).
+
+    python scripts/fuzz.py pickle --seconds 600
+
+Every target may refuse its input by an error of ours; anything else is a finding, and the input
+that caused it is kept in the folder of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from storyteller import bundle, formats, images, text
+from storyteller.errors import ImageError, MissingFileError, ModelFileError
+
+Target = Callable[[bytes, Path], None]
+
+
+def pickles(data: bytes, folder: Path) -> None:
+    """The reader of the pickles of 2015."""
+    for read in (formats.load_pickles, formats.load_dictionary):
+        refused(read, put(folder / 'a.pkl', data))
+
+
+def models(data: bytes, folder: Path) -> None:
+    """Readers of parameters: of ours, and of those of 2015."""
+    refused(formats.read_model, put(folder / 'a.safetensors', data))
+    formats.write_pickle(folder / 'a.npz.pkl', {})
+    refused(formats.read_model, put(folder / 'a.npz', data))
+    refused(formats.read_array, put(folder / 'a.npy', data))
+    refused(formats.open_table, folder / 'a.npy')
+
+
+def cards(data: bytes, folder: Path) -> None:
+    """The card of a bundle."""
+    put(folder / bundle.CARD, data)
+    refused(bundle.read_card, folder)
+
+
+def photos(data: bytes, folder: Path) -> None:
+    """The loader of photos."""
+    for allow in (False, True):
+        try:
+            rawim, im = images.load_image(io.BytesIO(data), allow_truncated=allow)
+        except ImageError:
+            continue
+        assert rawim.shape == (224, 224, 3) and np.isfinite(im).all()
+
+
+def tokens(data: bytes, folder: Path) -> None:
+    """The tokeniser, on any text, lone surrogates too."""
+    given = data.decode('utf-8', 'surrogateescape')
+    (told,) = text.preprocess([given])
+    assert isinstance(told, str) and '\n' not in told
+    text.detokenise(told)
+
+
+TARGETS: dict[str, Target] = {
+    'pickle': pickles,
+    'model': models,
+    'bundle': cards,
+    'photo': photos,
+    'text': tokens,
+}
+
+
+def refused(read: Callable, path: Path) -> None:
+    """Read, or be refused by an error of ours that names the file."""
+    try:
+        read(path)
+    except (ModelFileError, MissingFileError) as error:
+        assert str(path) in str(error)
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def seeds(name: str) -> list[bytes]:
+    """A few sound inputs to begin with."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        array = np.arange(6, dtype=np.float32).reshape(2, 3)
+        if name == 'pickle':
+            formats.write_pickle(path / 'a', {'dim': 3, 'words': ['a', 'b'], 'W': array})
+            old = b"(dp0\nS'dim'\np1\nI3\nsS'name'\np2\nS'romance.npz'\np3\ns."
+            return [(path / 'a').read_bytes(), old]
+        if name == 'model':
+            formats.write_model(path / 'a.safetensors', {'W': array}, {'dim': 3})
+            formats.write_model(path / 'a.npz', {'W': array}, {'dim': 3})
+            formats.write_array(path / 'a.npy', array)
+            return [(path / f'a.{kind}').read_bytes() for kind in ('safetensors', 'npz', 'npy')]
+        if name == 'bundle':
+            files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
+            return [json.dumps({'format': 1, 'files': files}).encode()]
+        if name == 'photo':
+            found, picture = [], np.tile(np.uint8(array * 40), (8, 8))
+            for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA'):
+                file = io.BytesIO()
+                Image.fromarray(np.tile(np.uint8(array * 40), (8, 8))).convert('RGB').save(
+                    file, kind
+                )
+                found.append(file.getvalue())
+            return found
+        said = 'Mrs. Smith said, "It\'s 5 p.m. ... isn\'t it?" -- He didn\u2019t know.'
+        return [said.encode(), b'\xff\xfe\x00 a\r\nb']
+
+
+def changed(data: bytes, chance: random.Random) -> bytes:
+    """The same with a few bytes flipped, cut out, doubled or cut off."""
+    found = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(found) + 1)
+        end = min(len(found), place + chance.randint(1, 8))
+        way = chance.randrange(4)
+        if way == 0:
+            found[place:end] = chance.randbytes(end - place)
+        elif way == 1:
+            del found[place:end]
+        elif way == 2:
+            found[place:place] = found[place:end]
+        else:
+            del found[place:]
+    return bytes(found)
+
+
+def guided(name: str, folder: Path, seconds: int) -> None:
+    """Run a target in this process under atheris, which ends the process."""
+    import atheris
+
+    atheris.instrument_all()
+    known, work = folder / 'inputs', folder / 'work'
+    for each in (known, work):
+        each.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds(name)):
+        (known / f'seed{number}').write_bytes(seed)
+    options = [f'-max_total_time={seconds}', '-rss_limit_mb=2048', '-timeout=10']
+    options += [f'-artifact_prefix={folder}/finding-', '-max_len=4096', str(known)]
+    atheris.Setup([sys.argv[0], *options], lambda data: TARGETS[name](data, work))
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('targets', nargs='*', metavar='TARGET', help=f'of {", ".join(TARGETS)}')
+    parser.add_argument('--seconds', type=int, default=600, help='for each (%(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('runs/fuzz'), help='(%(default)s)')
+    parser.add_argument('--in-this-process', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := [name for name in args.targets if name not in TARGETS]:
+        parser.error(f'{unknown[0]!r} is none of {", ".join(TARGETS)}')
+    names = args.targets or list(TARGETS)
+    if args.in_this_process:
+        guided(names[0], args.out, args.seconds)
+    status = 0
+    for name in names:
+        command = [sys.executable, __file__, name, '--in-this-process']
+        command += ['--seconds', str(args.seconds), '--out', str(args.out / name)]
+        done = subprocess.run(command, check=False)
+        findings = sorted((args.out / name).glob('finding-*'))
+        print(f'{name}: {"no finding" if done.returncode == 0 else findings or "it ended badly"}')
+        status = status or done.returncode
+    return 1 if status else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
