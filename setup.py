@@ -38,6 +38,7 @@ setup(
         'safetensors>=0.4.3',
         'tqdm>=4.60',
         'pooch>=1.8',
+        'requests>=2.28',
     ],
     extras_require={
         'test': [
@@ -54,6 +55,7 @@ setup(
         'benchmark': ['datasets>=4'],
         'eval': ['scikit-learn>=1.5'],
         'expand': ['gensim>=4.3.3'],
+        'fuzz': ['atheris>=3'],
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[

@@ -109,9 +109,7 @@ def seeds(name: str) -> list[bytes]:
             found, picture = [], np.tile(np.uint8(array * 40), (8, 8))
             for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA'):
                 file = io.BytesIO()
-                Image.fromarray(np.tile(np.uint8(array * 40), (8, 8))).convert('RGB').save(
-                    file, kind
-                )
+                Image.fromarray(picture).convert('RGB').save(file, kind)
                 found.append(file.getvalue())
             return found
         said = 'Mrs. Smith said, "It\'s 5 p.m. ... isn\'t it?" -- He didn\u2019t know.'
