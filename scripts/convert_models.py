@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from storyteller import exchange
-from storyteller.training.command_line import run
+from storyteller.command_line import run
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from storyteller import download
-from storyteller.training.command_line import run
+from storyteller.command_line import run
 
 
 def main() -> None:

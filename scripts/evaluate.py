@@ -17,13 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from storyteller import config, decoder, embedding, formats, generate, skipthoughts
+from storyteller.command_line import run
 from storyteller.evaluation import ablation, passages, pool, ranking, sentence_sets, sentences
 from storyteller.evaluation.encoders import MeanWords, TfIdf
 from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.stories import common_words
 from storyteller.training.captioned import CaptionedPhotos
-from storyteller.training.command_line import run
 from storyteller.training.photos import read_fc7
 
 TASKS = ('SICK', 'MSRP', 'TREC', *sentence_sets.POLARITY)

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 
 from storyteller import formats, skipthoughts
+from storyteller.command_line import run
 from storyteller.training import wordvectors
-from storyteller.training.command_line import run
 
 TABLES = ('utable.npy', 'btable.npy')
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from storyteller import config, formats, skipthoughts, style
+from storyteller.command_line import run
 from storyteller.training import documents
-from storyteller.training.command_line import run
 from storyteller.training.corpus import Corpus, narrative_passages
 
 FEWEST = 1000  # a mean of fewer is the mean of a few scenes, not a style

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from storyteller import formats
+from storyteller.command_line import add_options, options_from, run
 from storyteller.convnet import Architecture
 from storyteller.training import ranks
-from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.convnet import NARROW, Recipe
 from storyteller.training.folds import Stages
 

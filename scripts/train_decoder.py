@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from storyteller import config, formats, skipthoughts
+from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
 from storyteller.training import corpus, decoder, documents, passages, wordvectors
-from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.corpus import Corpus
 from storyteller.training.decoder import DecoderOptions
 from storyteller.training.options import TrainOptions

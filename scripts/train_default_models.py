@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from storyteller import bundle, formats, generate, selfcheck, skipthoughts, style
+from storyteller.command_line import run
 from storyteller.convnet import Net, build_convnet, compute_features
 from storyteller.images import load_image
 from storyteller.layers import unit_rows
@@ -36,7 +37,6 @@ from storyteller.training import convnet, corpus, decoder, documents, embedding,
 from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.captioned import CaptionedPhotos, encode
-from storyteller.training.command_line import run
 from storyteller.training.corpus import Corpus
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions

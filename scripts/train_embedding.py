@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from storyteller import config
+from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
 from storyteller.training import embedding, wordvectors
 from storyteller.training.captioned import CaptionedPhotos
-from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.embedding import EmbeddingOptions
 from storyteller.training.options import TrainOptions
 

@@ -12,9 +12,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
 from storyteller.training import documents, skipthoughts, wordvectors
-from storyteller.training.command_line import add_options, options_from, run
 from storyteller.training.corpus import Corpus
 from storyteller.training.options import TrainOptions
 

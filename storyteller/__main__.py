@@ -8,6 +8,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from .command_line import add_options, options_from
+from .options import Telling
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -32,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--allow-truncated', action='store_true', help='take photos whose files are cut short'
     )
+    add_options(result, Telling)
     return result
 
 
@@ -56,6 +60,7 @@ def _tell(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
+        told['telling'] = options_from(Telling, options)
         _progress('loading the models')
         z = generate.load_all(options.models)
         generate.stories(z, [], **told)  # one complaint, not one for each photo

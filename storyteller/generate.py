@@ -26,10 +26,12 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError, MismatchError, ModelFileError, PathLike
 from .images import Photo, load_image, photo_name
 from .result import Story, StoryError
+from .telling import Telling, tell
 
 __all__ = [
     'Story',
     'StoryError',
+    'Telling',
     'build_convnet',
     'compute_features',
     'load_all',
@@ -132,6 +134,7 @@ def story(
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
+    telling: Telling | None = None,
     allow_truncated: bool = False,
 ) -> Story:
     """Tell the story of a photo: print its nearest captions and the story, and return both.
@@ -158,6 +161,8 @@ def story(
         same one for the same number.
     maxlen : int
         Most words of a story.
+    telling : Telling, optional
+        Other ways to search or to draw than that of 2015, and rules for the words.
     allow_truncated : bool
         Take a photo whose file is cut short.
 
@@ -175,7 +180,7 @@ def story(
         If an argument is out of range.
     """
     options = {'style': style, 'strength': strength, 'seed': seed, 'maxlen': maxlen}
-    options |= {'allow_truncated': allow_truncated}
+    options |= {'telling': telling, 'allow_truncated': allow_truncated}
     (told,) = stories(z, [image_loc], k=k, bw=bw, lyric=lyric, **options)
     print(told)
     return told
@@ -192,6 +197,7 @@ def stories(
     strength: float = 1.0,
     seed: int | None = None,
     maxlen: int = 1000,
+    telling: Telling | None = None,
     allow_truncated: bool = False,
     on_error: str = 'raise',
     batch_size: int = 16,
@@ -200,7 +206,7 @@ def stories(
 
     Parameters
     ----------
-    z, k, bw, lyric, style, strength, seed, maxlen, allow_truncated
+    z, k, bw, lyric, style, strength, seed, maxlen, telling, allow_truncated
         As for :func:`story`.
     images : iterable of photos
     on_error : {'raise', 'return'}
@@ -228,6 +234,9 @@ def stories(
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
     towards = styling.choose(z['styles'], z['bpos'], style)
     settings = _settings(k, bw, lyric, style, strength, seed, maxlen)
+    if telling is not None:
+        telling.check_for(seed is not None, bw)
+        settings['telling'] = telling.changed()
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
@@ -292,18 +301,19 @@ def _tell(
     nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])  # (B, k)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    for i, (row, passage) in enumerate(zip(rows, _passages(z, shifted, settings), strict=True)):
+    for i, (row, texts) in enumerate(zip(rows, _texts(z, shifted, settings), strict=True)):
         name = photo_name(images[row])
-        if isinstance(passage, EmptyStoryError):
+        if isinstance(texts, EmptyStoryError):
             if on_error == 'raise':
-                raise EmptyStoryError(f'{name}: {passage}')
-            told[row] = StoryError(name, str(passage))
+                raise EmptyStoryError(f'{name}: {texts}')
+            told[row] = StoryError(name, str(texts))
             continue
         vectors = (features[i], joint[i], thoughts[i], shifted[i])
         told[row] = Story(
             image=name,
             captions=[(z['cap'][j], float(s)) for j, s in zip(nearest[i], scores[i], strict=True)],
-            passage=passage,
+            passage=texts[0][0],
+            others=texts[1:],
             settings=dict(settings),
             vectors=dict(zip(('feature', 'joint', 'thought', 'shifted'), vectors, strict=True)),
             picture=pictures[i],
@@ -322,14 +332,22 @@ def _loaded(
         return StoryError(error.path, error.reason)
 
 
-def _passages(
+def _texts(
     z: Mapping[str, Any], shifted: np.ndarray, settings: Mapping[str, Any]
-) -> list[str | EmptyStoryError]:
-    """Search the stories of vectors (B, D), or sample them if there is a seed."""
-    seed, maxlen = settings['seed'], settings['maxlen']
+) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
+    """The texts of vectors (B, D), searched, or drawn if there is a seed, best first."""
+    seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
+    if settings.get('telling'):
+        way = Telling(**settings['telling'])
+        found = tell(z['dec'], shifted, way, bw, maxlen=maxlen, seed=seed)
+        return [
+            texts or EmptyStoryError('the rules leave no text for this story') for texts in found
+        ]
     if seed is None:
-        return decoder.run_samplers(z['dec'], shifted, settings['bw'], maxlen=maxlen)
-    return decoder.run_samplers(z['dec'], shifted, 1, True, maxlen=maxlen, seed=seed)
+        found = decoder.run_samplers(z['dec'], shifted, bw, maxlen=maxlen)
+    else:
+        found = decoder.run_samplers(z['dec'], shifted, 1, True, maxlen=maxlen, seed=seed)
+    return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in found]
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

@@ -29,11 +29,14 @@ class Story:
     passage : str
         The story as 2015 printed it: tokens between blanks.
     settings : dict
-        What it was told with: k, bw, lyric, style, strength, seed, maxlen.
+        What it was told with: k, bw, lyric, style, strength, seed, maxlen, and of a `Telling` what
+        is not as in 2015.
     vectors : dict of str to float32 array
         ``feature`` (F,), ``joint`` (E,), ``thought`` (D,) and ``shifted`` (D,).
     picture : (224, 224, 3) uint8 array
         The part of the photo that was looked at.
+    others : list of (str, float)
+        The next best texts and what they were compared by, where several were asked for.
     """
 
     image: str
@@ -42,6 +45,7 @@ class Story:
     settings: dict[str, Any]
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     picture: np.ndarray | None = None
+    others: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def prose(self) -> str:
@@ -59,9 +63,10 @@ class Story:
         return [part.removeprefix(' ') for part in self.passage.split(',') if part.strip()]
 
     def __str__(self) -> str:
-        """The text that :func:`storyteller.generate.story` prints, exactly that of 2015."""
+        """What :func:`storyteller.generate.story` prints: exactly the text of 2015, then others."""
         shown = [caption for caption, _ in self.captions[:SHOWN]]
-        return '\n'.join(['NEAREST-CAPTIONS: ', *shown, '', 'OUTPUT: ', *self.lines])
+        also = [line for other, _ in self.others for line in ('', 'ALSO: ', other)]
+        return '\n'.join(['NEAREST-CAPTIONS: ', *shown, '', 'OUTPUT: ', *self.lines, *also])
 
     def __repr__(self) -> str:
         words = self.passage.split()
@@ -88,7 +93,7 @@ class Story:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the vectors and the picture, as plain values for JSON."""
-        return {
+        row = {
             'image': self.image,
             'captions': [[caption, round(score, 6)] for caption, score in self.captions],
             'passage': self.passage,
@@ -96,6 +101,9 @@ class Story:
             'lines': self.lines,
             'settings': self.settings,
         }
+        if self.others:
+            row['others'] = [[text, round(score, 6)] for text, score in self.others]
+        return row
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .options import check_count as check_count
+
 START = -1  # what stands before the first word
 EOS = 0  # the word that ends a text
 UNK = 1  # the word that stands for all unknown ones
@@ -304,7 +306,7 @@ def sample(
     """
     check_count('maxlen', maxlen)
     device = state.device
-    generators = [_generator(seed, device) for seed in seeds or [None] * len(state)]
+    generators = [generator(seed, device) for seed in seeds or [None] * len(state)]
     texts: list[list[int]] = [[] for _ in generators]
     scores = torch.zeros(len(state), device=device)
     live = torch.arange(len(state), device=device)  # (R,) contexts not yet ended
@@ -333,17 +335,12 @@ def _chances(logp: Tensor, use_unk: bool) -> Tensor:
     return chances
 
 
-def _generator(seed: int | None, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device)
+def generator(seed: int | None, device: torch.device) -> torch.Generator:
+    """A source of randomness; the same for the same seed."""
+    found = torch.Generator(device)
     if seed is None:
-        generator.seed()
+        found.seed()
     else:
         check_count('seed', seed, least=0)
-        generator.manual_seed(int(seed) % 2**64)
-    return generator
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse what is no integer from `least` up: a ValueError that names option and value."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f'{name}: expected an integer from {least} up, found {value!r}')
+        found.manual_seed(int(seed) % 2**64)
+    return found

@@ -1,4 +1,4 @@
-"""The command line of the trainers: a flag for each field of an option dataclass; clear errors."""
+"""The command line: a flag for each field of an option dataclass; clear errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     ----------
     parser : argparse.ArgumentParser
     kind : dataclass
-        Its docstring describes the fields in a section ``Attributes``. Fields that are option
-        dataclasses themselves get no flag.
+        Its docstring describes the fields in a section ``Attributes``. A tuple takes several
+        values. Fields that are option dataclasses themselves get no flag.
     defaults
         What takes the place of the class' own defaults.
 
@@ -48,9 +48,12 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             action = argparse.BooleanOptionalAction
             group.add_argument(flag, action=action, default=default, help=text)
         else:
-            plain = [t for t in typing.get_args(types[field.name]) if t is not type(None)]
+            plain = [
+                t for t in typing.get_args(types[field.name]) if t not in (type(None), Ellipsis)
+            ]
+            many = {'nargs': '+'} if typing.get_origin(types[field.name]) is tuple else {}
             read = plain[0] if plain else types[field.name]
-            group.add_argument(flag, type=read, default=default, help=text)
+            group.add_argument(flag, type=read, default=default, help=text, **many)
 
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
