@@ -16,6 +16,7 @@ from .formats import ModelFileError, PathLike, existing
 
 CARD = 'bundle.json'
 FACTS = 'bytes', 'sha256'
+SUFFIXES = '.safetensors', '.npz', '.npy', '.pkl', '.txt'  # of models
 HASHED_AT_LOAD = 1 << 26  # bytes of a file; larger ones would take seconds, and are mapped
 
 
@@ -97,3 +98,24 @@ def sha256(path: PathLike) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fingerprint(folders: Iterable[PathLike]) -> str:
+    """A number in hexadecimal for the models in folders, other for other ones.
+
+    Made from the sums in their cards; without a card, from the files' names, sizes and beginnings,
+    since whole tables take long to read.
+    """
+    digest = hashlib.sha256()
+    for folder in sorted(map(Path, folders)):
+        if card := read_card(folder):
+            facts = [(name, facts['sha256']) for name, facts in card['files'].items()]
+        else:
+            facts = [(p.name, _beginning(p)) for p in folder.glob('*') if p.suffix in SUFFIXES]
+        digest.update(json.dumps(sorted(facts)).encode())
+    return digest.hexdigest()
+
+
+def _beginning(path: Path) -> str:
+    with open(path, 'rb') as file:
+        return f'{path.stat().st_size} {hashlib.sha256(file.read(1 << 20)).hexdigest()}'

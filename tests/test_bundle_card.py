@@ -104,6 +104,17 @@ def test_what_is_no_card_is_refused(folder, content):
         bundle.check([folder])
 
 
+def test_fingerprints_tell_models_apart(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp('other')
+    shutil.copytree(folder, other, dirs_exist_ok=True)
+    assert bundle.fingerprint([folder]) == bundle.fingerprint([other])
+    for place in (folder, other):
+        (place / bundle.CARD).unlink()
+    assert bundle.fingerprint([folder]) == bundle.fingerprint([other])
+    (other / 'a.npy').write_bytes(b'other bytes')
+    assert bundle.fingerprint([folder]) != bundle.fingerprint([other])
+
+
 # --- the self-check ------------------------------------------------------------------------------
 
 MODELS = config.default_folder()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import pathlib
 import shutil
@@ -49,6 +50,7 @@ def calls(monkeypatch):
         if images:
             assert on_error == 'return' and len(images) <= batch_size
             asked.append([path.name for path in images])
+        settings = {k: v for k, v in settings.items() if k not in ('telling', 'allow_truncated')}
         settings['maxlen'] = 1000
         return [
             StoryError(str(path), 'not a picture of a known format')
@@ -151,10 +153,9 @@ def test_a_line_that_a_kill_cut_is_told_again(script, photos, calls, tmp_path, k
         (['--bw', '6'], 'bw 5, not 6'),
         (['-k', '11'], 'k 10, not 11'),
         (['--lyric'], 'lyric False, not True'),
-        (['--style', 'caption'], "style None, not 'caption'"),
         (['--strength', '0.5'], 'strength 1.0, not 0.5'),
         (['--seed', '3'], 'seed None, not 3'),
-        (['--models', 'elsewhere'], "models None, not 'elsewhere'"),
+        (['--no-repeat', '3'], "telling None, not {'no_repeat': 3}"),
     ],
 )
 def test_rows_of_other_settings_are_refused(script, photos, calls, tmp_path, capsys, changed, name):
@@ -167,6 +168,71 @@ def test_rows_of_other_settings_are_refused(script, photos, calls, tmp_path, cap
     assert printed.out == '' and printed.err.count('\n') == 1
     assert name in printed.err
     assert (tmp_path / 'results.jsonl').read_bytes() == before
+
+
+def test_rows_of_other_models_are_refused(script, photos, calls, tmp_path, capsys):
+    command = [str(photos), '--out', str(tmp_path)]
+    script.main(command)
+    (tmp_path / 'models').mkdir()
+    assert script.main([*command, '--models', str(tmp_path / 'models')]) == 2
+    assert 'models None, not ' in capsys.readouterr().err
+    changed = (
+        (tmp_path / 'results.jsonl')
+        .read_text()
+        .replace('"models_sha256": "', '"models_sha256": "0')
+    )
+    (tmp_path / 'results.jsonl').write_text(changed)
+    assert script.main(command) == 2
+    assert 'models_sha256' in capsys.readouterr().err
+
+
+def test_several_styles_are_rows_of_their_own(script, photos, calls, tmp_path):
+    command = [str(photos), '--out', str(tmp_path), '--style', 'romance']
+    script.main(command)
+    assert len(rows(tmp_path)) == 3
+    calls.clear()
+    script.main([*command, '--style', 'lyric'])
+    assert calls == [['a.jpg', 'b.jpg', 'c.PNG']]  # in the new style alone
+    told = {(row['image'], row['settings']['style']) for row in rows(tmp_path)}
+    names = 'a.jpg', 'b.jpg', 'more/c.PNG'
+    assert told == {(name, style) for name in names for style in ('romance', 'lyric')}
+
+
+def test_files_patterns_and_lists(script, photos, calls, tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.stdin', io.StringIO(f'{photos / "more" / "c.PNG"}\n\n'))
+    script.main([str(photos / 'a.jpg'), str(photos / '*.jpg'), '-', '--out', str(tmp_path)])
+    names = [(photos / name).as_posix() for name in ('a.jpg', 'b.jpg', 'more/c.PNG')]
+    assert [row['image'] for row in rows(tmp_path)] == names
+
+
+def test_several_folders(script, photos, calls, tmp_path):
+    script.main([str(photos / 'more'), str(photos), '--out', str(tmp_path)])
+    names = [(photos / name).as_posix() for name in ('more/c.PNG', 'a.jpg', 'b.jpg')]
+    assert [row['image'] for row in rows(tmp_path)] == names
+
+
+def test_a_pattern_that_matches_nothing_is_named(script, photos, calls, tmp_path, capsys):
+    assert script.main([str(photos / '*.gif'), '--out', str(tmp_path)]) == 2
+    assert '*.gif: no file' in capsys.readouterr().err
+
+
+def test_shards_tell_everything_once_and_merge(script, photos, calls, tmp_path):
+    for i in (1, 2):
+        script.main([str(photos), '--out', str(tmp_path), '--shard', f'{i}/2'])
+    parts = [tmp_path / f'results.{i}-of-2.jsonl' for i in (1, 2)]
+    merged = b''.join(part.read_bytes() for part in parts)
+    names = [json.loads(line)['image'] for line in merged.splitlines()]
+    assert sorted(names) == ['a.jpg', 'b.jpg', 'more/c.PNG'] and len(names) == 3
+    (tmp_path / 'results.jsonl').write_bytes(merged)
+    calls.clear()
+    script.main([str(photos), '--out', str(tmp_path)])
+    assert calls == []  # what was merged is known
+
+
+@pytest.mark.parametrize('shard', ['0/2', '3/2', '1', 'a/b', '1/0', '-1/2'])
+def test_bad_shards_are_named(script, photos, calls, tmp_path, capsys, shard):
+    assert script.main([str(photos), '--out', str(tmp_path), f'--shard={shard}']) == 2
+    assert 'shard' in capsys.readouterr().err
 
 
 def test_the_order_and_size_of_batches_are_no_setting(script, photos, calls, tmp_path):

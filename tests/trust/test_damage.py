@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyteller import formats, generate
+from storyteller import formats, generate, many
 from storyteller.formats import ImageError
 from storyteller.images import load_image
 
@@ -175,16 +175,14 @@ while True:
     captions._write_cached(pathlib.Path(folder, 'v.npy'), (500, 64), iter([block]))
 """,
     'results': """
-import sys
-sys.path.insert(0, 'scripts')
-import story_folder
+from storyteller import many
 print('go', flush=True)
-settings = dict.fromkeys(story_folder.SETTINGS)
+settings = {'k': 3, 'style': None}
 number = 0
 while True:
     number += 1
     row = {'image': f'{number}.jpg', 'settings': settings, 'passage': 'a b c ' * 500}
-    story_folder.append(pathlib.Path(folder, 'results.jsonl'), row)
+    many.append_row(pathlib.Path(folder, 'results.jsonl'), row)
 """,
     'bundle': """
 import numpy as np
@@ -221,10 +219,8 @@ def check_cache(folder):
 
 
 def check_results(folder):
-    story_folder = script('story_folder')
-    settings = dict.fromkeys(story_folder.SETTINGS)
-    rows = story_folder.read_results(folder / 'results.jsonl', settings)
-    assert list(rows) == [f'{i}.jpg' for i in range(1, len(rows) + 1)]
+    rows = many.read_rows(folder / 'results.jsonl', {'k': 3})
+    assert list(rows) == [(f'{i}.jpg', None) for i in range(1, len(rows) + 1)]
 
 
 def check_bundle(folder):

@@ -1,0 +1,256 @@
+"""Many photos: finding them, and keeping the rows of what was told so that a run can go on.
+
+A row is one line of JSON for each photo and style, written as it is told. Files of rows merge by
+being put one after the other.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+SUFFIXES = (
+    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
+    '.tga', '.tif', '.tiff', '.webp',
+)  # fmt: skip
+BEGIN = b'{"image": '  # how every row begins
+
+Key = tuple[str, str | None]  # photo and style
+
+
+@dataclass(frozen=True)
+class Found:
+    """A photo: what it is called in the rows, and where it is."""
+
+    name: str
+    path: Path
+
+
+# --- photos --------------------------------------------------------------------------------------
+
+
+def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = None) -> list[Found]:
+    """The photos that folders, files and patterns name, each once.
+
+    Parameters
+    ----------
+    inputs : sequence of paths
+        Folders are looked through with all that is below, hidden files apart; other paths are
+        photos, or patterns such as ``'2015-*/*.jpg'``; ``'-'`` stands for the paths in `listed`.
+    listed : text file, optional
+        A path a line.
+
+    Returns
+    -------
+    list of Found
+        Sorted by name within each input. In one folder alone, names are paths from there; else
+        they are the paths as given.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If an input names nothing, or holds no photo.
+    """
+    inputs = [os.fspath(each) for each in inputs]
+    if len(inputs) == 1 and inputs[0] != '-' and not _is_file_or_pattern(inputs[0]):
+        return [Found(name, Path(inputs[0], name)) for name in _in_folder(Path(inputs[0]))]
+    found: dict[str, Found] = {}
+    for each in _expanded(inputs, listed):
+        if Path(each).is_dir():
+            names = [Path(each, name).as_posix() for name in _in_folder(Path(each))]
+        else:
+            names = _matching(each)
+        found |= {name: Found(name, Path(name)) for name in names}
+    if not found:
+        raise FileNotFoundError('no photos are named')
+    return list(found.values())
+
+
+def _is_file_or_pattern(path: str) -> bool:
+    return Path(path).is_file() or (glob.has_magic(path) and not Path(path).exists())
+
+
+def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
+    for each in inputs:
+        if each == '-' and listed is not None:
+            yield from (line for line in map(str.rstrip, listed) if line)
+        else:
+            yield each
+
+
+def _in_folder(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise NotADirectoryError(f'{folder}: no such folder of photos')
+    paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
+    names = sorted(
+        path.as_posix()
+        for path in paths
+        if path.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in path.parts)
+    )
+    if not names:
+        raise FileNotFoundError(f'{folder}: no photos there ({" ".join(SUFFIXES)})')
+    return names
+
+
+def _matching(pattern: str) -> list[str]:
+    """A file itself, also one that is not there and will be a row with its error; or a pattern."""
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [pattern]
+    names = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    if not names:
+        raise FileNotFoundError(f'{pattern}: no file is called so')
+    return names
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal parts of a list, as array jobs take them: '2/10' is the second of ten.
+
+    Examples
+    --------
+    >>> Shard.read('2/3').of(list('abcdefg'))
+    ['b', 'e']
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """From ``'i/n'``, 1 <= i <= n."""
+        number, _, count = text.partition('/')
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ValueError(f"shard: expected 'i/n' with i from 1 to n, found {text!r}")
+        return cls(int(number), int(count))
+
+    def of(self, items: Sequence[Any]) -> list[Any]:
+        """What belongs to this part."""
+        return list(items[self.number - 1 :: self.count])
+
+    @property
+    def file_name(self) -> str:
+        """``results.jsonl``, or with the part in its name if there are several."""
+        part = f'.{self.number}-of-{self.count}' if self.count > 1 else ''
+        return f'results{part}.jsonl'
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, Any]]:
+    """The rows that an earlier run wrote, by photo and style; none if there is no such file.
+
+    A last line without its end was cut by a kill: it is taken off the file, and its photo told
+    again.
+
+    Parameters
+    ----------
+    path : path
+    settings : mapping
+        What all rows must have been told with, style apart.
+
+    Raises
+    ------
+    ValueError
+        If a line is no such row, or was told with other settings: nobody could tell them apart.
+    """
+    if not path.exists():
+        return {}
+    *lines, cut = path.read_bytes().split(b'\n')
+    rows = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            image, told_with = row['image'], dict(row['settings'])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f'{path}, line {number}: not a row that this script wrote') from None
+        for name, value in settings.items():
+            if name != 'style' and told_with.get(name) != value:
+                raise ValueError(
+                    f'{path}: {image} was told with {name} {told_with.get(name)!r}, not {value!r}; '
+                    'choose another --out'
+                )
+        rows[image, told_with.get('style')] = row
+    if not (cut.startswith(BEGIN) or BEGIN.startswith(cut)):
+        raise ValueError(f'{path}, line {len(lines) + 1}: not a row that this script wrote')
+    if cut:
+        with open(path, 'rb+') as file:
+            file.truncate(path.stat().st_size - len(cut))
+    return rows
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one row to a file, and hand it to the system at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a', encoding='ascii', newline='\n') as file:
+        file.write(json.dumps(row) + '\n')
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse an output folder that cannot be made or written, before anything is told."""
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OSError(f'--out {folder}: {nearest} is not a folder that can be written')
+
+
+# --- telling -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be told, and how.
+
+    Attributes
+    ----------
+    models : str or None
+        The folder of models.
+    styles : tuple of str or None
+        None is the models' own.
+    options : dict
+        Of `storyteller.generate.stories`, style apart.
+    settings : dict
+        What each row says it was told with.
+    """
+
+    models: str | None
+    styles: tuple[str | None, ...]
+    options: dict[str, Any]
+    settings: dict[str, Any]
+
+    def load(self) -> dict[str, Any]:
+        """The models; wrong options are refused here, before the first photo."""
+        from . import generate  # torch is loaded once it is known that there is something to do
+
+        z = generate.load_all(self.models)
+        for style in self.styles:
+            generate.stories(z, [], style=style, **self.options)
+        return z
+
+    def rows(
+        self, z: Mapping[str, Any], photos: Sequence[Found], style: str | None
+    ) -> Iterator[dict[str, Any]]:
+        """Tell photos in one style: a row for each, in order, also for what failed."""
+        from . import generate
+
+        paths, options = [photo.path for photo in photos], self.options | {'style': style}
+        told = generate.stories(z, paths, on_error='return', batch_size=len(paths), **options)
+        for photo, story in zip(photos, told, strict=True):
+            row = story.to_dict() | {'image': photo.name}
+            kept = row.get('settings', {}) | self.settings | {'style': style}
+            yield row | {'settings': kept}
+
+    def missing(
+        self, photos: Sequence[Found], known: Mapping[Key, Any], size: int
+    ) -> Iterator[tuple[list[Found], str | None]]:
+        """Batches of photos, each with a style, that have no row yet."""
+        for first in range(0, len(photos), size):
+            for style in self.styles:
+                batch = [p for p in photos[first : first + size] if (p.name, style) not in known]
+                if batch:
+                    yield batch, style
