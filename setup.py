@@ -56,6 +56,7 @@ setup(
         'eval': ['scikit-learn>=1.5'],
         'expand': ['gensim>=4.3.3'],
         'fuzz': ['atheris>=3'],
+        'scale': ['faiss-cpu>=1.8', 'ray[data]>=2.9'],
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[

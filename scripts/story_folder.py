@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -48,6 +49,14 @@ def parser() -> argparse.ArgumentParser:
         '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
     )
     result.add_argument('--shard', metavar='I/N', default='1/1', help='tell one part of N alone')
+    result.add_argument(
+        '--ray',
+        nargs='?',
+        const='',
+        metavar='ADDRESS',
+        help='tell on a Ray cluster, or a local one',
+    )
+    result.add_argument('--actors', type=int, default=1, help='with --ray: tellers (%(default)s)')
     add_options(result, Telling)
     return result
 
@@ -57,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
-        for name in ('k', 'bw', 'batch_size'):
+        for name in ('k', 'bw', 'batch_size', 'actors'):
             if getattr(args, name) < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {getattr(args, name)}')
         shard, plan = many.Shard.read(args.shard), plan_of(args)
@@ -69,13 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = len(rows)
         if before < len(wanted):
             many.check_writable(args.out)
-            z = plan.load()
+            jobs = plan.missing(photos, known, args.batch_size)
+            if args.ray is None:
+                new = told_here(plan, plan.load(), jobs)
+            else:
+                from storyteller import cluster
+
+                new = cluster.tell(plan, jobs, args.ray or None, args.actors)
             with tqdm(total=len(wanted), initial=before, unit='story') as progress:
-                for batch, style in plan.missing(photos, known, args.batch_size):
-                    for row in plan.rows(z, batch, style):
-                        many.append_row(results, row)
-                        rows.append(row)
-                        progress.update()
+                for row in new:
+                    many.append_row(results, row)
+                    rows.append(row)
+                    progress.update()
     except (ValueError, OSError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
@@ -85,6 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = sum('error' in row for row in rows)
     print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before)')
     return 1 if failed else 0
+
+
+def told_here(
+    plan: many.Plan, z: dict[str, Any], jobs: Iterable[many.Job]
+) -> Iterator[dict[str, Any]]:
+    """Tell in this process, batch by batch."""
+    for photos, style in jobs:
+        yield from plan.rows(z, [p.name for p in photos], [p.path for p in photos], style)
 
 
 def plan_of(args: argparse.Namespace) -> many.Plan:

@@ -164,7 +164,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     Parameters
     ----------
     queries : (B, E) array, or (E,) for one query
-    vectors : (N, E) array
+    vectors : (N, E) array, or a `caption_index.CaptionIndex`
         May be mapped from disk: it is read once, a block of rows at a time.
     k : int
         1 or more; more than N gives N, with a warning.
@@ -190,6 +190,9 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     >>> indices, scores
     (array([2, 1]), array([1., 1.], dtype=float32))
     """
+    if hasattr(vectors, 'nearest'):  # an index, which answers in the same way
+        _checked_search(np.asarray(queries, np.float32), vectors.vectors, k)
+        return vectors.nearest(queries, k)
     queries = np.asarray(queries, dtype=np.float32)
     vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
     k = _checked_search(queries, vectors, k)

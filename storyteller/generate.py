@@ -42,7 +42,10 @@ __all__ = [
 
 
 def load_all(
-    paths: PathLike | Mapping[str, PathLike] | None = None, device: Any = None
+    paths: PathLike | Mapping[str, PathLike] | None = None,
+    device: Any = None,
+    *,
+    caption_index: PathLike | None = None,
 ) -> dict[str, Any]:
     """Load all that a story needs.
 
@@ -53,6 +56,8 @@ def load_all(
         these as they are.
     device : str, torch.device or None
         None takes a GPU if there is one, else the CPU.
+    caption_index : path-like, optional
+        An index over the captions that `scripts/build_caption_index.py` made, for large pools.
 
     Returns
     -------
@@ -82,6 +87,10 @@ def load_all(
         z[key] = _fitting_style(files[entry], width, files['skmodels'])
     z['styles'] = _styles_beside(files, width)
     z['cvec'] = pool.caption_vectors(z['vse'], z['cap'])
+    if caption_index is not None:
+        from .caption_index import load
+
+        z['cvec'] = load(caption_index, z['cvec'])
     return z
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -31,7 +32,17 @@ FORMATS = (
     'ICO', 'PCX', 'SGI',
 )  # fmt: skip
 
-Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO
+
+@dataclass(frozen=True)
+class Loaded:
+    """A photo that `load_image` has read before, elsewhere say: its name and what came out."""
+
+    name: str
+    rawim: np.ndarray
+    im: np.ndarray
+
+
+Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO | Loaded
 
 
 def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +82,8 @@ def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarra
     >>> rawim.shape, im.shape, im[0, :, 0, 0].astype(int).tolist()
     ((224, 224, 3), (1, 3, 224, 224), [151, 138, 131])
     """
+    if isinstance(file, Loaded):
+        return file.rawim, file.im
     name, picture = photo_name(file), _read(file, allow_truncated)
     pixels = _resize_and_crop(picture, name)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015

@@ -31,6 +31,8 @@ class Found:
     path: Path
 
 
+Job = tuple[list[Found], str | None]  # photos to tell together, and in which style
+
 # --- photos --------------------------------------------------------------------------------------
 
 
@@ -233,21 +235,25 @@ class Plan:
         return z
 
     def rows(
-        self, z: Mapping[str, Any], photos: Sequence[Found], style: str | None
+        self, z: Mapping[str, Any], names: Sequence[str], photos: Sequence[Any], style: str | None
     ) -> Iterator[dict[str, Any]]:
         """Tell photos in one style: a row for each, in order, also for what failed."""
         from . import generate
 
-        paths, options = [photo.path for photo in photos], self.options | {'style': style}
-        told = generate.stories(z, paths, on_error='return', batch_size=len(paths), **options)
-        for photo, story in zip(photos, told, strict=True):
-            row = story.to_dict() | {'image': photo.name}
-            kept = row.get('settings', {}) | self.settings | {'style': style}
-            yield row | {'settings': kept}
+        options = self.options | {'style': style}
+        told = generate.stories(z, photos, on_error='return', batch_size=len(photos), **options)
+        for name, story in zip(names, told, strict=True):
+            yield self.row(name, story, style)
+
+    def row(self, name: str, told: Any, style: str | None) -> dict[str, Any]:
+        """The row of a `Story` or a `StoryError`."""
+        row = told.to_dict() | {'image': name}
+        kept = row.get('settings', {}) | self.settings | {'style': style}
+        return row | {'settings': kept}
 
     def missing(
         self, photos: Sequence[Found], known: Mapping[Key, Any], size: int
-    ) -> Iterator[tuple[list[Found], str | None]]:
+    ) -> Iterator[Job]:
         """Batches of photos, each with a style, that have no row yet."""
         for first in range(0, len(photos), size):
             for style in self.styles:

@@ -326,3 +326,24 @@ def test_real_models_tell_the_stories_of_2015(script, tmp_path, monkeypatch):
         assert told[name]['passage'] == expected[name]['passage']
         assert [caption for caption, _ in told[name]['captions']] == expected[name]['nearest']
     assert told['half.jpg']['error']
+
+
+@pytest.mark.slow
+def test_a_cluster_tells_the_same_stories(script, photos, tmp_path, monkeypatch):
+    pytest.importorskip('ray')
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
+    shutil.copy(SCRIPT.parent.parent / 'images' / 'ex5.jpg', photos)
+    command = [str(photos), '-k', '5', '--bw', '3', '--style', 'romance', '--style', 'lyric']
+    assert script.main([*command, '--out', str(tmp_path / 'here')]) == 1
+    cluster = [*command, '--out', str(tmp_path / 'there'), '--ray', '--batch-size', '2']
+    assert script.main(cluster) == 1
+
+    def by_photo(out):
+        told = {(row['image'], row['settings']['style']): row for row in rows(out)}
+        return {key: (row.get('passage'), row.get('error')) for key, row in told.items()}
+
+    assert len(by_photo(tmp_path / 'here')) == 8
+    assert by_photo(tmp_path / 'there') == by_photo(tmp_path / 'here')
+    before = (tmp_path / 'there' / 'results.jsonl').read_bytes()
+    assert script.main(cluster) == 1  # nothing is left to tell
+    assert (tmp_path / 'there' / 'results.jsonl').read_bytes() == before

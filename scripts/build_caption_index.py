@@ -1,0 +1,68 @@
+"""Build an index over the captions of a pool, and say how much of the exact search it finds.
+
+    python scripts/build_caption_index.py --kind ivf --out captions.faiss
+    z = generate.load_all(caption_index='captions.faiss')
+
+Needs the extra `scale`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from storyteller import caption_index, captions, config, embedding
+from storyteller.command_line import run
+from storyteller.formats import open_table
+from storyteller.layers import unit_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--models', type=Path, help='whose pool; default: the bundle')
+    parser.add_argument('--vectors', type=Path, help='instead: unit rows (N, E), .npy')
+    parser.add_argument('--kind', choices=caption_index.KINDS, default='ivf', help='(%(default)s)')
+    parser.add_argument('--effort', type=int, default=64, help='lists looked at (%(default)s)')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--k', type=int, default=100, help='to measure with (%(default)s)')
+    parser.add_argument('--queries', type=int, default=200, help='to measure with (%(default)s)')
+    args = parser.parse_args()
+    if args.effort < 1 or args.queries < 1:
+        raise ValueError('effort, queries: expected 1 or more')
+    vectors = open_table(args.vectors) if args.vectors else pool_vectors(args.models)
+    begun = time.perf_counter()
+    index = caption_index.build(vectors, args.kind)
+    index.effort = args.effort
+    index.save(args.out)
+    print(f'{args.out}: {len(vectors)} captions, {args.out.stat().st_size / 1e6:.1f} MB, '
+          f'built in {time.perf_counter() - begun:.1f} s')  # fmt: skip
+    # Queries are captions, moved a little: photos lie near their captions, not on them.
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(len(vectors))[: args.queries])
+    moved = rng.normal(size=(len(rows), vectors.shape[1])) / np.sqrt(vectors.shape[1])
+    queries = unit_rows(np.asarray(vectors[rows], np.float32) + moved.astype(np.float32))
+    print(f'recall at {args.k}: {caption_index.recall(index, queries, args.k):.3f}')
+    for name, search in (
+        ('index', lambda query: index.nearest(query, args.k)),
+        ('exact', lambda query: captions.nearest(query, vectors, args.k)),
+    ):
+        times = []
+        for query in queries[:50]:
+            begun = time.perf_counter()
+            search(query)
+            times.append(time.perf_counter() - begun)
+        print(f'{name}: {1000 * np.median(times):.2f} ms a photo')
+
+
+def pool_vectors(models: Path | None) -> np.ndarray:
+    """The vectors of a folder's pool, from the cache if they are there."""
+    files = config.folder_paths(models or config.default_folder())
+    vse = embedding.load_model(files['vsemodel'])
+    return captions.caption_vectors(vse, captions.load_captions(files['captions']), verbose=True)
+
+
+if __name__ == '__main__':
+    run(main)
