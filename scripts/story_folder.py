@@ -7,6 +7,7 @@ told. What has a line is left alone, so the same command goes on after an interr
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
     )
+    result.add_argument('--gallery', action='store_true', help='also make one page of all results')
     result.add_argument('--shard', metavar='I/N', default='1/1', help='tell one part of N alone')
     result.add_argument(
         '--ray',
@@ -96,9 +98,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('story_folder: stopped; the same command goes on from here', file=sys.stderr)
         return 130
+    if args.gallery and (status := make_gallery(args)):
+        return status
     failed = sum('error' in row for row in rows)
     print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before)')
     return 1 if failed else 0
+
+
+def make_gallery(args: argparse.Namespace) -> int:
+    """Write gallery.html beside the results, of those of all shards that are there."""
+    from storyteller.gallery import read_rows, write_gallery
+
+    folder = Path(args.photos[0])  # names are paths from there, if it is the only one
+    try:
+        rows = [row for path in sorted(args.out.glob('results*.jsonl')) for row in read_rows(path)]
+        if len(args.photos) > 1 or not folder.is_dir():
+            names = [row['image'] for row in rows]
+            absolute = names and all(map(os.path.isabs, names))
+            folder = Path(os.path.commonpath(map(os.path.dirname, names)) if absolute else '')
+        write_gallery(rows, folder, args.out / 'gallery.html', verbose=True)
+    except (ValueError, OSError, ImportError) as error:
+        print(f'story_folder: {error}', file=sys.stderr)
+        return 2
+    print(args.out / 'gallery.html')
+    return 0
 
 
 def told_here(

@@ -328,6 +328,17 @@ def test_real_models_tell_the_stories_of_2015(script, tmp_path, monkeypatch):
     assert told['half.jpg']['error']
 
 
+@pytest.mark.parametrize('named', ['folder', 'files'])
+def test_a_gallery_of_what_was_told(script, photos, calls, tmp_path, capsys, named):
+    given = [photos] if named == 'folder' else [photos / 'a.jpg', photos / 'more' / 'c.PNG']
+    command = [*map(str, given), '--out', str(tmp_path), '--style', 'romance', '--gallery']
+    script.main(command)
+    page = (tmp_path / 'gallery.html').read_text(encoding='utf-8')
+    assert 'the story of a.jpg' in page and 'the story of c.PNG' in page
+    assert page.count('data:image/jpeg;base64,') == 2
+    assert ('not a picture' in page) == (named == 'folder')  # b.jpg, which failed
+
+
 @pytest.mark.slow
 def test_a_cluster_tells_the_same_stories(script, photos, tmp_path, monkeypatch):
     pytest.importorskip('ray')

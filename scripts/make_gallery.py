@@ -1,0 +1,62 @@
+"""Make one HTML page of photos and their stories, from what story_folder.py wrote."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from storyteller import gallery
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__)
+    result.add_argument(
+        'results',
+        type=Path,
+        nargs='+',
+        metavar='RESULTS',
+        help='results.jsonl; several share cards',
+    )
+    result.add_argument(
+        '--photos', type=Path, required=True, metavar='FOLDER', help='the folder that was told'
+    )
+    result.add_argument(
+        '--out', type=Path, required=True, metavar='PAGE', help='the page, ending in .html'
+    )
+    result.add_argument('--title', default='Stories about photos', help='its heading (%(default)s)')
+    result.add_argument(
+        '--beside', action='store_true', help='put the pictures in a folder beside the page'
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 0 if the page was made, 2 if the results or arguments are wrong."""
+    options = parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f'make_gallery: {message}', file=sys.stderr)
+    try:
+        rows = [row for path in options.results for row in gallery.read_rows(path)]
+        made = gallery.write_gallery(
+            rows,
+            options.photos,
+            options.out,
+            title=options.title,
+            embed=not options.beside,
+            verbose=True,
+        )
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f'make_gallery: {error}', file=sys.stderr)
+        return 2
+    print(
+        f'{options.out}: {made.photos} photos, {made.stories} stories, {made.failed} failed, '
+        f'{made.without_picture} without picture'
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
