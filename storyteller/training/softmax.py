@@ -38,7 +38,7 @@ def full_cost(
     targets: Tensor,
     output: nn.Linear | Rows,
     dtype: torch.dtype | None = None,
-    rows: int = 256,
+    rows: int | None = None,
 ) -> Tensor:
     """The summed cost -log(p + 1e-8) of 2015 over the whole vocabulary.
 
@@ -53,8 +53,9 @@ def full_cost(
         H -> V.
     dtype : torch.dtype, optional
         Of the matrix products; None: that of `hidden`.
-    rows : int
-        Size of a block.
+    rows : int, optional
+        Size of a block. None: 1024, or 256 in bfloat16, whose products are so quick that what
+        lies between them had better stay in the cache.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def unlikely_cost(
     targets: Tensor,
     output: nn.Linear | Rows,
     dtype: torch.dtype | None = None,
-    rows: int = 256,
+    rows: int | None = None,
 ) -> Tensor:
     """The summed cost -log(1 - p) of words that should not come (Welleck et al. 2020).
 
@@ -91,8 +92,10 @@ def _blocked(hidden, targets, output, dtype, rows, costs_of) -> Tensor:
     learns = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, output.weight, output.bias)
     )
+    dtype = dtype or hidden.dtype
+    rows = rows or (256 if dtype is torch.bfloat16 else 1024)
     return _BlockedSoftmax.apply(
-        hidden, output.weight, output.bias, targets, dtype or hidden.dtype, rows, costs_of, learns
+        hidden, output.weight, output.bias, targets, dtype, rows, costs_of, learns
     )
 
 
