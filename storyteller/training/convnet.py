@@ -39,9 +39,7 @@ from .options import TrainOptions
 from .photos import Captioned, Labelled, augment, erased, pasted
 
 NARROW = Architecture(
-    blocks=((32,), (64,), (128, 128), (256, 256), (320, 320, 320), (320,)),
-    fc=(512, 512),
-    input_size=128,
+    blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=128
 )
 
 
