@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument('--photos', type=Path, help='names, one a line, where there are features')
     parser.add_argument('--features', type=Path, help='.npy, a row for each name')
     parser.add_argument(
+        '--mirrored-features', type=Path, help='.npy, of the first photos mirrored, to learn from'
+    )
+    parser.add_argument(
         '--dataset', metavar='PREFIX', help='PREFIX_train_caps.txt, PREFIX_train_ims.npy, and dev'
     )
     parser.add_argument('--held-out', type=int, default=0, help='photos to measure on, if no dev')
@@ -46,7 +49,7 @@ def main() -> None:
         params['Wemb'], known = wordvectors.start_from(params['Wemb'], vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
     embedding.fit(
-        [photos.pairs(vocabulary, options, training.seed)],
+        photos.sources(vocabulary, options, training.seed),
         training,
         args.out,
         args.work / 'embedding.pt',
@@ -69,6 +72,10 @@ def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPho
     elif args.captions and args.photos and args.features:
         names, features = read_lines(args.photos), read_array(args.features)
         photos = CaptionedPhotos.from_files(args.captions, names, features)
+        if args.mirrored_features:
+            if len(photos.features) != len(names):  # rows would no longer fit
+                raise ValueError('--mirrored-features: every photo must have a caption')
+            photos = photos.with_mirrored(read_array(args.mirrored_features))
     else:
         raise ValueError(
             'expected --captions and --photo-folder, or --captions, --photos and --features, '

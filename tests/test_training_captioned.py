@@ -10,6 +10,7 @@ from PIL import Image
 from storyteller import formats
 from storyteller.convnet import Architecture
 from storyteller.evaluation import ranking
+from storyteller.formats import MismatchError
 from storyteller.layers import unit_rows
 from storyteller.training import embedding
 from storyteller.training.captioned import CaptionedPhotos, encode
@@ -104,6 +105,31 @@ def test_photos_are_held_out_with_their_captions(tmp_path, features):
     for count in (0, 3, 9):
         with pytest.raises(ValueError, match=f'of 3 photos {count} cannot'):
             read.hold_out(count)
+
+
+def test_mirrored_photos_are_learned_from_too(tmp_path, features):
+    read = CaptionedPhotos.from_2015(write_2015(tmp_path, CAPTIONS, features), 'train')
+    both = read.with_mirrored(features[:2, ::-1])  # of the first two alone
+    options = embedding.EmbeddingOptions(dim_image=7, unit_images=True, temperature=0.1)
+    plain, mirrored = both.sources(read.vocabulary(), options, 0)
+    assert plain.once and mirrored.once
+    assert len(plain.captions) == 6 and len(mirrored.captions) == 4
+    np.testing.assert_allclose(mirrored.features, unit_rows(features[:2, ::-1]))
+    np.testing.assert_array_equal(mirrored.photos, [0, 0, 1, 1])
+    rest, held_out = both.hold_out(1)
+    for part in (rest, held_out):  # a photo that is held out is not learned from mirrored
+        rows = [np.flatnonzero((read.features == f).all(1))[0] for f in part.features]
+        np.testing.assert_allclose(part.mirrored, both.mirrored[[r for r in rows if r < 2]])
+    (alone,) = read.sources(read.vocabulary(), embedding.EmbeddingOptions(dim_image=7), 0)
+    assert not alone.once
+
+
+def test_mirrored_photos_that_do_not_fit(tmp_path, features):
+    read = CaptionedPhotos.from_2015(write_2015(tmp_path, CAPTIONS, features), 'train')
+    with pytest.raises(MismatchError, match='3 x 6, features of width 7'):
+        read.with_mirrored(features[:, :6])
+    with pytest.raises(MismatchError, match='6 mirrored photos, but 3'):
+        read.with_mirrored(np.tile(features, (2, 1)))
 
 
 def test_recalls_are_those_of_the_ranking_measures(tmp_path, features):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +41,14 @@ class CaptionedPhotos:
         The photo of each, a row of `features`.
     features : (P, F) float32 array
         Unit rows.
+    mirrored : (M, F) float32 array, optional
+        The same of the first M photos mirrored left to right, M up to P.
     """
 
     captions: list[list[str]]
     photos: np.ndarray
     features: np.ndarray
+    mirrored: np.ndarray | None = None
 
     @classmethod
     def from_2015(cls, prefix: PathLike, split: str) -> CaptionedPhotos:
@@ -135,7 +138,29 @@ class CaptionedPhotos:
         groups = [np.flatnonzero(self.photos == photo) for photo in photos]
         captions = [self.captions[i] for group in groups for i in group]
         rows = np.repeat(np.arange(len(photos)), list(map(len, groups)))
-        return CaptionedPhotos(captions, rows, self.features[photos])
+        mirrored = self.mirrored
+        if mirrored is not None:
+            if (np.diff(photos) < 0).any():
+                raise ValueError('photos: with mirrored features they must be in rising order')
+            mirrored = mirrored[photos[photos < len(mirrored)]]
+        return CaptionedPhotos(captions, rows, self.features[photos], mirrored)
+
+    def with_mirrored(self, features: np.ndarray) -> CaptionedPhotos:
+        """The same with features (M, F) of the first M photos mirrored.
+
+        Raises
+        ------
+        MismatchError
+            If their width is another, or there are more rows than photos.
+        """
+        if features.ndim != 2 or features.shape[1] != self.features.shape[1]:
+            shape = ' x '.join(map(str, features.shape))
+            raise MismatchError(
+                f'mirrored features of shape {shape}, features of width {self.features.shape[1]}'
+            )
+        if len(features) > len(self.features):
+            raise MismatchError(f'{len(features)} mirrored photos, but {len(self.features)} photos')
+        return replace(self, mirrored=unit_rows(features))
 
     def hold_out(self, count: int, seed: int = 0) -> tuple[CaptionedPhotos, CaptionedPhotos]:
         """Draw so many photos: the rest, and those.
@@ -155,12 +180,22 @@ class CaptionedPhotos:
         counts = Counter(word for caption in self.captions for word in caption)
         return Vocabulary.from_counts(counts, min_count=min_count)
 
-    def pairs(self, vocabulary: Vocabulary, options: EmbeddingOptions, seed: int) -> Pairs:
-        """What training takes batches from."""
+    def sources(self, vocabulary: Vocabulary, options: EmbeddingOptions, seed: int) -> list[Pairs]:
+        """What training takes batches from: photos, and photos mirrored if there are such.
+
+        With a cross entropy a batch takes a photo once at most, since its captions would otherwise
+        stand against each other.
+        """
         from .embedding import Pairs
 
         captions = [np.array(vocabulary.encode(caption), np.int64) for caption in self.captions]
-        return Pairs(captions, self.photos, self.features, options, seed)
+        once = options.temperature > 0
+        found = [Pairs(captions, self.photos, self.features, options, seed, once)]
+        if self.mirrored is not None:
+            known = np.flatnonzero(self.photos < len(self.mirrored))
+            texts, photos = [captions[i] for i in known], self.photos[known]
+            found.append(Pairs(texts, photos, self.mirrored, options, seed + 1, once))
+        return found
 
     def recalls(self, model: JointEmbedding, vocabulary: Vocabulary) -> dict[str, float]:
         """Recalls and median ranks both ways, and the sum of recalls that decided in 2015."""
