@@ -539,6 +539,7 @@ def test_colours_follow_the_system_until_chosen(opened, scheme):
     toggle = page.get_by_role('button', name='Dark colours')
     assert toggle.get_attribute('aria-pressed') == str(dark).lower()
     toggle.click()
+    page.wait_for_timeout(1000)  # colours fade
     assert (brightness() < 128) != dark
     assert toggle.get_attribute('aria-pressed') == str(not dark).lower()
     page.reload()
