@@ -154,10 +154,10 @@ def is_there(folder: Path, file: Published) -> bool:
 
 
 def check_room(folder: Path, files: Sequence[Published]) -> None:
-    """Refuse to begin what the disk cannot hold; archives need their room twice."""
+    """Refuse to begin what the disk cannot hold; archives need their room and what they hold."""
+    parts = [_part(folder / file.name) for file in files]
     wanted = sum(file.size * (3 if file.holds else 1) for file in files)
-    wanted -= sum(part.stat().st_size for part in map(_part, map(folder.joinpath, _names(files)))
-                  if part.exists())  # fmt: skip
+    wanted -= sum(part.stat().st_size for part in parts if part.exists())
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise OSError(f'{folder}: {wanted / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free')
@@ -197,10 +197,6 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
 
 def _part(path: Path) -> Path:
     return path.with_name(f'{path.name}.part')
-
-
-def _names(files: Sequence[Published]) -> list[str]:
-    return [file.name for file in files]
 
 
 def _receive(url: str, part: Path) -> None:

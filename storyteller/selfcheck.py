@@ -58,9 +58,12 @@ def check(models: PathLike | None = None) -> Iterator[Finding]:
         yield Finding('loading', False, str(error))
         return
     yield Finding('loading', True, f'{len(z["cap"]):,} captions, styles: {", ".join(z["styles"])}')
+    vectors = known_vectors(z)
     for folder, card in cards.items():
-        for name, expected in card.get('known', {}).items():
-            yield _compared(f'{name} by {folder}', known_vectors(z)[name], expected)
+        known = card.get('known') or {}
+        for name, found in vectors.items() if known else ():
+            expected = known.get(name) if isinstance(known, dict) else None
+            yield _compared(f'{name} by {folder}', found, expected)
     yield _story(z)
 
 

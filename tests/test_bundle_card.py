@@ -137,7 +137,8 @@ def test_the_default_bundle_is_well(copy, capsys):
 
 
 def test_known_vectors_are_compared(copy):
-    content = json.loads((copy / bundle.CARD).read_text())
+    before = (copy / bundle.CARD).read_text()
+    content = json.loads(before)
     content['known'] = selfcheck.known_vectors(generate.load_all(copy))
     (copy / bundle.CARD).write_text(json.dumps(content))
     found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
@@ -147,6 +148,11 @@ def test_known_vectors_are_compared(copy):
     found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
     assert found['thought'].fine and not found['picture'].fine
     assert '1.0e-02' in found['picture'].detail
+    for known in ({'picture': ['a']}, {'other': [1.0]}, [1.0]):
+        (copy / bundle.CARD).write_text(json.dumps(content | {'known': known}))
+        found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
+        assert not found['picture'].fine and 'no such vector' in found['picture'].detail
+    (copy / bundle.CARD).write_text(before)
 
 
 def test_what_is_broken_is_found(copy, capsys):

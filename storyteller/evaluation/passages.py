@@ -12,8 +12,7 @@ import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
 from .. import decoder
-
-UNK = 1
+from ..search import UNK
 
 
 def perplexity(
