@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_options, options_from
+from storyteller.command_line import add_options, add_precision, options_from
 from storyteller.options import Telling
 
 SETTINGS = ('k', 'bw', 'lyric', 'strength', 'seed', 'models')
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         '--strength', type=float, default=1.0, help='how far to shift the style (%(default)s)'
     )
     result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    add_precision(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
     result.add_argument(
         '--allow-truncated', action='store_true', help='take photos whose files are cut short'
@@ -138,10 +139,13 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
     settings = {name: getattr(args, name) for name in SETTINGS}
     if telling.changed():
         settings['telling'] = telling.changed()
+    if args.precision != 'float32':
+        settings['precision'] = args.precision
     settings['models_sha256'] = bundle.fingerprint(config.folders(config.resolve(args.models)))
     options = {name: getattr(args, name) for name in SETTINGS if name != 'models'}
     options |= {'telling': telling, 'allow_truncated': args.allow_truncated}
-    return many.Plan(args.models, tuple(args.style or [None]), options, settings)
+    styles = tuple(args.style or [None])
+    return many.Plan(args.models, styles, options, settings, args.precision)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .command_line import add_options, options_from
+from .command_line import add_options, add_precision, options_from
 from .options import Telling
 
 
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
         '--strength', type=float, default=1.0, help='how far to shift the style (%(default)s)'
     )
     result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    add_precision(result)
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
     )
@@ -62,7 +63,7 @@ def _tell(options: argparse.Namespace) -> int:
         _check(options)
         told['telling'] = options_from(Telling, options)
         _progress('loading the models')
-        z = generate.load_all(options.models)
+        z = generate.load_all(options.models, precision=options.precision)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .options import PRECISIONS
+
 T = TypeVar('T')
 
 
@@ -54,6 +56,17 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             many = {'nargs': '+'} if typing.get_origin(types[field.name]) is tuple else {}
             read = plain[0] if plain else types[field.name]
             group.add_argument(flag, type=read, default=default, help=text, **many)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add ``--precision``, in which the models compute."""
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='float32',
+        help='on a CPU, faster than %(default)s and not quite its numbers: bfloat16 for reading '
+        'captions, int8 for most of the words that a search looks at',
+    )
 
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:

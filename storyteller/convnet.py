@@ -25,6 +25,7 @@ from torch import nn
 from storyteller import formats
 from storyteller.images import CROP, MEAN_BGR
 from storyteller.layers import pick_device
+from storyteller.packed import Conv2d
 
 Net = dict[str, Any]
 
@@ -179,6 +180,7 @@ def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.nd
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for start in range(0, len(im), batch_size):
             x = torch.from_numpy(im[start : start + batch_size]).to(net['_device'])
+            x = x.contiguous(memory_format=torch.channels_last)
             features[start : start + batch_size] = net['_module'](x).cpu().numpy()
     return features
 
@@ -192,7 +194,7 @@ def build_module(architecture: Architecture, params: Mapping[str, np.ndarray]) -
         for name, shape in architecture.shapes().items():
             if len(shape) == 4:
                 block, index = name.removeprefix('conv').removesuffix('_W').split('_')
-                layers[f'conv{block}_{index}'] = nn.Conv2d(shape[1], shape[0], 3, padding=1)
+                layers[f'conv{block}_{index}'] = Conv2d(shape[1], shape[0], 3, padding=1)
                 layers[f'relu{block}_{index}'] = nn.ReLU(inplace=True)
                 if int(index) == len(architecture.blocks[int(block) - 1]):
                     layers[f'pool{block}'] = nn.MaxPool2d(2)

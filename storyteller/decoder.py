@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storyteller import formats, layers, search
+from storyteller import formats, layers, packed, search
+from storyteller.screening import ScreenedLinear
 
 # A search of many contexts takes so many numbers (rows times words) at a time: 256 MB in float32.
 LARGEST_STEP = 2**26
@@ -31,6 +32,9 @@ class Decoder(nn.Module):
         ``Wemb`` (V, W), ``ff_state_W`` (D, H), ``decoder_*`` (a GRU, W to H), ``ff_logit_W``
         (H, V), each affine layer with its ``_b``. With a deep output ``ff_hid_W`` (H, W) and
         ``ff_logit_W`` (W, V).
+    device : str or torch.device, optional
+    precision : {'float32', 'int8'}
+        See :func:`load_model`.
 
     Examples
     --------
@@ -43,15 +47,24 @@ class Decoder(nn.Module):
     (torch.Size([1, 9]), torch.Size([1, 3]))
     """
 
-    def __init__(self, params: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        device: str | torch.device | None = None,
+        precision: str = 'float32',
+    ):
         super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
-        self.first = layers.affine(params, 'ff_state')
-        self.gru = layers.gru(params, 'decoder')
-        self.hidden: nn.Linear | None = None
-        if 'ff_hid_W' in params:
-            self.hidden = layers.affine(params, 'ff_hid')
-        self.logit = layers.affine(params, 'ff_logit')
+
+        def affine(name: str) -> nn.Linear:
+            return layers.affine(params, name).to(device)
+
+        vectors = torch.tensor(params['Wemb'], device=device)
+        self.embedding = nn.Embedding.from_pretrained(vectors)
+        self.first = affine('ff_state')
+        self.gru = packed.GRU(layers.gru(params, 'decoder').to(device))
+        self.hidden = packed.Linear.of(affine('ff_hid')) if 'ff_hid_W' in params else None
+        screened = precision == 'int8' and self.first.weight.device.type == 'cpu'
+        self.logit = (ScreenedLinear if screened else packed.Linear.of)(affine('ff_logit'))
 
     def start(self, contexts: Tensor) -> Tensor:
         """The first state (B, H) from contexts (B, D)."""
@@ -61,15 +74,16 @@ class Decoder(nn.Module):
         """Word vectors (..., W); all zero for word -1, which stands before the first."""
         return self.embedding(words.clamp(min=0)) * (words >= 0).unsqueeze(-1)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Scores of the next word (..., V) from states (..., H)."""
-        return self.logit(states if self.hidden is None else self.hidden(states).tanh())
+    def log_probs(self, states: Tensor) -> Tensor:
+        """Log-probabilities of the next word (R, V) from states (R, H)."""
+        return self.logit.log_probs(states if self.hidden is None else self.hidden(states).tanh())
 
     def step(self, words: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step of :mod:`storyteller.search`: words (R,), state (R, H) to logp (R, V), state."""
-        vectors = self.embed(words)
-        state = torch.gru_cell(vectors, state, *self.gru.all_weights[0])
-        return self.logits(state).log_softmax(dim=-1), state
+        # The hypotheses of a beam end in few different words.
+        words, where = words.unique(return_inverse=True)
+        state = self.gru.step(self.gru.project(self.embed(words))[where], state)
+        return self.log_probs(state), state
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -80,6 +94,7 @@ def load_model(
     dictionary: formats.PathLike,
     *,
     device: str | torch.device | None = None,
+    precision: str = 'float32',
 ) -> dict[str, Any]:
     """Load a decoder and its dictionary.
 
@@ -91,6 +106,9 @@ def load_model(
         Word -> index, ``.pkl`` of 2015 or ``.txt``. It may hold more words than the model.
     device : str or torch.device, optional
         Where to compute. None: the GPU if there is one, else the CPU.
+    precision : {'float32', 'int8'}
+        'int8' looks at most words in eight bits: faster on a CPU, nearly always the same texts;
+        see :mod:`storyteller.screening`.
 
     Returns
     -------
@@ -109,7 +127,11 @@ def load_model(
         If a file is not there, or not what it should be.
     MismatchError
         If the dictionary lacks a word of the model.
+    ValueError
+        If there is no such precision.
     """
+    if precision not in ('float32', 'int8'):
+        raise ValueError(f"precision: expected 'float32' or 'int8', found {precision!r}")
     params, options = formats.read_model(path)
     options.setdefault('doutput', True)
     params = _checked(params, options, path)
@@ -122,7 +144,7 @@ def load_model(
             f'{path}: the decoder has {n_words} words, but {dictionary} names none with index '
             f'{lacking}: is it the dictionary of another decoder?'
         )
-    model = _packed(Decoder(params)).to(layers.pick_device(device)).eval()
+    model = Decoder(params, layers.pick_device(device), precision).eval()
     return {
         'options': options,
         'worddict': worddict,
@@ -157,16 +179,6 @@ def _checked(
     return {name: params[name] for name in shapes}
 
 
-def _packed(model: Decoder) -> Decoder:
-    """Store the matrices of each step input by output, as the files of 2015 do.
-
-    Their shape stays (out, in). A product with a beam's few rows runs up to a third faster so.
-    """
-    for weight in (*model.gru.all_weights[0][:2], model.logit.weight):
-        weight.data = weight.data.t().contiguous().t()
-    return model
-
-
 @torch.inference_mode()
 def _f_init(model: Decoder, ctx: np.ndarray) -> np.ndarray:
     return model.start(_contexts(model, ctx)).cpu().numpy()
@@ -176,7 +188,7 @@ def _f_init(model: Decoder, ctx: np.ndarray) -> np.ndarray:
 def _f_next(
     model: Decoder, words: np.ndarray, state: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    device = model.logit.weight.device
+    device = model.first.weight.device
     logp, new = model.step(
         torch.as_tensor(np.asarray(words, np.int64), device=device),
         torch.as_tensor(np.asarray(state, np.float32), device=device),

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from . import formats, layers
 from .formats import MismatchError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
+from .packed import gru_for
 from .sequences import as_texts, batches, last_states
 
 EOS, UNK = 0, 1
@@ -68,12 +69,15 @@ def load_model(
     encoder = _checked(params, options, path)
     device = pick_device(device)
     images = [layers.affine(params, name) for name in IMAGE_LAYERS if f'{name}_W' in params]
+    words = params['Wemb'][: int(options.get('n_words', len(params['Wemb'])))]
+    recurrent = {n: a for n, a in params.items() if n.startswith('encoder_') and encoder == 'gru'}
     return {
         'options': options,
         'worddict': worddict,
         'word_idict': {i: w for w, i in worddict.items()} | {EOS: '<eos>', UNK: 'UNK'},
-        '_words': params['Wemb'][: int(options.get('n_words', len(params['Wemb'])))],
-        '_gru': layers.gru(params, 'encoder').to(device) if encoder == 'gru' else None,
+        '_words': words,
+        '_gru': gru_for(layers.gru(params, 'encoder'), device) if recurrent else None,
+        '_fingerprint': _hash({'Wemb': words, **recurrent}, worddict),
         '_images': {layer.in_features: layer.to(device) for layer in images},
     }
 
@@ -207,12 +211,13 @@ def fingerprint(model: dict[str, Any]) -> str:
     str
         64 hexadecimal digits. Models that differ only in their image matrices share it.
     """
-    arrays = {'Wemb': model['_words']}
-    if model['_gru'] is not None:
-        arrays |= layers.gru_params(model['_gru'], 'encoder')
+    return model['_fingerprint']
+
+
+def _hash(arrays: Mapping[str, np.ndarray], worddict: Mapping[str, int]) -> str:
     content = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         content.update(f'{name}{array.shape}{array.dtype}'.encode())
-        content.update(np.ascontiguousarray(array).tobytes())
-    content.update(repr(sorted(model['worddict'].items())).encode('utf-8', 'surrogatepass'))
+        content.update(np.ascontiguousarray(array))
+    content.update(repr(sorted(worddict.items())).encode('utf-8', 'surrogatepass'))
     return content.hexdigest()

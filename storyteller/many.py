@@ -218,18 +218,21 @@ class Plan:
         Of `storyteller.generate.stories`, style apart.
     settings : dict
         What each row says it was told with.
+    precision : str
+        See `storyteller.generate.load_all`.
     """
 
     models: str | None
     styles: tuple[str | None, ...]
     options: dict[str, Any]
     settings: dict[str, Any]
+    precision: str = 'float32'
 
     def load(self) -> dict[str, Any]:
         """The models; wrong options are refused here, before the first photo."""
         from . import generate  # torch is loaded once it is known that there is something to do
 
-        z = generate.load_all(self.models)
+        z = generate.load_all(self.models, precision=self.precision)
         for style in self.styles:
             generate.stories(z, [], style=style, **self.options)
         return z

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+PRECISIONS = ('float32', 'bfloat16', 'int8')
 FOR_SEARCH = ('n_best', 'length_penalty', 'groups', 'diversity', 'required')
 FOR_DRAWS = ('temperature', 'top_k', 'top_p')
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from . import packed
 from .search import check_count
 
 WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
@@ -55,7 +56,7 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
 
 
 def last_states(
-    module: nn.GRU,
+    module: nn.GRU | packed.GRU,
     sequences: Sequence[np.ndarray],
     lookup: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
@@ -67,7 +68,7 @@ def last_states(
 
     Parameters
     ----------
-    module : torch.nn.GRU
+    module : torch.nn.GRU or packed.GRU
     sequences : sequence of B int arrays
         Word indices, 1 or more each, by descending length.
     lookup : callable
@@ -80,15 +81,26 @@ def last_states(
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):
         ids[: len(sequence), column] = sequence
-    device = next(module.parameters()).device
-    states = torch.zeros(1, len(sequences), module.hidden_size, device=device)
+    read = _read_stepping if isinstance(module, packed.GRU) else _read
+    device = next((p.device for p in module.parameters()), torch.device('cpu'))
+    states = torch.zeros(len(sequences), module.hidden_size, device=device)
     step = max(1, WORDS_AT_ONCE // len(sequences))
     # A GPU's TensorFloat-32 would cost three digits.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for start in range(0, len(ids), step):
             piece = ids[start : start + step]
-            live = torch.from_numpy((piece >= 0).sum(axis=1))  # (T,) sequences at each step
+            live = (piece >= 0).sum(axis=1)  # (T,) sequences at each step
             words = torch.from_numpy(lookup(piece[piece >= 0])).to(device)  # time-major
-            going = states[:, : live[0]].clone()
-            states[:, : live[0]] = module(PackedSequence(words, live), going)[1]
-    return states[0].cpu().numpy()
+            states[: live[0]] = read(module, words, live, states[: live[0]].clone())
+    return states.cpu().numpy()
+
+
+def _read(module: nn.GRU, words: Tensor, live: np.ndarray, states: Tensor) -> Tensor:
+    return module(PackedSequence(words, torch.from_numpy(live)), states[None])[1][0]
+
+
+def _read_stepping(module: packed.GRU, words: Tensor, live: np.ndarray, states: Tensor) -> Tensor:
+    projected = module.project(words).split(live.tolist())
+    for inputs in projected:
+        states[: len(inputs)] = module.step(inputs, states[: len(inputs)])
+    return states

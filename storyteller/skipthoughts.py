@@ -19,6 +19,7 @@ from tqdm import tqdm
 from . import formats, layers
 from .formats import MismatchError, MissingFileError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
+from .packed import gru_for
 from .search import check_count
 from .sequences import as_texts, batches, last_states
 from .tables import WordTable
@@ -35,6 +36,7 @@ def load_model(
     path_to_tables: str | os.PathLike,
     *,
     device: str | torch.device | None = None,
+    precision: str = 'float32',
 ) -> dict[str, Any]:
     """Load the encoders and their word vectors, ours or those of 2015.
 
@@ -48,6 +50,8 @@ def load_model(
         the later row counts.
     device : str or torch.device, optional
         Where to compute; by default a GPU if there is one, else the CPU.
+    precision : {'float32', 'bfloat16'}
+        Of the products on a CPU: 'bfloat16' is faster where the processor has it, and coarser.
 
     Returns
     -------
@@ -62,7 +66,11 @@ def load_model(
         length; if the words ``UNK`` and ``<eos>`` are not there.
     MismatchError
         If tables and encoders are made for words of different widths.
+    ValueError
+        If there is no such precision.
     """
+    if precision not in ('float32', 'bfloat16'):
+        raise ValueError(f"precision: expected 'float32' or 'bfloat16', found {precision!r}")
     device = pick_device(device)
     uni, bi = (model_file(path_to_models, name) for name in ('uni_skip', 'bi_skip'))
     (uparams, uoptions), (bparams, boptions) = formats.read_model(uni), formats.read_model(bi)
@@ -85,7 +93,7 @@ def load_model(
                 f'{path} reads words of width {width}, '
                 f'but the tables in {path_to_tables} are {table.width} wide'
             )
-        model[key] = layers.gru(params, prefix).to(device)
+        model[key] = gru_for(layers.gru(params, prefix), device, getattr(torch, precision))
     return model
 
 

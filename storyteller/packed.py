@@ -1,0 +1,134 @@
+"""Layers whose weights are packed once, in the order in which the processor's kernels read them.
+
+A product of a beam's few rows with a large matrix spends as much time on bringing the matrix into
+that order as on the sums themselves; so does a convolution of one photo. oneDNN, the library that
+comes with torch, can do it once and for all. The results are those of the plain layers up to the
+order of the sums. Where oneDNN is not to be had, on a GPU for example, the layers are plain ones.
+
+Dimension letters: R rows, B sequences, W inputs, H states.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear as plain_linear
+
+ROWS = 64  # that a product is packed for; others are as right, and about as fast
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether products with `weight` can be packed: float32 or bfloat16, on a CPU with oneDNN."""
+    return (
+        weight.device.type == 'cpu'
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+    )
+
+
+_OPERATORS = (
+    '_linear_pointwise',
+    '_reorder_linear_weight',
+    '_convolution_pointwise',
+    '_reorder_convolution_weight',
+)
+
+
+class Linear(nn.Module):
+    """``x W' + b`` for inference, from the weight (out, in) and bias of a plain layer.
+
+    Parameters
+    ----------
+    weight : (out, in) tensor
+        Not kept if it is packed, so that it need not stay in memory.
+    bias : (out,) tensor or None
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None):
+        super().__init__()
+        weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.out_features, self.in_features = weight.shape
+        self.dtype = weight.dtype
+        self.packed, self.weight = None, weight
+        if can_pack(weight):
+            with torch.inference_mode(False):
+                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+            self.weight = None
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Linear:
+        """The same function as a plain layer."""
+        return cls(layer.weight, layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (..., in) to (..., out), float32; the weight's type is that of the products."""
+        x = x.to(self.dtype)
+        if self.packed is None:
+            return plain_linear(x, self.weight, self.bias).float()
+        if not x.numel():  # which oneDNN does not take
+            return x.new_empty(*x.shape[:-1], self.out_features).float()
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(x.contiguous(), self.packed, self.bias, 'none', [], '').float()
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """The output as the logarithms of probabilities that sum to one."""
+        return self(x).log_softmax(dim=-1)
+
+
+class GRU(nn.Module):
+    """A GRU for inference, stepped from outside; see :mod:`storyteller.layers` for its form.
+
+    Parameters
+    ----------
+    module : torch.nn.GRU
+        One layer whose hidden bias is zero, as :func:`storyteller.layers.gru` builds it.
+    dtype : torch.dtype
+        Of the products: float32, or bfloat16, which is faster and coarser.
+    """
+
+    def __init__(self, module: nn.GRU, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.input_size, self.hidden_size = module.input_size, module.hidden_size
+        self.inputs = Linear(module.weight_ih_l0.to(dtype), module.bias_ih_l0.to(dtype))
+        self.states = Linear(module.weight_hh_l0.to(dtype))
+
+    def project(self, x: Tensor) -> Tensor:
+        """What inputs (..., W) add to the gates: (..., 3H). The same for any state, so at once."""
+        return self.inputs(x)
+
+    def step(self, projected: Tensor, state: Tensor) -> Tensor:
+        """The next state (B, H) from projected inputs (B, 3H) and the state (B, H) before."""
+        H = self.hidden_size
+        from_state = self.states(state)
+        gates = from_state[:, : 2 * H].add_(projected[:, : 2 * H]).sigmoid_()
+        candidate = from_state[:, 2 * H :].mul_(gates[:, :H]).add_(projected[:, 2 * H :]).tanh_()
+        return torch.lerp(candidate, state, gates[:, H:])
+
+
+def gru_for(
+    module: nn.GRU, device: torch.device, dtype: torch.dtype = torch.float32
+) -> nn.GRU | GRU:
+    """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
+    if device.type == 'cpu' and can_pack(module.weight_hh_l0):
+        return GRU(module, dtype)
+    return module.to(device)
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that packs its weight at the first photo it sees, without gradients."""
+
+    packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Photos (B, in, height, width) to (B, out, height, width)."""
+        if torch.is_grad_enabled() or not can_pack(self.weight) or x.device.type != 'cpu':
+            return super().forward(x)
+        shape = self.padding, self.stride, self.dilation, self.groups
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.contiguous(memory_format=torch.channels_last), *shape, x.shape
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed, self.bias, *shape, 'none', [], ''
+        )

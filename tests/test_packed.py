@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_layers import random_gru, slow_gru
+from torch import nn
+
+from storyteller import layers, packed
+
+
+@pytest.fixture(params=['packed', 'plain'])
+def way(request, monkeypatch):
+    """Both roads: with oneDNN, and on a machine that has none."""
+    if request.param == 'plain':
+        monkeypatch.setattr(packed, 'can_pack', lambda weight: False)
+    elif not packed.can_pack(torch.zeros(1, 1)):
+        pytest.skip('no oneDNN here')
+    return request.param
+
+
+@pytest.mark.parametrize('shape', [(0, 5), (1, 5), (3, 5), (70, 5), (2, 3, 5)])
+@pytest.mark.parametrize('bias', [True, False])
+@torch.inference_mode()
+def test_a_product_is_that_of_the_plain_layer(way, shape, bias):
+    layer, x = nn.Linear(5, 9, bias=bias), torch.randn(shape)
+    found = packed.Linear.of(layer)(x)
+    assert found.shape == (*shape[:-1], 9)
+    torch.testing.assert_close(found, layer(x), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_inputs_need_not_be_contiguous(way):
+    layer, x = nn.Linear(5, 9), torch.randn(5, 4).t()
+    torch.testing.assert_close(packed.Linear.of(layer)(x), layer(x), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_half_width_is_near(way):
+    layer, x = nn.Linear(50, 9), torch.randn(4, 50)
+    found = packed.Linear(layer.weight.bfloat16(), layer.bias.bfloat16())(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, layer(x), atol=0.03, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_gru_steps_as_in_2015(way):
+    rng, params = np.random.default_rng(0), random_gru()
+    x = rng.normal(size=(9, 4, 5)).astype(np.float32)
+    h = rng.normal(size=(4, 7)).astype(np.float32)
+    expected = slow_gru(params, 'encoder', x, h)
+    module, state = packed.GRU(layers.gru(params, 'encoder')), torch.tensor(h)
+    for inputs, wanted in zip(module.project(torch.tensor(x)), expected, strict=True):
+        state = module.step(inputs, state)
+        np.testing.assert_allclose(state.numpy(), wanted, atol=2e-6)
+
+
+def test_a_step_leaves_its_arguments_alone(way):
+    module = packed.GRU(layers.gru(random_gru(), 'encoder'))
+    inputs, state = torch.randn(4, 21), torch.randn(4, 7)
+    kept = inputs.clone(), state.clone()
+    with torch.inference_mode():
+        module.step(inputs, state)
+    assert torch.equal(inputs, kept[0]) and torch.equal(state, kept[1])
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_convolution_is_that_of_the_plain_layer(way, size):
+    plain, ours = nn.Conv2d(3, 8, 3, padding=1), packed.Conv2d(3, 8, 3, padding=1)
+    ours.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        for x in (torch.randn(size, 3, 20, 12), torch.randn(size + 1, 3, 8, 8)):
+            torch.testing.assert_close(ours(x), plain(x), atol=1e-5, rtol=0)
+
+
+def test_a_convolution_still_learns(way):
+    layer = packed.Conv2d(3, 2, 3, padding=1)
+    layer(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
