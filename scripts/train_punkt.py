@@ -21,8 +21,8 @@ from pathlib import Path
 from nltk.tokenize.punkt import PunktParameters, PunktTrainer
 from tqdm import tqdm
 
+from storyteller.english import listed_abbreviations
 from storyteller.formats import atomic_path
-from storyteller.text import listed_abbreviations
 
 DATA = Path(__file__).resolve().parent.parent / 'storyteller' / 'data'
 

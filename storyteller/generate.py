@@ -12,7 +12,7 @@ from __future__ import annotations
 import numbers
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError, MismatchError, ModelFileError, PathLike
 from .images import Photo, load_image, photo_name
 from .options import PRECISIONS
-from .result import Story, StoryError
+from .result import Story, StoryError, captions_text
 from .telling import Telling, tell
 
 __all__ = [
@@ -202,11 +202,16 @@ def story(
     ValueError
         If an argument is out of range.
     """
-    options = {'style': style, 'strength': strength, 'seed': seed, 'maxlen': maxlen}
-    options |= {'telling': telling, 'allow_truncated': allow_truncated}
-    (told,) = stories(z, [image_loc], k=k, bw=bw, lyric=lyric, **options)
-    print(told)
+    towards, settings = _way(z, k, bw, lyric, style, strength, seed, maxlen, telling)
+    photo = load_image(image_loc, allow_truncated=allow_truncated)
+    (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
+    print(told.story_text)
     return told
+
+
+def _show_captions(captions: Sequence[tuple[str, float]]) -> None:
+    """Print the captions at once: the search for the story may take a while."""
+    print(captions_text(captions), flush=True)
 
 
 def stories(
@@ -255,11 +260,7 @@ def stories(
     search.check_count('batch_size', batch_size)
     if _is_one_photo(images):
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
-    towards = styling.choose(z['styles'], z['bpos'], style)
-    settings = _settings(k, bw, lyric, style, strength, seed, maxlen)
-    if telling is not None:
-        telling.check_for(seed is not None, bw)
-        settings['telling'] = telling.changed()
+    towards, settings = _way(z, k, bw, lyric, style, strength, seed, maxlen, telling)
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
@@ -277,7 +278,8 @@ def _is_one_photo(images: Any) -> bool:
     )
 
 
-def _settings(
+def _way(
+    z: Mapping[str, Any],
     k: int,
     bw: int,
     lyric: bool,
@@ -285,8 +287,10 @@ def _settings(
     strength: float,
     seed: int | None,
     maxlen: int,
-) -> dict[str, Any]:
-    """Check the options of a story, and give them as plain values."""
+    telling: Telling | None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Check the options of a story: the style's vector (D,), and all of them as plain values."""
+    towards = styling.choose(z['styles'], z['bpos'], style)
     for name, value in (('k', k), ('bw', bw), ('maxlen', maxlen)):
         search.check_count(name, value)
     if seed is not None:
@@ -295,7 +299,7 @@ def _settings(
         raise ValueError(f'strength: expected a number, found {strength!r}')
     if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
         raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
-    return {
+    settings = {
         'k': int(k),
         'bw': int(bw),
         'lyric': bool(lyric),
@@ -304,6 +308,10 @@ def _settings(
         'seed': None if seed is None else int(seed),
         'maxlen': int(maxlen),
     }
+    if telling is not None:
+        telling.check_for(seed is not None, int(bw))
+        settings['telling'] = telling.changed()
+    return towards, settings
 
 
 def _tell(
@@ -313,8 +321,12 @@ def _tell(
     towards: np.ndarray,
     settings: dict[str, Any],
     on_error: str,
+    show: Callable[[list[tuple[str, float]]], None] | None = None,
 ) -> list[Story | StoryError]:
-    """Put the stories of one batch in the places of its loaded photos; errors stay."""
+    """Put the stories of one batch in the places of its loaded photos; errors stay.
+
+    `show` is given each photo's nearest captions as soon as they are known.
+    """
     rows = [row for row, item in enumerate(told) if not isinstance(item, StoryError)]
     if not rows:
         return told
@@ -322,6 +334,12 @@ def _tell(
     features = layers.unit_rows(compute_features(z['net'], np.concatenate(inputs)))  # (B, F)
     joint = embedding.encode_images(z['vse'], features)  # (B, E)
     nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])  # (B, k)
+    captions = [
+        [(z['cap'][j], float(score)) for j, score in zip(*found, strict=True)]
+        for found in zip(nearest, scores, strict=True)
+    ]
+    for found in captions if show else ():
+        show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
     for i, (row, texts) in enumerate(zip(rows, _texts(z, shifted, settings), strict=True)):
@@ -334,7 +352,7 @@ def _tell(
         vectors = (features[i], joint[i], thoughts[i], shifted[i])
         told[row] = Story(
             image=name,
-            captions=[(z['cap'][j], float(s)) for j, s in zip(nearest[i], scores[i], strict=True)],
+            captions=captions[i],
             passage=texts[0][0],
             others=texts[1:],
             settings=dict(settings),

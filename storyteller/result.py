@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,11 @@ from PIL import Image
 from . import text
 
 SHOWN = 5  # captions that are printed, however many were found
+
+
+def captions_text(captions: Sequence[tuple[str, float]]) -> str:
+    """The first part of what is printed: the nearest captions, and an empty line."""
+    return '\n'.join(['NEAREST-CAPTIONS: ', *(caption for caption, _ in captions[:SHOWN]), ''])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -64,9 +70,13 @@ class Story:
 
     def __str__(self) -> str:
         """What :func:`storyteller.generate.story` prints: exactly the text of 2015, then others."""
-        shown = [caption for caption, _ in self.captions[:SHOWN]]
+        return f'{captions_text(self.captions)}\n{self.story_text}'
+
+    @property
+    def story_text(self) -> str:
+        """The second part of what is printed, from ``OUTPUT:`` on."""
         also = [line for other, _ in self.others for line in ('', 'ALSO: ', other)]
-        return '\n'.join(['NEAREST-CAPTIONS: ', *shown, '', 'OUTPUT: ', *self.lines, *also])
+        return '\n'.join(['OUTPUT: ', *self.lines, *also])
 
     def __repr__(self) -> str:
         words = self.passage.split()

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 from collections.abc import Iterable
-from importlib import resources
-
-from nltk.tokenize import NLTKWordTokenizer
-from nltk.tokenize.punkt import (
-    PunktLanguageVars,
-    PunktParameters,
-    PunktSentenceTokenizer,
-    PunktTokenizer,
-)
-from nltk.tokenize.treebank import TreebankWordDetokenizer
 
 from .vocabulary import Vocabulary, build_dictionary
 
@@ -26,7 +14,9 @@ _CLOSED_UP = [
     (re.compile(r'\s+(\.{2,})'), r'\1'),
     (re.compile(r"(^|[\s\"(])' (?=\w)"), r"\1'"),
 ]
-_DATA = resources.files('storyteller') / 'data'
+# What any tokeniser leaves as it is: words and commas between single blanks, one stop at the end.
+_TOKENS = re.compile(r'[A-Za-z]+(?:-[A-Za-z]+)*(?: (?:,|[A-Za-z]+(?:-[A-Za-z]+)*))*(?: \.)?')
+_PARTED = re.compile(r'\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b', re.IGNORECASE)
 
 
 # ---- sentences and words
@@ -60,7 +50,9 @@ def sentences(text: str, *, punkt: str = 'auto') -> list[str]:
     >>> sentences('Mr. Smith went to the U.S. yesterday. He liked it.')
     ['Mr. Smith went to the U.S. yesterday.', 'He liked it.']
     """
-    return _sentence_tokenizer(punkt).tokenize(_checked(text, 'text'))
+    from . import english
+
+    return english.sentence_tokenizer(_known(punkt)).tokenize(_checked(text, 'text'))
 
 
 def words(sentence: str) -> list[str]:
@@ -73,7 +65,11 @@ def words(sentence: str) -> list[str]:
     >>> words('"I can\\'t," he said.')
     ['``', 'I', 'ca', "n't", ',', "''", 'he', 'said', '.']
     """
-    return _word_tokenizer().tokenize(_checked(sentence, 'sentence'))
+    if _are_tokens(_checked(sentence, 'sentence')):
+        return sentence.split(' ')
+    from . import english
+
+    return english.word_tokenizer().tokenize(sentence)
 
 
 def preprocess(X: Iterable[str] | str, *, punkt: str = 'auto') -> list[str]:
@@ -102,16 +98,27 @@ def preprocess(X: Iterable[str] | str, *, punkt: str = 'auto') -> list[str]:
     >>> preprocess(['A dog barks. It is late.', ''])
     [' A dog barks . It is late .', '']
     """
-    split = _sentence_tokenizer(punkt).tokenize
-    result = []
+    punkt, result = _known(punkt), []
     for i, text in enumerate([X] if isinstance(X, str) else X):
-        tokenised = ''
-        for sentence in split(_checked(text, f'X[{i}]')):
-            # NLTK's word_tokenize splits once more, which matters for a few: '! ! !' at the end.
-            parts = [' '.join(words(part)) for part in split(sentence)]
-            tokenised += ' ' + ' '.join(parts)
-        result.append(tokenised)
+        if _are_tokens(_checked(text, f'X[{i}]')):
+            result.append(f' {text}')
+        else:
+            result.append(_tokenised(text, punkt))
     return result
+
+
+def _tokenised(text: str, punkt: str) -> str:
+    tokenised = ''
+    for sentence in sentences(text, punkt=punkt):
+        # NLTK's word_tokenize splits once more, which matters for a few: '! ! !' at the end.
+        parts = [' '.join(words(part)) for part in sentences(sentence, punkt=punkt)]
+        tokenised += ' ' + ' '.join(parts)
+    return tokenised
+
+
+def _are_tokens(text: str) -> bool:
+    """Whether a text is one sentence of tokens already, as captions often are."""
+    return bool(_TOKENS.fullmatch(text)) and not _PARTED.search(text)
 
 
 def detokenise(tokens: Iterable[str] | str) -> str:
@@ -136,19 +143,13 @@ def detokenise(tokens: Iterable[str] | str) -> str:
     >>> detokenise("`` I ca n't , '' she said -- but she did .")
     '"I can\\'t," she said--but she did.'
     """
+    from . import english
+
     tokens = tokens.split() if isinstance(tokens, str) else list(tokens)
-    prose = TreebankWordDetokenizer().detokenize(tokens)
+    prose = english.TreebankWordDetokenizer().detokenize(tokens)
     for pattern, replacement in _CLOSED_UP:
         prose = pattern.sub(replacement, prose)
     return prose
-
-
-def listed_abbreviations() -> tuple[set[str], set[tuple[str, str]]]:
-    """Read our abbreviations, and the pairs of words of which the first is one only there."""
-    lines = (_DATA / 'abbreviations.txt').read_text(encoding='utf-8').splitlines()
-    entries = [tuple(line.split()) for line in lines if line and not line.startswith('# ')]
-    pairs = {entry for entry in entries if len(entry) == 2}
-    return {entry[0] for entry in entries if entry[1:] in ((), ('*',))}, pairs
 
 
 def _checked(text: str, name: str) -> str:
@@ -157,68 +158,7 @@ def _checked(text: str, name: str) -> str:
     return text
 
 
-def _untimed(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    # NLTK 3.10 gives every match five seconds, which a long book on a busy machine exceeds, and
-    # pays for the clock with a third of its speed. Its patterns are linear without it.
-    try:
-        return re.compile(pattern.pattern, pattern.flags & (re.IGNORECASE | re.VERBOSE))
-    except re.error:  # a possessive quantifier, before Python 3.11
-        return pattern
-
-
-@functools.cache
-def _word_tokenizer() -> NLTKWordTokenizer:
-    tokenizer = NLTKWordTokenizer()
-    for name in ('STARTING_QUOTES', 'PUNCTUATION', 'ENDING_QUOTES'):
-        rules = [(_untimed(pattern), by) for pattern, by in getattr(tokenizer, name)]
-        setattr(tokenizer, name, rules)
-    for name in ('PARENS_BRACKETS', 'DOUBLE_DASHES'):
-        pattern, by = getattr(tokenizer, name)
-        setattr(tokenizer, name, (_untimed(pattern), by))
-    return tokenizer
-
-
-class _LanguageVars(PunktLanguageVars):
-    @functools.cache  # noqa: B019 (it lives as long as the tokenizers, to the end)
-    def period_context_re(self) -> re.Pattern[str]:
-        return _untimed(super().period_context_re())
-
-
-@functools.cache
-def _sentence_tokenizer(punkt: str) -> PunktSentenceTokenizer:
+def _known(punkt: str) -> str:
     if punkt not in ('auto', 'shipped', 'nltk'):
         raise ValueError(f"punkt: expected 'auto', 'shipped' or 'nltk', found {punkt!r}")
-    tokenizer = PunktSentenceTokenizer(lang_vars=_LanguageVars())
-    tokenizer._params = _shipped_parameters() if punkt == 'shipped' else _nltk_parameters(punkt)
-    return tokenizer
-
-
-def _nltk_parameters(punkt: str) -> PunktParameters:
-    try:
-        return PunktTokenizer('english')._params
-    except LookupError:
-        if punkt == 'nltk':
-            raise
-        return _shipped_parameters()
-
-
-class _Pairs(frozenset):
-    """Pairs of words of which the first is an abbreviation; a second word ``*`` is any word."""
-
-    def __contains__(self, pair: tuple[str, str]) -> bool:  # type: ignore[override]
-        first, _ = pair
-        return super().__contains__(pair) or super().__contains__((first, '*'))
-
-
-@functools.cache
-def _shipped_parameters() -> PunktParameters:
-    table = json.loads((_DATA / 'punkt_english.json').read_text(encoding='utf-8'))
-    listed, pairs = listed_abbreviations()
-    quotes = ('', "'", '‘', '“')  # Punkt leaves these on the word: 'Mr. Smith is here.'
-    parameters = PunktParameters()
-    for quote in quotes:
-        parameters.abbrev_types.update(quote + a for a in listed.union(table['abbreviations']))
-    parameters.collocations = _Pairs((q + first, second) for q in quotes for first, second in pairs)
-    parameters.sent_starters.update(table['sentence_starters'])
-    parameters.ortho_context.update(table['orthographic_context'])
-    return parameters
+    return punkt

@@ -13,7 +13,7 @@ from conftest import REFERENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyteller import text
+from storyteller import config, english, formats, text
 from storyteller.formats import MissingFileError, ModelFileError
 from storyteller.text import (
     Vocabulary,
@@ -165,14 +165,14 @@ def test_sentences_are_parted(parts):
 
 
 def test_listed_abbreviations_are_lower_case_and_without_their_stop():
-    listed, pairs = text.listed_abbreviations()
+    listed, pairs = english.listed_abbreviations()
     assert {'mr', 'mrs', 'dr', 'e.g', 'i.e', 'u.s', 'p.m', 'a.m', 'inc', 'jan'} <= listed
     assert ('no', '##number##') in pairs and 'no' not in listed
     assert all(a == a.lower().strip('.') and len(a) > 1 for a in listed)
 
 
 def test_the_shipped_parameters_are_small_plain_data():
-    path = text._DATA / 'punkt_english.json'
+    path = english.DATA / 'punkt_english.json'
     table = json.loads(path.read_text(encoding='utf-8'))
     assert len(path.read_bytes()) < 400_000
     assert set(table) == {'abbreviations', 'sentence_starters', 'orthographic_context'}
@@ -187,25 +187,25 @@ def test_auto_takes_nltks_parameters_where_they_are_installed(tmp_path, monkeypa
     (folder / 'sent_starters.txt').write_text('')
     (folder / 'ortho_context.tab').write_text('')
     monkeypatch.setattr(nltk.data, 'path', [str(tmp_path)])
-    text._sentence_tokenizer.cache_clear()
+    english.sentence_tokenizer.cache_clear()
     try:
         for punkt in ('auto', 'nltk'):
             assert len(sentences('Mr. Smith saw a zork. Then he ran.', punkt=punkt)) == 2
             assert sentences('A zork. Then he ran.', punkt=punkt) == ['A zork. Then he ran.']
         assert len(sentences('A zork. Then he ran.', punkt='shipped')) == 2
     finally:
-        text._sentence_tokenizer.cache_clear()
+        english.sentence_tokenizer.cache_clear()
 
 
 def test_without_nltks_data_auto_is_ours_and_nltk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(nltk.data, 'path', [str(tmp_path)])
-    text._sentence_tokenizer.cache_clear()
+    english.sentence_tokenizer.cache_clear()
     try:
         assert sentences("'Mr. Baker left. I saw it.'") == ["'Mr. Baker left.", "I saw it.'"]
         with pytest.raises(LookupError):
             sentences('A dog.', punkt='nltk')
     finally:
-        text._sentence_tokenizer.cache_clear()
+        english.sentence_tokenizer.cache_clear()
 
 
 def test_an_unknown_choice_of_parameters_is_refused():
@@ -400,9 +400,52 @@ def test_words_of_2015_with_a_hard_blank_stay_whole(tmp_path):
 
 
 def test_importing_reads_nothing():
-    code = 'from storyteller import text as t; print(t._sentence_tokenizer.cache_info().currsize)'
+    code = 'import sys, storyteller.text; print("nltk" in sys.modules)'
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert run.stdout == '0\n' and run.stderr == ''
+    assert run.stdout == 'False\n' and run.stderr == ''
+
+
+# ---- texts that are tokens already
+
+
+def by_nltk(caption):
+    """What the tokenisers make of a text, without the short cut."""
+    return text._tokenised(caption, 'auto')
+
+
+@pytest.fixture
+def no_short_cut(monkeypatch):
+    monkeypatch.setattr(text, '_are_tokens', lambda _: False)
+
+
+def test_captions_need_no_tokeniser(no_short_cut):
+    captions = formats.read_lines(config.paths['captions'])[::10]
+    plain = [caption for caption in captions if text._TOKENS.fullmatch(caption)]
+    assert len(plain) > 0.9 * len(captions)
+    assert [by_nltk(caption) for caption in plain] == [f' {caption}' for caption in plain]
+
+
+PIECES = [
+    'A', 'dog', 'T-shirt', ',', 'cannot', 'Gonna', 'lemme', 'wanna', 'gotta', 'gimme', 'Dr', 'no',
+    'U', 'etc', 'more-n', 'tis', 'twas', "it's", '.', '--', '-', '1', 'e.g.', 'a,b', 'x.', '',
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8), st.booleans())
+def test_the_short_cut_changes_nothing(pieces, stop):
+    caption = ' '.join([*pieces, '.'] if stop else pieces)
+    expected_words = english.word_tokenizer().tokenize(caption)
+    assert words(caption) == expected_words
+    if text._are_tokens(caption):
+        assert preprocess(caption) == [f' {caption}']
+        assert sentences(caption) == [caption]
+        assert expected_words == caption.split()
+
+
+@given(ANY_TEXT)
+def test_the_short_cut_is_for_tokens_alone(caption):
+    if text._are_tokens(caption):
+        assert english.word_tokenizer().tokenize(caption) == caption.split(' ')
 
 
 # ---- prose
