@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import config, generate
+from storyteller import config, generate, loading
 from storyteller.formats import ImageError, MismatchError, MissingFileError
 
 EXPECTED = json.loads((REFERENCE / 'story' / 'story.json').read_text())['images']
@@ -46,7 +46,7 @@ def z(monkeypatch, tmp_path):
         return np.stack(rows)
 
     monkeypatch.setattr(generate, 'compute_features', known_features)
-    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 4096})
+    monkeypatch.setattr(loading, 'build_convnet', lambda path, device=None: {'dim': 4096})
     return generate.load_all(PATHS)
 
 
@@ -154,7 +154,7 @@ def test_story_shows_itself(z):
 
 def test_parts_that_do_not_fit_are_refused_naming_both(monkeypatch, tmp_path):
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
-    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 512})
+    monkeypatch.setattr(loading, 'build_convnet', lambda path, device=None: {'dim': 512})
     with pytest.raises(MismatchError, match=r'(?s)512.*coco_embedding'):
         generate.load_all({**PATHS, 'vgg': 'narrow.safetensors'})
 

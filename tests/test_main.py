@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import config, generate
+from storyteller import config, generate, loading
 from storyteller.__main__ import main
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def reference(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(config, 'paths', config.paths | {k: str(v) for k, v in paths.items()})
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 4096})
+    monkeypatch.setattr(loading, 'build_convnet', lambda path, device=None: {'dim': 4096})
     fc7 = np.tile(recorded['fc7_grey'], (1, 1))
     monkeypatch.setattr(generate, 'compute_features', lambda net, im: np.repeat(fc7, len(im), 0))
 
@@ -112,7 +112,7 @@ def test_a_style_of_another_width_is_named(reference, capsys, tmp_path):
 @pytest.mark.parametrize('option', ['-k', '--bw'])
 @pytest.mark.parametrize('value', ['0', '-3'])
 def test_counts_below_one_are_refused_before_models_are_loaded(capsys, monkeypatch, option, value):
-    monkeypatch.setattr(generate, 'load_all', lambda *_: pytest.fail('models were loaded'))
+    monkeypatch.setattr(generate, 'load_all', lambda *_, **__: pytest.fail('models were loaded'))
     line = complaint(capsys, [str(PHOTO), option, value])
     assert f'{option.strip("-")}: expected 1 or more, found {value}' in line
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
-from storyteller import config, generate
+from storyteller import config, generate, loading
 from storyteller.result import Story, StoryError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'story_folder.py'
@@ -59,7 +59,7 @@ def calls(monkeypatch):
             for path in images
         ]
 
-    monkeypatch.setattr(generate, 'load_all', lambda paths=None: {'from': paths})
+    monkeypatch.setattr(generate, 'load_all', lambda paths=None, **_: {'from': paths})
     monkeypatch.setattr(generate, 'stories', stories)
     return asked
 
@@ -304,7 +304,7 @@ def test_real_models_tell_the_stories_of_2015(script, tmp_path, monkeypatch):
     }
     monkeypatch.setattr(config, 'paths', config.paths | {k: str(v) for k, v in paths.items()})
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(generate, 'build_convnet', lambda path, device=None: {'dim': 4096})
+    monkeypatch.setattr(loading, 'build_convnet', lambda path, device=None: {'dim': 4096})
 
     def features(net, im):
         names = ('portrait', 'grey')

@@ -1,0 +1,121 @@
+"""Loading all that a story needs, and checking that the parts fit together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import bundle, config, decoder, embedding, skipthoughts
+from . import captions as pool
+from . import style as styling
+from .convnet import build_convnet
+from .formats import MismatchError, ModelFileError, PathLike
+from .options import PRECISIONS
+
+
+def load_all(
+    paths: PathLike | Mapping[str, PathLike] | None = None,
+    device: Any = None,
+    *,
+    caption_index: PathLike | None = None,
+    precision: str = 'float32',
+) -> dict[str, Any]:
+    """Load all that a story needs.
+
+    Parameters
+    ----------
+    paths : path-like, mapping or None
+        A folder of models, or entries that override single ones of ``config.paths``, or None for
+        these as they are.
+    device : str, torch.device or None
+        None takes a GPU if there is one, else the CPU.
+    caption_index : path-like, optional
+        An index over the captions that `scripts/build_caption_index.py` made, for large pools.
+    precision : {'float32', 'bfloat16', 'int8'}
+        On a CPU, faster and not quite the numbers of 2015: 'bfloat16' reads the captions' thoughts
+        in half the width, 'int8' searches the story with most words looked at in eight bits.
+
+    Returns
+    -------
+    dict
+        With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
+        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32),
+        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); and ``styles``, name -> vector.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If a file is not there, or not what it should be.
+    MismatchError
+        If two parts do not fit together; the message names both files.
+    ValueError
+        If there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}')
+    reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
+    files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
+    bundle.check(config.folders(files))
+    z: dict[str, Any] = {
+        'stv': skipthoughts.load_model(
+            files['skmodels'], files['sktables'], device=device, precision=reading
+        ),
+        'dec': decoder.load_model(
+            files['decmodel'], files['dictionary'], device=device, precision=telling
+        ),
+        'vse': embedding.load_model(files['vsemodel'], device=device),
+        'net': build_convnet(files['vgg'], device=device),
+        'cap': pool.load_captions(files['captions']),
+    }
+    width = _checked_widths(z, files)
+    for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
+        z[key] = _fitting_style(files[entry], width, files['skmodels'])
+    z['styles'] = _styles_beside(files, width)
+    z['cvec'] = pool.caption_vectors(z['vse'], z['cap'])
+    if caption_index is not None:
+        from .caption_index import load
+
+        z['cvec'] = load(caption_index, z['cvec'])
+    return z
+
+
+def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
+    """D, once it is known that encoder and decoder, network and embedding agree."""
+    thought = skipthoughts.encode(z['stv'], [], verbose=False).shape[1]
+    context = z['dec']['options']['dimctx']
+    if thought != context:
+        raise MismatchError(
+            f'{files["decmodel"]}: the decoder reads vectors of width {context}, '
+            f'the encoder in {files["skmodels"]} gives {thought}'
+        )
+    feature, known = z['net']['dim'], list(z['vse']['_images'])
+    if feature not in known:
+        raise MismatchError(
+            f'{files["vgg"]}: the network gives features of width {feature}, '
+            f'the embedding {files["vsemodel"]} reads {" or ".join(map(str, known))}'
+        )
+    return thought
+
+
+def _fitting_style(path: PathLike, width: int, encoder: PathLike) -> np.ndarray:
+    """A style vector (D,); the error names the encoder that it does not fit."""
+    try:
+        return styling.load_style(path, width)
+    except MismatchError as error:
+        raise MismatchError(f'{error}; the encoder in {encoder} gives {width}') from None
+
+
+def _styles_beside(files: Mapping[str, PathLike], width: int) -> dict[str, np.ndarray]:
+    """The styles in the folders of ``negbias`` and ``posbias``; what cannot be used is left out."""
+    found: dict[str, np.ndarray] = {}
+    for entry in ('negbias', 'posbias'):
+        for name, file in config.style_files(Path(files[entry]).parent).items():
+            try:
+                found[name] = _fitting_style(file, width, files['skmodels'])
+            except (MismatchError, ModelFileError, OSError) as error:
+                warnings.warn(f'a style is left out: {error}', stacklevel=3)
+    return found
