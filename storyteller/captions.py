@@ -7,6 +7,7 @@ depend on: a changed model or caption file gives another name, never a stale ans
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 import struct
@@ -112,11 +113,8 @@ def cache_folder() -> pathlib.Path | None:
 
 
 def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
-    content = hashlib.sha256(embedding.fingerprint(vse).encode())
-    for caption in captions:
-        raw = caption.encode('utf-8', 'surrogatepass')
-        content.update(struct.pack('<q', len(raw)) + raw)
-    return content.hexdigest()
+    content = f'{embedding.fingerprint(vse)}{json.dumps(captions)}'
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _embedded(vse: dict[str, Any], captions: list[str], verbose: bool) -> Iterator[np.ndarray]:

@@ -215,7 +215,8 @@ def check_params(
     formats.require(params, architecture.shapes(), path)
     for name in architecture.shapes():
         # A sum needs no memory, and is finite only if every value is.
-        if not np.isfinite(params[name].sum(dtype=np.float64)):
+        total = torch.from_numpy(np.require(params[name], None, ['W'])).sum(dtype=torch.float64)
+        if not torch.isfinite(total):
             raise formats.ModelFileError(f'{path}: {name} holds values that are not finite')
 
 

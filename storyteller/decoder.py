@@ -54,17 +54,17 @@ class Decoder(nn.Module):
         precision: str = 'float32',
     ):
         super().__init__()
-
-        def affine(name: str) -> nn.Linear:
-            return layers.affine(params, name).to(device)
-
-        vectors = torch.tensor(params['Wemb'], device=device)
-        self.embedding = nn.Embedding.from_pretrained(vectors)
-        self.first = affine('ff_state')
-        self.gru = packed.GRU(layers.gru(params, 'decoder').to(device))
-        self.hidden = packed.Linear.of(affine('ff_hid')) if 'ff_hid_W' in params else None
-        screened = precision == 'int8' and self.first.weight.device.type == 'cpu'
-        self.logit = (ScreenedLinear if screened else packed.Linear.of)(affine('ff_logit'))
+        device = layers.pick_device(device or 'cpu')
+        self.embedding = nn.Embedding.from_pretrained(torch.from_numpy(params['Wemb']).to(device))
+        self.first = packed.Linear.of(params, 'ff_state', device)
+        self.gru = packed.GRU(params, 'decoder', device)
+        self.hidden = None
+        if 'ff_hid_W' in params:
+            self.hidden = packed.Linear.of(params, 'ff_hid', device)
+        screened = precision == 'int8' and device.type == 'cpu'
+        output = ScreenedLinear if screened else packed.Linear
+        self.logit = output(*packed.affine_tensors(params, 'ff_logit', device))
+        self.device = device
 
     def start(self, contexts: Tensor) -> Tensor:
         """The first state (B, H) from contexts (B, D)."""
@@ -188,7 +188,7 @@ def _f_init(model: Decoder, ctx: np.ndarray) -> np.ndarray:
 def _f_next(
     model: Decoder, words: np.ndarray, state: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    device = model.first.weight.device
+    device = model.device
     logp, new = model.step(
         torch.as_tensor(np.asarray(words, np.int64), device=device),
         torch.as_tensor(np.asarray(state, np.float32), device=device),
@@ -210,7 +210,7 @@ def _contexts(model: Decoder, c: np.ndarray) -> Tensor:
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise ValueError('contexts: expected finite numbers, found NaN or infinity')
-    return torch.from_numpy(array).to(model.first.weight.device)
+    return torch.from_numpy(array).to(model.device)
 
 
 def _one_context(c: np.ndarray) -> np.ndarray:

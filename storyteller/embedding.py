@@ -76,7 +76,7 @@ def load_model(
         'worddict': worddict,
         'word_idict': {i: w for w, i in worddict.items()} | {EOS: '<eos>', UNK: 'UNK'},
         '_words': words,
-        '_gru': gru_for(layers.gru(params, 'encoder'), device) if recurrent else None,
+        '_gru': gru_for(params, 'encoder', device) if recurrent else None,
         '_fingerprint': _hash({'Wemb': words, **recurrent}, worddict),
         '_images': {layer.in_features: layer.to(device) for layer in images},
     }

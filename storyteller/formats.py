@@ -16,27 +16,24 @@ import json
 import os
 import reprlib
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
+from . import arrays
+from .arrays import kind_of
 from .errors import EmptyStoryError as EmptyStoryError
 from .errors import ImageError as ImageError
 from .errors import MismatchError as MismatchError
 from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
-from .pickles import Pickler, Unpickler, existing
+from .pickles import Pickler, existing
 from .pickles import load_pickles as load_pickles
 from .pickles import stand_in as stand_in
-
-MOST_EXPANSION = 100  # times the size of an archive that its members may have together
-MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
 
 # --- writing -------------------------------------------------------------------------------------
 
@@ -130,15 +127,15 @@ def write_model(
         If the suffix is neither of the two.
     """
     path = Path(path)
-    arrays = {name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()}
+    stored = {name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()}
     if path.suffix == '.safetensors':
         with atomic_path(path) as temporary:
             safetensors.numpy.save_file(
-                arrays, temporary, {'options': json.dumps(dict(options), sort_keys=True)}
+                stored, temporary, {'options': json.dumps(dict(options), sort_keys=True)}
             )
     elif path.suffix == '.npz':
         with atomic_path(path) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **stored)
         write_pickle(f'{path}.pkl', dict(options))
     else:
         raise ValueError(f'{path}: a model file ends in .safetensors or .npz, not {path.suffix!r}')
@@ -184,9 +181,25 @@ def read_model(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = existing(path, 'a model file')
     if path.suffix == '.safetensors':
-        return _read_safetensors(path)
+        return _read_ours(path)
     options = existing(f'{path}.pkl', f'the options of {path.name}')
-    return _read_npz(path), _as_options(load_pickles(options)[0], options)
+    try:
+        params = arrays.read_npz(path, without='history_errs')
+    except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
+        raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
+    return params, _as_options(load_pickles(options)[0], options)
+
+
+def _read_ours(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        params, header = arrays.read_safetensors(path)
+    except Exception as error:  # NumPy lacks some of the types that may stand there
+        raise ModelFileError(f'{path}: not a readable safetensors file: {error}') from None
+    try:
+        options = json.loads(header['options'])
+    except (KeyError, ValueError, RecursionError):
+        raise ModelFileError(f"{path}: the header holds no 'options' in JSON") from None
+    return params, _as_options(options, path)
 
 
 def load_dictionary(path: PathLike) -> dict[str, int]:
@@ -214,7 +227,7 @@ def load_dictionary(path: PathLike) -> dict[str, int]:
         return words
     words = load_pickles(path)[0]
     if not isinstance(words, dict):
-        raise ModelFileError(f'{path}: expected a dictionary word -> index, found {_kind(words)}')
+        raise ModelFileError(f'{path}: expected a dictionary word -> index, found {kind_of(words)}')
     for word, index in words.items():
         if not isinstance(word, str) or not isinstance(index, (int, np.integer)):
             found = f'{reprlib.repr(word)} -> {reprlib.repr(index)}'
@@ -235,7 +248,8 @@ def read_lines(path: PathLike) -> list[str]:
         text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise ModelFileError(f'{path}: expected UTF-8 text: {error}') from None
-    return [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
+    lines = text.removesuffix('\n').split('\n')
+    return [line.removesuffix('\r') for line in lines] if '\r' in text else lines
 
 
 def open_table(path: PathLike) -> np.ndarray:
@@ -257,7 +271,7 @@ def open_table(path: PathLike) -> np.ndarray:
     except Exception as error:  # a broken header raises whatever it stumbles over
         raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
-        raise ModelFileError(f'{path}: expected a (V, W) array of floats, found {_kind(table)}')
+        raise ModelFileError(f'{path}: expected a (V, W) array of floats, found {kind_of(table)}')
     return table
 
 
@@ -272,7 +286,7 @@ def read_array(path: PathLike) -> np.ndarray:
     path = existing(path, 'an array')
     try:
         with open(path, 'rb') as file:
-            array = _read_npy(file, path.stat().st_size)
+            array = arrays.read_npy(file, path.stat().st_size)
         array = np.asarray(array, dtype=np.float32)
     except Exception as error:  # a broken header or pickle raises whatever it stumbles over
         raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
@@ -326,76 +340,7 @@ def require_finite(params: Mapping[str, np.ndarray], names: Iterable[str], path:
             raise ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        with safetensors.safe_open(path, 'np') as file:
-            header = file.metadata() or {}
-            params = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # NumPy lacks some of the types that may stand there
-        raise ModelFileError(f'{path}: not a readable safetensors file: {error}') from None
-    try:
-        options = json.loads(header['options'])
-    except (KeyError, ValueError, RecursionError):
-        raise ModelFileError(f"{path}: the header holds no 'options' in JSON") from None
-    return params, _as_options(options, path)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    params = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_expansion(archive, path.stat().st_size)
-            for member in archive.infolist():
-                name = member.filename.removesuffix('.npy')
-                if name != 'history_errs':
-                    with archive.open(member) as file:
-                        params[name] = np.asarray(_read_npy(file, member.file_size), np.float32)
-    except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
-        raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
-    return params
-
-
-def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse an archive that would fill the memory: arrays of numbers do not shrink so far."""
-    whole = sum(member.file_size for member in archive.infolist())
-    if whole > max(MOST_EXPANDED, MOST_EXPANSION * size):
-        raise ValueError(f'it expands from {size} to {whole} bytes')
-
-
-def _read_npy(file: BinaryIO, size: int) -> np.ndarray:
-    """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler."""
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise ValueError(f'.npy version {version} is not known')
-    shape, fortran, dtype = read_header(file)
-    if dtype.hasobject:
-        found = Unpickler(file).load()
-        if not isinstance(found, np.ndarray) or found.shape != shape:
-            raise ValueError(f'the header declares an array of shape {shape}, found {_kind(found)}')
-        return found
-    if min(shape, default=0) < 0:
-        raise ValueError(f'the header declares the shape {shape}')
-    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if wanted > size:
-        raise ValueError(f'the header declares {wanted} bytes, the file has {size}')
-    data = file.read(wanted)
-    if len(data) < wanted:
-        raise ValueError(f'the file ends after {len(data)} of {wanted} bytes')
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape, order='F' if fortran else 'C')
-
-
 def _as_options(options: Any, path: Path) -> dict[str, Any]:
     if not isinstance(options, dict):
-        raise ModelFileError(f'{path}: expected a dict of options, found {_kind(options)}')
+        raise ModelFileError(f'{path}: expected a dict of options, found {kind_of(options)}')
     return dict(options)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f'an array of shape {value.shape} and type {value.dtype}'
-    return type(value).__name__

@@ -10,10 +10,16 @@ Dimension letters: R rows, B sequences, W inputs, H states.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as plain_linear
 
+from .layers import gru
+
+Params = Mapping[str, np.ndarray]
 ROWS = 64  # that a product is packed for; others are as right, and about as fast
 
 
@@ -57,9 +63,9 @@ class Linear(nn.Module):
             self.weight = None
 
     @classmethod
-    def of(cls, layer: nn.Linear) -> Linear:
-        """The same function as a plain layer."""
-        return cls(layer.weight, layer.bias)
+    def of(cls, params: Params, name: str, device: torch.device | None = None) -> Linear:
+        """The affine layer ``{name}_W`` (in, out) and ``{name}_b`` of 2015."""
+        return cls(*affine_tensors(params, name, device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows (..., in) to (..., out), float32; the weight's type is that of the products."""
@@ -81,17 +87,31 @@ class GRU(nn.Module):
 
     Parameters
     ----------
-    module : torch.nn.GRU
-        One layer whose hidden bias is zero, as :func:`storyteller.layers.gru` builds it.
+    params : mapping of str to array
+        Holds the six arrays of 2015 under `prefix`.
+    prefix : str
+    device : torch.device, optional
     dtype : torch.dtype
         Of the products: float32, or bfloat16, which is faster and coarser.
     """
 
-    def __init__(self, module: nn.GRU, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        params: Params,
+        prefix: str,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
-        self.input_size, self.hidden_size = module.input_size, module.hidden_size
-        self.inputs = Linear(module.weight_ih_l0.to(dtype), module.bias_ih_l0.to(dtype))
-        self.states = Linear(module.weight_hh_l0.to(dtype))
+        self.input_size, self.hidden_size = params[f'{prefix}_Wx'].shape
+
+        def joined(name: str) -> Tensor:
+            gates, candidate = params[f'{prefix}_{name}'], params[f'{prefix}_{name}x']
+            both = [torch.from_numpy(array.T) for array in (gates, candidate)]
+            return torch.cat(both).to(device, dtype)
+
+        self.inputs = Linear(joined('W'), joined('b'))
+        self.states = Linear(joined('U'))
 
     def project(self, x: Tensor) -> Tensor:
         """What inputs (..., W) add to the gates: (..., 3H). The same for any state, so at once."""
@@ -107,12 +127,20 @@ class GRU(nn.Module):
 
 
 def gru_for(
-    module: nn.GRU, device: torch.device, dtype: torch.dtype = torch.float32
+    params: Params, prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> nn.GRU | GRU:
     """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
-    if device.type == 'cpu' and can_pack(module.weight_hh_l0):
-        return GRU(module, dtype)
-    return module.to(device)
+    if device.type == 'cpu' and can_pack(torch.empty(0, dtype=dtype)):
+        return GRU(params, prefix, device, dtype)
+    return gru(params, prefix).to(device)
+
+
+def affine_tensors(
+    params: Params, name: str, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weight (out, in) and bias of an affine layer of 2015; on a CPU without a copy."""
+    weight, bias = (torch.from_numpy(params[f'{name}_{kind}']) for kind in 'Wb')
+    return weight.T.to(device), bias.to(device)
 
 
 class Conv2d(nn.Conv2d):

@@ -24,22 +24,23 @@ class ScreenedLinear(nn.Module):
 
     Parameters
     ----------
-    layer : nn.Linear
-        H to V. Each row of its weight is rounded to multiples of a 127th of its largest entry.
+    weight : (V, H) tensor
+        Each row is rounded to multiples of a 127th of its largest entry.
+    bias : (V,) tensor
 
     Examples
     --------
     >>> _ = torch.manual_seed(0)
-    >>> layer, x = nn.Linear(8, 500), torch.rand(2, 8) * 2 - 1
-    >>> exact = layer(x).log_softmax(1)
-    >>> bool((ScreenedLinear(layer).log_probs(x) - exact).abs().max() < 0.01)
+    >>> weight, bias, x = torch.randn(500, 8), torch.randn(500), torch.rand(2, 8) * 2 - 1
+    >>> exact = linear(x, weight, bias).log_softmax(1)
+    >>> bool((ScreenedLinear(weight, bias).log_probs(x) - exact).abs().max() < 0.01)
     True
     """
 
-    def __init__(self, layer: nn.Linear):
+    def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight, self.bias = layer.weight.detach(), layer.bias.detach()
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.bias = weight.detach().contiguous(), bias.detach()
         steps = self.weight.abs().amax(1).clamp(min=1e-30) / 127
         self.rounded = (self.weight / steps[:, None]).round().to(torch.int8)  # (V, H)
         self.steps = steps / 127  # the inputs' steps too

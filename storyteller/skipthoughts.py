@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import formats, layers
+from . import formats
 from .formats import MismatchError, MissingFileError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
 from .packed import gru_for
@@ -93,7 +93,7 @@ def load_model(
                 f'{path} reads words of width {width}, '
                 f'but the tables in {path_to_tables} are {table.width} wide'
             )
-        model[key] = gru_for(layers.gru(params, prefix), device, getattr(torch, precision))
+        model[key] = gru_for(params, prefix, device, getattr(torch, precision))
     return model
 
 

@@ -310,7 +310,7 @@ def tell(
     rules = Rules.of(telling, dec['worddict'], use_unk)
     model, told = dec['_model'], []
     for row in np.atleast_2d(np.asarray(contexts, np.float32)):
-        state = model.start(torch.from_numpy(row[None]).to(model.first.weight.device))
+        state = model.start(torch.from_numpy(row[None]).to(model.device))
         if seed is None:
             found = search(model.step, state, beam_width, maxlen, rules)
         else:

@@ -29,7 +29,7 @@ def layer_of(rows, width=64, seed=0):
 def test_likely_words_have_nearly_their_probabilities(rows, n_words):
     layer, x = layer_of(n_words), torch.rand(rows, 64) * 2 - 1
     expected = layer(x).log_softmax(1)
-    found = screening.ScreenedLinear(layer).log_probs(x)
+    found = screening.ScreenedLinear(layer.weight, layer.bias).log_probs(x)
     assert found.shape == expected.shape and found.dtype == torch.float32
     likely = expected > expected.amax(1, keepdim=True) - 3
     torch.testing.assert_close(found[likely], expected[likely], atol=0.05, rtol=0)
@@ -42,7 +42,7 @@ def test_likely_words_have_nearly_their_probabilities(rows, n_words):
 def test_words_that_are_scored_again_are_as_good_as_exact():
     """With all words among them nothing is left of the rounding."""
     layer, x = layer_of(200), torch.rand(5, 64) * 2 - 1
-    found = screening.ScreenedLinear(layer).log_probs(x)
+    found = screening.ScreenedLinear(layer.weight, layer.bias).log_probs(x)
     torch.testing.assert_close(found, layer(x).log_softmax(1), atol=1e-5, rtol=0)
 
 
@@ -51,7 +51,7 @@ def test_a_certain_word_and_a_row_of_zeros_do_no_harm():
     layer = layer_of(600)
     with torch.no_grad():
         layer.weight[3], layer.bias[3] = 0, 80
-    found = screening.ScreenedLinear(layer).log_probs(torch.rand(2, 64))
+    found = screening.ScreenedLinear(layer.weight, layer.bias).log_probs(torch.rand(2, 64))
     assert torch.isfinite(found).all()
     assert (found[:, 3] > -1e-4).all()
 

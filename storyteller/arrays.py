@@ -1,0 +1,127 @@
+"""Arrays as they stand in files: ``.npz``, ``.npy`` and safetensors.
+
+What a file holds uncompressed and in float32 is mapped: it is read from disk as it is used, and
+takes no memory that the system could not take back. Nothing read here can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+
+from .pickles import Unpickler
+
+MOST_EXPANSION = 100  # times the size of an archive that its members may have together
+MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file as float32, and the texts in its header."""
+    with safetensors.safe_open(path, 'np') as file:
+        header = file.metadata() or {}
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        wide = [name for name, part in found.items() if part.get_dtype() == 'F32']
+        params = {name: file.get_tensor(name) for name in found if name not in wide}
+    params = {name: array.astype(np.float32) for name, array in params.items()}
+    params |= _mapped_tensors(path, wide)
+    return {name: params[name] for name in found}, header
+
+
+def _mapped_tensors(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Tensors of float32 as views of the file, whose header is known to be right."""
+    names, mapped = list(names), _map(path)
+    start = 8 + int.from_bytes(mapped[:8], 'little')
+    header = json.loads(bytes(mapped[8:start])) if names else {}
+    arrays = {}
+    for name in names:
+        shape, (begin, end) = header[name]['shape'], header[name]['data_offsets']
+        arrays[name] = np.frombuffer(mapped[start + begin : start + end], '<f4').reshape(shape)
+    return arrays
+
+
+def _map(path: Path) -> memoryview:
+    """A file's bytes, read as they are used; what is written to them stays in this process."""
+    with open(path, 'rb') as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def read_npz(path: Path, without: str) -> dict[str, np.ndarray]:
+    """The arrays of an archive as float32, one of them apart."""
+    params = {}
+    with zipfile.ZipFile(path) as archive:
+        _check_expansion(archive, path.stat().st_size)
+        mapped = _map(path)
+        for member in archive.infolist():
+            name = member.filename.removesuffix('.npy')
+            if name != without:
+                with archive.open(member) as file:  # which also checks the member's header
+                    array = read_npy(file, member.file_size, _stored(mapped, member))
+                params[name] = np.require(array, np.float32, ['A', 'W'])
+    return params
+
+
+def _stored(mapped: memoryview, member: zipfile.ZipInfo) -> memoryview | None:
+    """The bytes of a member that is not compressed, checked; None if it is."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        return None
+    begin = member.header_offset + 30  # where the local header has its variable part
+    begin += int.from_bytes(mapped[begin - 4 : begin - 2], 'little')  # the name
+    begin += int.from_bytes(mapped[member.header_offset + 28 : member.header_offset + 30], 'little')
+    data = mapped[begin : begin + member.file_size]
+    if zlib.crc32(data) != member.CRC:
+        raise ValueError(f'{member.filename} is damaged: its CRC-32 is another')
+    return data
+
+
+def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive that would fill the memory: arrays of numbers do not shrink so far."""
+    whole = sum(member.file_size for member in archive.infolist())
+    if whole > max(MOST_EXPANDED, MOST_EXPANSION * size):
+        raise ValueError(f'it expands from {size} to {whole} bytes')
+
+
+def read_npy(file: BinaryIO, size: int, whole: memoryview | None = None) -> np.ndarray:
+    """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler.
+
+    If the bytes of the `whole` stream are at hand, the array is a view of them.
+    """
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f'.npy version {version} is not known')
+    shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        found = Unpickler(file).load()
+        if not isinstance(found, np.ndarray) or found.shape != shape:
+            raise ValueError(
+                f'the header declares an array of shape {shape}, found {kind_of(found)}'
+            )
+        return found
+    if min(shape, default=0) < 0:
+        raise ValueError(f'the header declares the shape {shape}')
+    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if wanted > size:
+        raise ValueError(f'the header declares {wanted} bytes, the file has {size}')
+    data = file.read(wanted) if whole is None else whole[file.tell() :][:wanted]
+    if len(data) < wanted:
+        raise ValueError(f'the file ends after {len(data)} of {wanted} bytes')
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape, order='F' if fortran else 'C')
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for an error message."""
+    if isinstance(value, np.ndarray):
+        return f'an array of shape {value.shape} and type {value.dtype}'
+    return type(value).__name__
