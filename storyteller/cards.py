@@ -30,6 +30,7 @@ class Version:
     lines: list[str]  # one, but in lyric mode one for each line
     verse: bool
     captions: list[tuple[str, float]]
+    others: list[str]  # the next best texts, where several were asked for
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,19 @@ def _fault(row: Any) -> str | None:
         return "'settings': expected an object"
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         return "'lines': expected a list of texts"
+    for name, pairs in (('captions', captions), ('others', row.get('others', []))):
+        if not _are_scored(pairs):
+            return f'{name!r}: expected a list of pairs [text, score]'
+    return None
+
+
+def _are_scored(pairs: Any) -> bool:
+    """Whether a value is a list of texts with their scores."""
     try:
-        right = all(isinstance(words, str) and abs(score) < 1e6 for words, score in captions)
+        right = all(isinstance(words, str) and abs(score) < 1e6 for words, score in pairs)
     except (TypeError, ValueError):
-        right = False
-    right = right and isinstance(captions, list)
-    return None if right else "'captions': expected a list of pairs [text, score]"
+        return False
+    return right and isinstance(pairs, list)
 
 
 def _differing(photos: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[str]:
@@ -165,7 +173,8 @@ def _versions(rows: list[Mapping[str, Any]], named: list[str]) -> list[Version]:
         lines = [text.detokenise(line) for line in row['lines']] if verse else [row['prose']]
         captions = [(_tidy(words), score) for words, score in row['captions'][:SHOWN]]
         lines = [writable(line) for line in lines if line.strip()]
-        result.append(Version(writable(label), lines, verse, captions))
+        others = [writable(text.detokenise(other)) for other, _ in row.get('others', [])]
+        result.append(Version(writable(label), lines, verse, captions, others))
     return result
 
 

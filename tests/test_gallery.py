@@ -173,6 +173,19 @@ def test_failed_photos_show_name_and_reason(made):
     assert page.text.count('not a picture of a known format') == 1
 
 
+def test_the_next_best_texts_are_there(made):
+    page, _ = made(row() | {'others': [['the cat , said he .', 1.5], ['a <b>bird</b>', 2.0]]})
+    assert 'Other texts' in page.text and 'the cat, said he.' in page.text
+    assert 'a <b>bird</b>' in page.text and ('b', {}) not in page.tags
+    assert 'Other texts' not in made(row())[0].text
+
+
+@pytest.mark.parametrize('others', [3, 'text', [['a']], [['a', 'b']], [[1, 2.0]]])
+def test_other_texts_that_are_none_are_refused(made, others):
+    with pytest.raises(ValueError, match="row 1: 'others': expected a list of pairs"):
+        made(row() | {'others': others})
+
+
 def test_a_failure_beside_a_story_does_not_count(made):
     page, contents = made(error('a.jpg', 'no memory'), row())
     assert (contents.photos, contents.failed) == (1, 0)
