@@ -83,6 +83,7 @@ def describe() -> dict[str, Any]:
         'torch': torch.__version__,
         'numpy': np.__version__,
         'python': platform.python_version(),
+        'load_average': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
     }
 
 
@@ -215,7 +216,9 @@ print(time.perf_counter() - begun)
 def python(code: str, *arguments: str) -> Any:
     """What a fresh Python prints last, as JSON."""
     command = [sys.executable, '-c', code, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, encoding='utf-8', check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding='utf-8')
+    if done.returncode:
+        raise ChildProcessError(f'a Python process ended with {done.returncode}')
     return json.loads(done.stdout.splitlines()[-1])
 
 

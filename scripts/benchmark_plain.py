@@ -218,7 +218,10 @@ class Teller:
 
     def tell(self, context: np.ndarray, k: int, maxlen: int = MAXLEN) -> str:
         """The story of a context (D,), by the search of 2015."""
-        samples, scores = search_2015(self.next, self.start(context[None]), k, maxlen)
+        return self.text(*search_2015(self.next, self.start(context[None]), k, maxlen))
+
+    def text(self, samples: list[list[int]], scores: list[float]) -> str:
+        """The best of what a search found, in words."""
         texts = [[word for word in sample if word != EOS] for sample in samples]
         if not texts[0]:  # as 2015 did where the first one that had finished was empty
             texts, scores = texts[1:], scores[1:]

@@ -102,9 +102,9 @@ def beam_search(
     use_unk : bool
         Allow the word :data:`UNK`. Else its cost is overwritten by :data:`BANNED`.
     n_best : int, optional
-        Give only finished texts, and drop a hypothesis as soon as it cannot be among the `n_best`
-        best of them that are not empty. Since a score never falls (a length normalisation would
-        change that), that is so once its score is no better than the n-th best finished one's.
+        Stop a context as soon as its `n_best` best non-empty texts are known, and give only the
+        finished ones. Since a score never falls (a length normalisation would change that), they
+        are known once the n-th best finished one is no worse than the best live one.
 
     Returns
     -------
@@ -179,23 +179,23 @@ class _Beams:
             ending = len(self.rounds), int(parents[a, place]), float(costs[a, place])
             self.finished[contexts[a]].append(ending)
         live = chosen & ~ended
-        if self.n_best is not None:
-            bounds = np.array([self.bound(context) for context in contexts])
-            live &= ~(costs >= bounds[:, None])
+        lowest = np.where(live, costs, np.inf).min(axis=1)
+        for a, context in enumerate(contexts):
+            live[a] &= not self.decided(context, lowest[a])
         self.owner = contexts[np.nonzero(live)[0]]
         self.parents, self.words, self.scores = parents[live], words[live], costs[live]
         self.rounds.append((self.parents, self.words))
 
-    def bound(self, context: int) -> float:
-        """The score from which on a live hypothesis cannot be among the best; NaN: none yet.
+    def decided(self, context: int, lowest: float) -> bool:
+        """Whether no live hypothesis, the best one having score `lowest`, can be among the best.
 
-        What it would become costs no less, and neither does what it keeps out of the beam: so it
-        can be dropped, and nothing else changes.
+        A single one that cannot stays: what it becomes keeps dearer ends out of the beam.
         """
+        if self.n_best is None:
+            return False
         scores = sorted(score for length, _, score in self.finished[context] if length > 0)
-        # The cost of a banned word takes the place of what came before, so scores above may fall.
-        known = len(scores) >= self.n_best and scores[self.n_best - 1] <= BANNED
-        return scores[self.n_best - 1] if known else math.nan
+        # A score of inf may still fall to BANNED, but then a live one stands at BANNED already.
+        return len(scores) >= self.n_best and scores[self.n_best - 1] <= lowest
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """All of each context: the finished ones, then the live ones."""

@@ -111,6 +111,31 @@ def test_stopping_early_gives_the_same_best(model, options, n):
     assert search.best(early) == search.best(whole)
 
 
+def test_a_hypothesis_that_cannot_win_still_keeps_its_place():
+    """What it becomes fills the beam; without that, a dearer end would narrow it."""
+    costs = {  # word by word from the first: what the words after these cost
+        (): {2: 3.5, 4: 4.9, 3: 5.4},
+        (2,): {5: 0.5}, (3,): {0: 0.1}, (4,): {6: 0.1}, (4, 6): {2: 0.1},
+        (2, 5): {7: 0.5, 0: 1.8}, (2, 5, 7): {2: 0.2, 3: 0.3}, (2, 5, 7, 3): {0: 0.1},
+    }  # fmt: skip
+    texts = [(8,), *costs]  # the first stands for all that is not here
+
+    def step(words, state):
+        told = zip(state.tolist(), words.tolist(), strict=True)
+        after = [() if w < 0 else (*texts[i], w) for i, w in told]
+        logp = torch.full((len(words), 9), -30.0)
+        for row, text in enumerate(after):
+            for word, cost in costs.get(text, {}).items():
+                logp[row, word] = -cost
+        return logp, torch.tensor([texts.index(t) if t in costs else 0 for t in after])
+
+    whole, early = (
+        search.beam_search(step, torch.tensor([0]), k=3, maxlen=20, n_best=n)[0] for n in (None, 1)
+    )
+    assert search.best(whole).words == [2, 5, 7, 3, 0]
+    assert search.best(early) == search.best(whole)
+
+
 def chain(*rows):
     """A step function with a fixed distribution per position; the state counts positions."""
     table = torch.tensor(rows).log()
