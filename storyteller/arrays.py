@@ -23,11 +23,12 @@ MOST_EXPANSION = 100  # times the size of an archive that its members may have t
 MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file as float32, and the texts in its header."""
+def read_safetensors(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file whose names begin with `prefix`, as float32, and its header's texts."""
     with safetensors.safe_open(path, 'np') as file:
         header = file.metadata() or {}
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        found = {name: file.get_slice(name) for name in names}
         wide = [name for name, part in found.items() if part.get_dtype() == 'F32']
         params = {name: file.get_tensor(name) for name in found if name not in wide}
     params = {name: array.astype(np.float32) for name, array in params.items()}
@@ -53,15 +54,15 @@ def _map(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
-def read_npz(path: Path, without: str) -> dict[str, np.ndarray]:
-    """The arrays of an archive as float32, one of them apart."""
+def read_npz(path: Path, prefix: str, without: str) -> dict[str, np.ndarray]:
+    """The arrays of an archive whose names begin with `prefix`, as float32, one of them apart."""
     params = {}
     with zipfile.ZipFile(path) as archive:
         _check_expansion(archive, path.stat().st_size)
         mapped = _map(path)
         for member in archive.infolist():
             name = member.filename.removesuffix('.npy')
-            if name != without:
+            if name != without and name.startswith(prefix):
                 with archive.open(member) as file:  # which also checks the member's header
                     array = read_npy(file, member.file_size, _stored(mapped, member))
                 params[name] = np.require(array, np.float32, ['A', 'W'])
@@ -116,7 +117,10 @@ def read_npy(file: BinaryIO, size: int, whole: memoryview | None = None) -> np.n
     data = file.read(wanted) if whole is None else whole[file.tell() :][:wanted]
     if len(data) < wanted:
         raise ValueError(f'the file ends after {len(data)} of {wanted} bytes')
-    array = np.frombuffer(data, dtype)
+    raw = np.frombuffer(data, np.uint8)
+    if raw.ctypes.data % dtype.alignment:  # a copy of bytes is many times as fast as one of floats
+        raw = raw.copy()
+    array = raw.view(dtype)
     return array.reshape(shape, order='F' if fortran else 'C')
 
 

@@ -214,9 +214,9 @@ def check_params(
     """Raise ModelFileError unless every parameter is there, has its shape and is finite."""
     formats.require(params, architecture.shapes(), path)
     for name in architecture.shapes():
-        # A sum needs no memory, and is finite only if every value is.
-        total = torch.from_numpy(np.require(params[name], None, ['W'])).sum(dtype=torch.float64)
-        if not torch.isfinite(total):
+        values = torch.from_numpy(np.require(params[name], np.float32, ['W']))
+        # A sum is fast and needs no memory; it may overflow where no value does.
+        if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
             raise formats.ModelFileError(f'{path}: {name} holds values that are not finite')
 
 

@@ -157,7 +157,7 @@ def write_pickle(path: PathLike, *objects: Any) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_model(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_model(path: PathLike, prefix: str = '') -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read parameters and options from a model file of either family.
 
     Parameters
@@ -165,6 +165,9 @@ def read_model(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path : path-like
         ``.safetensors`` as :func:`write_model` makes it, or a ``.npz`` of 2015 with its options
         in ``path + '.pkl'``.
+    prefix : str
+        Read only parameters whose names begin so: files of 2015 hold much that only their trainers
+        need.
 
     Returns
     -------
@@ -181,18 +184,18 @@ def read_model(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = existing(path, 'a model file')
     if path.suffix == '.safetensors':
-        return _read_ours(path)
+        return _read_ours(path, prefix)
     options = existing(f'{path}.pkl', f'the options of {path.name}')
     try:
-        params = arrays.read_npz(path, without='history_errs')
+        params = arrays.read_npz(path, prefix, without='history_errs')
     except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
         raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
     return params, _as_options(load_pickles(options)[0], options)
 
 
-def _read_ours(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_ours(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        params, header = arrays.read_safetensors(path)
+        params, header = arrays.read_safetensors(path, prefix)
     except Exception as error:  # NumPy lacks some of the types that may stand there
         raise ModelFileError(f'{path}: not a readable safetensors file: {error}') from None
     try:

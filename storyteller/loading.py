@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,20 @@ def load_all(
     reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
-    z: dict[str, Any] = {
-        'stv': skipthoughts.load_model(
+    parts: dict[str, Callable[[], Any]] = {
+        'stv': lambda: skipthoughts.load_model(
             files['skmodels'], files['sktables'], device=device, precision=reading
         ),
-        'dec': decoder.load_model(
+        'dec': lambda: decoder.load_model(
             files['decmodel'], files['dictionary'], device=device, precision=telling
         ),
-        'vse': embedding.load_model(files['vsemodel'], device=device),
-        'net': build_convnet(files['vgg'], device=device),
-        'cap': pool.load_captions(files['captions']),
+        'vse': lambda: embedding.load_model(files['vsemodel'], device=device),
+        'net': lambda: build_convnet(files['vgg'], device=device),
+        'cap': lambda: pool.load_captions(files['captions']),
     }
+    with ThreadPoolExecutor() as threads:  # most of the time goes to disks and to copying
+        loading = {name: threads.submit(load) for name, load in parts.items()}
+    z = {name: part.result() for name, part in loading.items()}
     width = _checked_widths(z, files)
     for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
         z[key] = _fitting_style(files[entry], width, files['skmodels'])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import codecs
 import collections
+import functools
 import io
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,8 +74,9 @@ def load_pickles(path: PathLike) -> list[Any]:
     objects = []
     try:
         with open(path, 'rb') as file:
+            reader = _Fast if _is_flat(path) else Unpickler
             while file.peek(1):
-                objects.append(_decoded(Unpickler(file).load()))
+                objects.append(_decoded(reader(file).load()))
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
         raise ModelFileError(f'{path}: not a readable pickle: {error}') from None
     if not objects:
@@ -188,6 +191,51 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         pickle.ADDITEMS[0]: load_additems,
         pickle.FROZENSET[0]: load_frozenset,
     }
+
+
+# --- large dictionaries --------------------------------------------------------------------------
+
+
+class _Fast(pickle.Unpickler):
+    """The unpickler in C, whose steps cannot be checked, for what :func:`_is_flat`."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, encoding='bytes')
+        self._allowed = _allowed_globals()
+
+    find_class = Unpickler.find_class
+
+
+def _is_flat(path: Path) -> bool:
+    """Whether a file is a large pickle of words and numbers in containers, and nothing else.
+
+    None of its steps takes a thing up a second time, and tuples are arguments alone: so nothing
+    that it makes is larger than itself, and no key of a container is a container.
+    """
+    if not 1 << 16 <= path.stat().st_size <= 1 << 26:
+        return False
+    return _flat_steps().fullmatch(path.read_bytes()) is not None
+
+
+@functools.cache
+def _flat_steps() -> re.Pattern[bytes]:
+    """The steps of such a pickle: each has an opcode of its own, so there is one way to read it."""
+
+    def text(opcode: bytes, after_length: bytes = b'') -> bytes:
+        texts = (re.escape(bytes([n])) + after_length + b'.{%d}' % n for n in range(256))
+        return re.escape(opcode) + b'(?:' + b'|'.join(texts) + b')'
+
+    # Where it is put among what may be taken up again: C would make room for any number.
+    put = rb'(?:q.|r..[\x00-\x0f]\x00|p[0-9]{1,6}\n)'
+    steps = [
+        text(pickle.SHORT_BINSTRING), put, b'K.', b'M..', b'J.{4}',  # short ones first
+        b"S'[^'\\\\\n]*'\n", b'S"[^"\\\\\n]*"\n', b'V[^\\\\\n]*\n', b'I[0-9]{1,18}\n',
+        text(pickle.BINSTRING, b'\0\0\0'), text(pickle.BINUNICODE, b'\0\0\0'),
+        text(pickle.SHORT_BINUNICODE), b'\x94',
+        rb'\(', b's', b'u', b'a', b'e', b'l', b'd', rb'\]', rb'\}', b'ccollections\nOrderedDict\n',
+        b'(?:\x85|t|[)])' + put + b'?R', b'\x80[\x02-\x04]', b'\x95.{8}',
+    ]  # fmt: skip
+    return re.compile(b'(?:(?:' + b'|'.join(steps) + rb')*\.)+', re.DOTALL)
 
 
 def _decoded(value: Any, done: dict[int, Any] | None = None) -> Any:

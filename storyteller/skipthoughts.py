@@ -73,7 +73,9 @@ def load_model(
         raise ValueError(f"precision: expected 'float32' or 'bfloat16', found {precision!r}")
     device = pick_device(device)
     uni, bi = (model_file(path_to_models, name) for name in ('uni_skip', 'bi_skip'))
-    (uparams, uoptions), (bparams, boptions) = formats.read_model(uni), formats.read_model(bi)
+    (uparams, uoptions), (bparams, boptions) = (
+        formats.read_model(path, 'encoder') for path in (uni, bi)
+    )
     utable, btable = _load_tables(pathlib.Path(path_to_tables))
     model: dict[str, Any] = {
         'uoptions': uoptions,
