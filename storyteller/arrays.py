@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -73,9 +74,9 @@ def _stored(mapped: memoryview, member: zipfile.ZipInfo) -> memoryview | None:
     """The bytes of a member that is not compressed, checked; None if it is."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         return None
-    begin = member.header_offset + 30  # where the local header has its variable part
-    begin += int.from_bytes(mapped[begin - 4 : begin - 2], 'little')  # the name
-    begin += int.from_bytes(mapped[member.header_offset + 28 : member.header_offset + 30], 'little')
+    # The local header: 30 bytes, of which the last four are the lengths of two texts behind it.
+    lengths = struct.unpack_from('<HH', mapped, member.header_offset + 26)
+    begin = member.header_offset + 30 + sum(lengths)
     data = mapped[begin : begin + member.file_size]
     if zlib.crc32(data) != member.CRC:
         raise ValueError(f'{member.filename} is damaged: its CRC-32 is another')

@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         self.hidden = None
         if 'ff_hid_W' in params:
             self.hidden = packed.Linear.of(params, 'ff_hid', device)
-        screened = precision == 'int8' and device.type == 'cpu'
+        screened = precision == 'int8' and device.type == 'cpu' and hasattr(torch, '_int_mm')
         output = ScreenedLinear if screened else packed.Linear
         self.logit = output(*packed.affine_tensors(params, 'ff_logit', device))
         self.device = device

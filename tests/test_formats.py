@@ -470,6 +470,28 @@ def test_a_pickle_cannot_ask_for_memory_that_it_does_not_fill(tmp_path):
     assert array.nbytes == 0
 
 
+@pytest.mark.parametrize('suffix', ['npz', 'safetensors'])
+def test_only_what_is_asked_for_is_read(tmp_path, suffix):
+    path = tmp_path / f'm.{suffix}'
+    params = {name: np.full((2, 3), i, np.float32) for i, name in enumerate(('a_W', 'a_b', 'b_W'))}
+    formats.write_model(path, params, {'dim': 2})
+    found, options = formats.read_model(path, 'a_')
+    assert list(found) == ['a_W', 'a_b'] and options == {'dim': 2}
+    assert list(formats.read_model(path)[0]) == list(params)
+
+
+@pytest.mark.parametrize('suffix', ['npz', 'safetensors'])
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_what_is_read_can_be_written_to_and_the_file_stays(tmp_path, suffix, dtype):
+    path = tmp_path / f'm.{suffix}'
+    formats.write_model(path, {'W': np.ones((3, 5))}, {}, dtype)
+    before = path.read_bytes()
+    found = formats.read_model(path)[0]['W']
+    assert found.dtype == np.float32 and found.flags.aligned
+    found += 1
+    assert (found == 2).all() and path.read_bytes() == before
+
+
 WORDS = {f"{'it' * (i % 9)}'s {i}" if i % 7 else f'wort-ü{i}': i * 37 for i in range(6000)}
 
 
