@@ -8,6 +8,8 @@ import shutil
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storyteller import embedding, formats
 
@@ -102,6 +104,16 @@ def test_model_dict_of_2015(gru):
 def test_batch_size_changes_nothing(model, vectors, batch_size):
     found = embedding.encode_sentences(model, CAPTIONS, batch_size=batch_size)
     np.testing.assert_allclose(found, vectors['sentences'], atol=1e-5, rtol=0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.text(st.characters(exclude_categories=()), max_size=40), max_size=6))
+def test_whatever_is_read_each_sentence_has_its_own_unit_vector(model, texts):
+    found = embedding.encode_sentences(model, texts, batch_size=2)
+    assert found.shape == (len(texts), embedding.width(model)) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    for text, vector in zip(texts, found, strict=True):
+        np.testing.assert_allclose(embedding.encode_sentences(model, text), vector, atol=1e-6)
 
 
 def test_one_sentence_gives_one_vector(model, vectors):

@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storyteller import formats, skipthoughts
 
@@ -155,6 +157,26 @@ def test_equal_texts_are_encoded_once(model, monkeypatch):
 def test_any_iterable_will_do(model):
     found = encode(model, (text for text in SENTENCES))
     np.testing.assert_array_equal(found, encode(model, SENTENCES))
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
+FEW_WORDS = st.lists(st.sampled_from(['the', 'man', 'a', '.', ',', 'zork']), max_size=12)
+WAYS = 'use_eos', 'tokenised'
+TEXTS = st.lists(ANY_TEXT | FEW_WORDS.map(' '.join), max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(TEXTS, st.integers(1, 4), st.fixed_dictionaries({name: st.booleans() for name in WAYS}))
+def test_whatever_is_read_each_text_has_its_own_vector(model, texts, batch_size, how):
+    """Finite, of length one in both parts, and the same alone as among others in any order."""
+    found = encode(model, texts, batch_size=batch_size, **how)
+    uni = model['_uni'].hidden_size
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    for part in (found[:, :uni], found[:, uni:]):
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(encode(model, texts[::-1], **how)[::-1], found, atol=1e-6)
+    for text, vector in zip(texts, found, strict=True):
+        np.testing.assert_allclose(encode(model, text, **how), vector, atol=1e-6)
 
 
 @pytest.mark.parametrize('wrong', [b'a dog', None, 3, ['a', 'dog']])

@@ -7,6 +7,9 @@ import json
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from storyteller import formats, skipthoughts, style
 
@@ -40,6 +43,22 @@ def test_strength(strength):
     x, c, b = np.random.default_rng(0).standard_normal((3, 8))
     found = style.shift(x, c, b, strength)
     np.testing.assert_allclose(found, x - strength * (c - b), atol=1e-6)
+
+
+NUMBERS = st.floats(-100, 100, width=32)
+VECTORS = st.tuples(*[arrays.arrays(np.float32, 5, elements=NUMBERS)] * 3)
+
+
+@given(VECTORS, st.floats(-3, 3), st.floats(-3, 3))
+def test_shifts_add_up(vectors, one, two):
+    """To go a way in two steps is to go it at once, and a style shifted back is where it was."""
+    x, c, b = vectors
+    at_once = style.shift(x, c, b, one + two)
+    in_steps = style.shift(style.shift(x, c, b, one), c, b, two)
+    np.testing.assert_allclose(in_steps, at_once, atol=1e-2)
+    np.testing.assert_allclose(style.shift(style.shift(x, c, b), b, c), x, atol=1e-3)
+    np.testing.assert_array_equal(style.shift(x, c, b, 0), x)
+    np.testing.assert_allclose(style.shift(c, c, b), b, atol=1e-3)
 
 
 def test_shift_of_many():
