@@ -31,6 +31,7 @@ from torch.nn.functional import (
 from .. import formats
 from ..convnet import Architecture
 from . import ranks
+from .closed_form import Start
 from .loop import train
 from .matching import choice_cost
 from .measures import accuracy
@@ -89,6 +90,11 @@ class Recipe:
         would do, but it takes longer than to normalise over each one's part.
     bf16 : bool
         Compute in bfloat16 where that is safe (autocast).
+    closed_form : bool
+        Begin the second stage with fc6, fc7 and the heads as a linear map of the convolutions, not
+        at random.
+    start : closed_form.Start
+        Settings of that.
     """
 
     labels: TrainOptions = field(default_factory=lambda: stage_options(14, 20))
@@ -111,6 +117,8 @@ class Recipe:
     folds: int = 3
     share_norm: bool = True
     bf16: bool = True
+    closed_form: bool = False
+    start: Start = field(default_factory=Start)
 
     def __post_init__(self) -> None:
         for name in ('label_size', 'label_batch', 'captioned_batch', 'labelled_batch'):

@@ -24,6 +24,8 @@ from tqdm import tqdm
 from ..convnet import Architecture, Net, build_convnet, compute_features
 from ..images import CROP, SHORT_SIDE, load_image
 from ..layers import unit_rows
+from .closed_form import begin
+from .closed_form import ridge as ridge
 from .convnet import NARROW, Recipe, train_distil, train_labels
 from .matching import Matches
 from .measures import measures, retrieval
@@ -149,6 +151,10 @@ class Stages:
         name: str,
         unseen: Captioned | None,
     ) -> None:
+        checkpoint = self.run / f'{name}.pt'
+        if self.recipe.closed_form and not checkpoint.exists():
+            begin(model, seen, self.labelled, self.recipe.start, options.seed)
+
         def report() -> dict[str, float]:
             photos = seen if unseen is None else unseen
             return measures(model, photos, self.held_out, seen.fc7.mean(0), self.recipe)
@@ -159,7 +165,7 @@ class Stages:
             self.labelled,
             self.recipe,
             options,
-            self.run / f'{name}.pt',
+            checkpoint,
             pool=self.pool and self.pool.vectors,
             report=report,
             save=lambda: export(model, self.run / f'{name}.safetensors'),
@@ -214,10 +220,3 @@ def unseen_features(
         seen, unseen = fold_of != k, fold_of == k
         features[unseen] = theirs[unseen] @ ridge(theirs[seen], final[seen], 1e-3)
     return features
-
-
-def ridge(X: np.ndarray, Y: np.ndarray, strength: float) -> np.ndarray:
-    """The (F, E) matrix A that minimises ||X A - Y||² + strength · mean(diag(X'X)) · ||A||²."""
-    gram = X.T.astype(np.float64) @ X
-    gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram, X.T.astype(np.float64) @ Y)

@@ -118,6 +118,13 @@ def _numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=kind)
 
 
+def spread(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of the first."""
+    if count() > 1:
+        for tensor in module.state_dict().values():
+            distributed.broadcast(tensor, 0)
+
+
 def sum_gradients(module: nn.Module) -> None:
     """Give every process the sum of all processes' gradients, by one transfer."""
     if count() == 1:

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from storyteller import formats
 from storyteller.convnet import Architecture, build_convnet, compute_features
 from storyteller.images import MEAN_BGR, load_image
-from storyteller.training import convnet, folds, measures, network, photos
+from storyteller.training import closed_form, convnet, folds, measures, network, photos
 from storyteller.training.convnet import Lesson, Recipe, joint_cost, stage_options
 from storyteller.training.matching import Matches
 from storyteller.training.network import FC7, TrainableNet
@@ -485,6 +485,47 @@ def test_joint_space_is_a_third_task(data, tmp_path):
     after = stages.fold(0).target_head.weight
     assert after.shape == (6, 8)
     assert (after != before).any()
+
+
+# --- a start in closed form ----------------------------------------------------------------------
+
+EVEN = replace(SMALL, fc=(8, 8))
+
+
+def known_places(folder):
+    """A place for each of the 48 photos, by its fc7, and for each class."""
+    fc7 = photos.read_fc7(folder / 'flickr8k' / 'fc7_train.npz').numpy()
+    map_ = np.random.default_rng(0).normal(size=(FC7, 6)).astype(np.float32)
+    return normalize(torch.from_numpy(fc7 @ map_)).numpy()
+
+
+def test_the_second_stage_can_begin_as_a_linear_map(data, tmp_path):
+    """All that it is to learn is predicted before its first step."""
+    formats.write_array(tmp_path / 'targets.npy', known_places(data))
+    stages = folds.Stages(data, tmp_path, recipe(1), EVEN, targets=tmp_path / 'targets.npy')
+    model = stages.labels()
+    small = photos.Labelled(stages.labelled.pixels, stages.labelled.labels)
+    closed_form.begin(model, stages.captioned, small, closed_form.Start(label_weight=1.0))
+    mean = stages.captioned.fc7.mean(0)
+    found = measures.measures(model.eval(), stages.captioned, stages.held_out, mean, stages.recipe)
+    assert found['cosine'] > 0.9 and found['top1'] > 0.9
+    assert found['joint_centred_cosine'] > 0.7
+
+
+def test_a_stage_begins_so_once(data, tmp_path, monkeypatch):
+    begun, begin = [], folds.begin
+    monkeypatch.setattr(folds, 'begin', lambda *a: begun.append(begin(*a)))
+    stages = folds.Stages(data, tmp_path, recipe(1, closed_form=True), EVEN)
+    stages.fold(0)
+    assert len(begun) == 1
+    monkeypatch.setattr(folds, 'begin', lambda *_: pytest.fail('it began anew'))
+    stages.fold(0)
+
+
+def test_a_linear_map_needs_layers_of_one_width(data, tmp_path):
+    stages = folds.Stages(data, tmp_path, recipe(1, closed_form=True), SMALL)
+    with pytest.raises(ValueError, match=r'fc: expected two equal, even widths, found \(9, 8\)'):
+        stages.fold(0)
 
 
 # --- features of unseen photos -------------------------------------------------------------------
