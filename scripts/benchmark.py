@@ -243,7 +243,7 @@ def mean(values: list[float]) -> float | None:
 
 def timing(runs: list[Run], whole: float) -> dict[str, Any]:
     """The median of the runs, without the first of several: it warms up. For the whole work."""
-    counted = runs[1:] if len(runs) > 2 else runs
+    counted = runs[1:] or runs
     return {
         'seconds': whole * float(np.median([run.seconds for run in counted])),
         'runs': len(counted),

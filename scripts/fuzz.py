@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -22,15 +23,19 @@ import numpy as np
 from PIL import Image
 
 from storyteller import bundle, formats, images, text
+from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
 Target = Callable[[bytes, Path], None]
+LEAST_FAST = readers.LEAST_FAST
 
 
 def pickles(data: bytes, folder: Path) -> None:
-    """The reader of the pickles of 2015."""
-    for read in (formats.load_pickles, formats.load_dictionary):
-        refused(read, put(folder / 'a.pkl', data))
+    """The readers of the pickles of 2015: the checked one, and that of large dictionaries."""
+    for least in (LEAST_FAST, 0):
+        readers.LEAST_FAST = least
+        for read in (formats.load_pickles, formats.load_dictionary):
+            refused(read, put(folder / 'a.pkl', data))
 
 
 def models(data: bytes, folder: Path) -> None:
@@ -95,8 +100,9 @@ def seeds(name: str) -> list[bytes]:
         array = np.arange(6, dtype=np.float32).reshape(2, 3)
         if name == 'pickle':
             formats.write_pickle(path / 'a', {'dim': 3, 'words': ['a', 'b'], 'W': array})
+            words = pickle.dumps({'the': 2, 'dog': 300}, 2)
             old = b"(dp0\nS'dim'\np1\nI3\nsS'name'\np2\nS'romance.npz'\np3\ns."
-            return [(path / 'a').read_bytes(), old]
+            return [(path / 'a').read_bytes(), old, words]
         if name == 'model':
             formats.write_model(path / 'a.safetensors', {'W': array}, {'dim': 3})
             formats.write_model(path / 'a.npz', {'W': array}, {'dim': 3})

@@ -137,10 +137,8 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
     """What the command line asks for."""
     telling = options_from(Telling, args)
     settings = {name: getattr(args, name) for name in SETTINGS}
-    if telling.changed():
-        settings['telling'] = telling.changed()
-    if args.precision != 'float32':
-        settings['precision'] = args.precision
+    settings['telling'] = telling.changed() or None
+    settings['precision'] = None if args.precision == 'float32' else args.precision
     settings['models_sha256'] = bundle.fingerprint(config.folders(config.resolve(args.models)))
     options = {name: getattr(args, name) for name in SETTINGS if name != 'models'}
     options |= {'telling': telling, 'allow_truncated': args.allow_truncated}

@@ -1,7 +1,7 @@
 """Arrays as they stand in files: ``.npz``, ``.npy`` and safetensors.
 
-What a file holds uncompressed and in float32 is mapped: it is read from disk as it is used, and
-takes no memory that the system could not take back. Nothing read here can run code.
+What a file holds uncompressed, aligned and in float32 is mapped: it is read from disk as it is
+used, and takes no memory that the system could not take back. Nothing read here can run code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def _mapped_tensors(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     arrays = {}
     for name in names:
         shape, (begin, end) = header[name]['shape'], header[name]['data_offsets']
-        arrays[name] = np.frombuffer(mapped[start + begin : start + end], '<f4').reshape(shape)
+        raw = np.frombuffer(mapped[start + begin : start + end], '<f4')
+        arrays[name] = np.require(raw, np.float32, ['A']).reshape(shape)
     return arrays
 
 

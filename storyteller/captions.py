@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import pooch
+import torch
 from tqdm import tqdm
 
 from . import embedding
 from .formats import MismatchError, ModelFileError, atomic_path, read_lines
+from .packed import Linear
+from .sequences import as_texts
 
 CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
@@ -79,7 +82,7 @@ def caption_vectors(
     (N, E) float32 array
         Unit rows, mapped from disk and read-only if they are cached.
     """
-    captions = list(captions)
+    captions = as_texts(captions)
     folder = cache_folder() if cache is True else cache
     if not folder or not captions:
         return embedding.encode_sentences(vse, captions, verbose=verbose)
@@ -113,8 +116,11 @@ def cache_folder() -> pathlib.Path | None:
 
 
 def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
-    content = f'{embedding.fingerprint(vse)}{json.dumps(captions)}'
-    return hashlib.sha256(content.encode()).hexdigest()
+    content = hashlib.sha256(embedding.fingerprint(vse).encode())
+    for start in range(0, len(captions), CAPTIONS_AT_ONCE):
+        part = json.dumps(captions[start : start + CAPTIONS_AT_ONCE], ensure_ascii=False)
+        content.update(part.encode('utf-8', 'surrogatepass'))
+    return content.hexdigest()
 
 
 def _embedded(vse: dict[str, Any], captions: list[str], verbose: bool) -> Iterator[np.ndarray]:
@@ -195,11 +201,15 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
     k = _checked_search(queries, vectors, k)
     many = np.atleast_2d(queries)
+    score = Linear(torch.from_numpy(many))  # packed, so that the rows of the pool stream past it
     best = np.empty((len(many), 0), dtype=np.int64)
     step = max(k, SCORES_AT_ONCE // max(1, len(many)))
     for start in range(0, len(vectors), step):
         block = np.asarray(vectors[start : start + step], dtype=np.float32)
-        best = _largest(np.hstack([best, _keys(many @ block.T, start, best, k)]), k)
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # the pool is read-only, and only read
+            scores = score(torch.from_numpy(block)).T.numpy()
+        best = _largest(np.hstack([best, _keys(scores, start, best, k)]), k)
     indices, scores = _from_keys(np.sort(best, axis=1)[:, ::-1])
     return (indices, scores) if queries.ndim == 2 else (indices[0], scores[0])
 

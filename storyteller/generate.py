@@ -56,6 +56,9 @@ def story(
 ) -> Story:
     """Tell the story of a photo: print its nearest captions and the story, and return both.
 
+    The captions are printed as soon as they are known. To tell from several threads, take
+    :func:`stories`, which prints nothing.
+
     Parameters
     ----------
     z : dict

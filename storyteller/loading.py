@@ -72,7 +72,8 @@ def load_all(
         'net': lambda: build_convnet(files['vgg'], device=device),
         'cap': lambda: pool.load_captions(files['captions']),
     }
-    with ThreadPoolExecutor() as threads:  # most of the time goes to disks and to copying
+    # Most of the time goes to disks and to copying. More threads would keep more memory.
+    with ThreadPoolExecutor(2) as threads:
         loading = {name: threads.submit(load) for name, load in parts.items()}
     z = {name: part.result() for name, part in loading.items()}
     width = _checked_widths(z, files)

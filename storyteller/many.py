@@ -141,6 +141,9 @@ class Shard:
         return f'results{part}.jsonl'
 
 
+# Settings that rows need not have, and that are None where they are as usual.
+UNUSUAL = 'telling', 'precision'
+
 # --- rows ----------------------------------------------------------------------------------------
 
 
@@ -172,9 +175,10 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
         except (ValueError, KeyError, TypeError):
             raise ValueError(f'{path}, line {number}: not a row that this script wrote') from None
         for name, value in settings.items():
-            if name != 'style' and told_with.get(name) != value:
+            before = told_with.get(name) or None if name in UNUSUAL else told_with.get(name)
+            if name != 'style' and before != value:
                 raise ValueError(
-                    f'{path}: {image} was told with {name} {told_with.get(name)!r}, not {value!r}; '
+                    f'{path}: {image} was told with {name} {before!r}, not {value!r}; '
                     'choose another --out'
                 )
         rows[image, told_with.get('style')] = row

@@ -11,6 +11,7 @@ Dimension letters: R rows, B sequences, W inputs, H states.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,14 @@ ROWS = 64  # that a product is packed for; others are as right, and about as fas
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether products with `weight` can be packed: float32 or bfloat16, on a CPU with oneDNN."""
+    """Whether products with `weight` can be packed: on a CPU with oneDNN, for its type."""
+    types = [torch.float32]
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        types.append(torch.bfloat16)
     return (
         weight.device.type == 'cpu'
-        and weight.dtype in (torch.float32, torch.bfloat16)
+        and weight.dtype in types
+        and weight.numel() > 0
         and torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
     )
@@ -57,9 +62,22 @@ class Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
         self.packed, self.weight = None, weight
-        if can_pack(weight):
+        self._pack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The plain weight in place of the packed one, which cannot be copied or pickled."""
+        state = self.__dict__ | {'packed': None}
+        return state if self.packed is None else state | {'weight': self.packed.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pack()
+
+    def _pack(self) -> None:
+        if can_pack(self.weight):
             with torch.inference_mode(False):
-                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+                weight = self.weight.contiguous()
+                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
             self.weight = None
 
     @classmethod
@@ -130,7 +148,7 @@ def gru_for(
     params: Params, prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> nn.GRU | GRU:
     """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
-    if device.type == 'cpu' and can_pack(torch.empty(0, dtype=dtype)):
+    if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype)):
         return GRU(params, prefix, device, dtype)
     return gru(params, prefix).to(device)
 
@@ -144,16 +162,26 @@ def affine_tensors(
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that packs its weight at the first photo it sees, without gradients."""
+    """A convolution that packs its weight at the first photo it sees, without gradients.
+
+    It packs it again if the weight has changed since.
+    """
 
     packed: Tensor | None = None
+    version: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the packed weight, which cannot be copied or pickled."""
+        return self.__dict__ | {'packed': None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Photos (B, in, height, width) to (B, out, height, width)."""
         if torch.is_grad_enabled() or not can_pack(self.weight) or x.device.type != 'cpu':
             return super().forward(x)
         shape = self.padding, self.stride, self.dilation, self.groups
-        if self.packed is None:
+        version = None if self.weight.is_inference() else self.weight._version
+        if self.packed is None or self.version != version:
+            self.version = version
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight.contiguous(memory_format=torch.channels_last), *shape, x.shape
             )

@@ -21,6 +21,10 @@ import numpy as np
 
 from .errors import MissingFileError, ModelFileError, PathLike
 
+# Bytes of pickles that are read in C if that is safe: smaller ones take no time, and of larger ones
+# the words alone would take gigabytes.
+LEAST_FAST, MOST_FAST = 1 << 16, 1 << 24
+
 # How files begin that stand for others, and what they are.
 _STAND_INS = {
     b'version https://git-lfs': 'a Git-LFS pointer: "git lfs pull" fetches the file itself',
@@ -73,8 +77,12 @@ def load_pickles(path: PathLike) -> list[Any]:
     path = existing(path, 'a pickle')
     objects = []
     try:
-        with open(path, 'rb') as file:
-            reader = _Fast if _is_flat(path) else Unpickler
+        with open(path, 'rb') as opened:
+            file, reader = opened, Unpickler
+            if LEAST_FAST <= path.stat().st_size <= MOST_FAST:
+                data = opened.read()  # what is checked shall be what is read
+                file = io.BufferedReader(io.BytesIO(data))
+                reader = _Fast if is_flat(data) else Unpickler
             while file.peek(1):
                 objects.append(_decoded(reader(file).load()))
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
@@ -197,7 +205,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
 
 
 class _Fast(pickle.Unpickler):
-    """The unpickler in C, whose steps cannot be checked, for what :func:`_is_flat`."""
+    """The unpickler in C, whose steps cannot be checked, for what :func:`is_flat`."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding='bytes')
@@ -206,20 +214,23 @@ class _Fast(pickle.Unpickler):
     find_class = Unpickler.find_class
 
 
-def _is_flat(path: Path) -> bool:
-    """Whether a file is a large pickle of words and numbers in containers, and nothing else.
+def is_flat(data: bytes) -> bool:
+    """Whether pickles are of words and numbers in containers, and of nothing else.
 
-    None of its steps takes a thing up a second time, and tuples are arguments alone: so nothing
-    that it makes is larger than itself, and no key of a container is a container.
+    None of their steps takes a thing up a second time, and tuples are arguments alone: so nothing
+    that they make is larger than itself, and no key of a container is a container.
     """
-    if not 1 << 16 <= path.stat().st_size <= 1 << 26:
-        return False
-    return _flat_steps().fullmatch(path.read_bytes()) is not None
+    steps, place = _flat_steps(), 0
+    while place < len(data):  # in pieces: to match all at once takes a hundred times the memory
+        if (found := steps.match(data, place)) is None:
+            return False
+        place = found.end()
+    return data.endswith(pickle.STOP)
 
 
 @functools.cache
 def _flat_steps() -> re.Pattern[bytes]:
-    """The steps of such a pickle: each has an opcode of its own, so there is one way to read it."""
+    """Steps of such pickles: each has an opcode of its own, so there is one way to read them."""
 
     def text(opcode: bytes, after_length: bytes = b'') -> bytes:
         texts = (re.escape(bytes([n])) + after_length + b'.{%d}' % n for n in range(256))
@@ -228,14 +239,14 @@ def _flat_steps() -> re.Pattern[bytes]:
     # Where it is put among what may be taken up again: C would make room for any number.
     put = rb'(?:q.|r..[\x00-\x0f]\x00|p[0-9]{1,6}\n)'
     steps = [
-        text(pickle.SHORT_BINSTRING), put, b'K.', b'M..', b'J.{4}',  # short ones first
-        b"S'[^'\\\\\n]*'\n", b'S"[^"\\\\\n]*"\n', b'V[^\\\\\n]*\n', b'I[0-9]{1,18}\n',
+        text(pickle.SHORT_BINSTRING), put, b'K.', b'M..', b'J.{4}',  # the common ones first
+        b"S'[^'\\\\\n]*'\n", b'S"[^"\\\\\n]*"\n', b'V[^\\\\\n]*\n',
+        b'I(?:0[01]?|[1-9][0-9]{0,17})\n',
         text(pickle.BINSTRING, b'\0\0\0'), text(pickle.BINUNICODE, b'\0\0\0'),
-        text(pickle.SHORT_BINUNICODE), b'\x94',
-        rb'\(', b's', b'u', b'a', b'e', b'l', b'd', rb'\]', rb'\}', b'ccollections\nOrderedDict\n',
-        b'(?:\x85|t|[)])' + put + b'?R', b'\x80[\x02-\x04]', b'\x95.{8}',
+        text(pickle.SHORT_BINUNICODE), b'\x94', rb'[(suaeld\]}.]', b'\x80[\x02-\x04]',
+        b'ccollections\nOrderedDict\n' + put + b'?(?=[()\\]])', rb'(?:\x85|t|\))' + put + b'?R',
     ]  # fmt: skip
-    return re.compile(b'(?:(?:' + b'|'.join(steps) + rb')*\.)+', re.DOTALL)
+    return re.compile(b'(?:' + b'|'.join(steps) + b'){1,1000}', re.DOTALL)
 
 
 def _decoded(value: Any, done: dict[int, Any] | None = None) -> Any:

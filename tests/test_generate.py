@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import config, generate, loading
+from storyteller import config, decoder, generate, loading, skipthoughts
 from storyteller.formats import ImageError, MismatchError, MissingFileError
 
 EXPECTED = json.loads((REFERENCE / 'story' / 'story.json').read_text())['images']
@@ -157,6 +158,55 @@ def test_parts_that_do_not_fit_are_refused_naming_both(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, 'build_convnet', lambda path, device=None: {'dim': 512})
     with pytest.raises(MismatchError, match=r'(?s)512.*coco_embedding'):
         generate.load_all({**PATHS, 'vgg': 'narrow.safetensors'})
+
+
+@pytest.mark.parametrize(
+    ('precision', 'chosen'),
+    [
+        ('float32', ('float32', 'float32')),
+        ('bfloat16', ('bfloat16', 'float32')),
+        ('int8', ('float32', 'int8')),
+    ],
+)
+def test_a_precision_is_that_of_encoder_or_decoder(z, monkeypatch, precision, chosen):
+    asked = {}
+    for module in (skipthoughts, decoder):
+
+        def noting(*files, load=module.load_model, name=module.__name__, **how):
+            asked[name.split('.')[-1]] = how['precision']
+            return load(*files, **how)
+
+        monkeypatch.setattr(module, 'load_model', noting)
+    told = generate.load_all(PATHS, 'cpu', precision=precision)
+    assert (asked['skipthoughts'], asked['decoder']) == chosen
+    (story,) = generate.stories(told, [str(PHOTOS['grey'])], k=10, bw=5)
+    wanted, near = VECTORS['svecs_grey'].mean(0), 1e-5 if chosen[0] == 'float32' else 0.02
+    np.testing.assert_allclose(story.vectors['thought'], wanted, atol=near)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision: expected one of .*, found 'float64'"):
+        generate.load_all(PATHS, precision='float64')
+
+
+def test_captions_are_printed_before_the_search(z, monkeypatch, capsys):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError(capsys.readouterr().out)
+
+    monkeypatch.setattr(decoder, 'run_samplers', broken)
+    with pytest.raises(RuntimeError) as found:
+        generate.story(z, str(PHOTOS['grey']), k=10, bw=5)
+    whole = expected('grey')['stdout']
+    assert str(found.value) == whole[: whole.index('OUTPUT: ')] != ''
+
+
+def test_eight_threads_print_whole_stories(z, capsys):
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda name: generate.story(z, str(PHOTOS[name]), k=10, bw=5),
+                                [*PHOTOS] * 3))  # fmt: skip
+    for name, story in zip([*PHOTOS] * 3, told, strict=True):
+        assert str(story) + '\n' == expected(name)['stdout']
+    assert capsys.readouterr().out.count('OUTPUT: ') == len(told)
 
 
 def test_paths_are_read_when_loading(monkeypatch, tmp_path):

@@ -117,6 +117,15 @@ def test_counts_below_one_are_refused_before_models_are_loaded(capsys, monkeypat
     assert f'{option.strip("-")}: expected 1 or more, found {value}' in line
 
 
+def test_the_precision_is_that_of_the_models(reference, monkeypatch):
+    asked, load = [], generate.load_all
+    monkeypatch.setattr(
+        generate, 'load_all', lambda *a, precision, **b: asked.append(precision) or load(*a, **b)
+    )
+    assert main([str(PHOTO), *SMALL]) == main([str(PHOTO), *SMALL, '--precision', 'int8']) == 0
+    assert asked == ['float32', 'int8']
+
+
 @pytest.mark.parametrize('options', [['--strength', 'nan'], ['--seed', '-1']])
 def test_numbers_out_of_range_are_named(reference, capsys, options):
     assert options[0].strip('-') in complaint(capsys, [str(PHOTO), *SMALL, *options])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +37,33 @@ def test_inputs_need_not_be_contiguous(way):
     layer, x = nn.Linear(5, 9), torch.randn(5, 4).t()
     found = packed.Linear(layer.weight, layer.bias)(x)
     torch.testing.assert_close(found, layer(x), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_layers_can_be_copied_and_pickled(way):
+    layer, x = nn.Linear(5, 9), torch.randn(4, 5)
+    ours = packed.Linear(layer.weight, layer.bias)
+    conv, photo = packed.Conv2d(3, 8, 3, padding=1), torch.randn(1, 3, 8, 8)
+    found = ours(x), conv(photo)
+    for again in (copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))):
+        assert torch.equal(again(ours)(x), found[0])
+        assert torch.equal(again(conv)(photo), found[1])
+    assert torch.equal(ours(x), found[0])
+
+
+def test_a_convolution_follows_its_weight(way):
+    conv, photo = packed.Conv2d(3, 8, 3, padding=1), torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        conv(photo)
+        conv.weight.zero_()
+        torch.testing.assert_close(conv(photo)[0, :, 0, 0], conv.bias)
+
+
+def test_a_processor_without_half_width_takes_the_plain_layer(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)
+    assert not packed.can_pack(torch.zeros(1, 1, dtype=torch.bfloat16))
+    module = packed.gru_for(random_gru(), 'encoder', torch.device('cpu'), torch.bfloat16)
+    assert isinstance(module, nn.GRU)
 
 
 @torch.inference_mode()

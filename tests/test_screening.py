@@ -41,7 +41,7 @@ def test_likely_words_have_nearly_their_probabilities(rows, n_words):
 @torch.inference_mode()
 def test_words_that_are_scored_again_are_as_good_as_exact():
     """With all words among them nothing is left of the rounding."""
-    layer, x = layer_of(200), torch.rand(5, 64) * 2 - 1
+    layer, x = layer_of(screening.RESCORED), torch.rand(5, 64) * 2 - 1
     found = screening.ScreenedLinear(layer.weight, layer.bias).log_probs(x)
     torch.testing.assert_close(found, layer(x).log_softmax(1), atol=1e-5, rtol=0)
 
@@ -54,6 +54,15 @@ def test_a_certain_word_and_a_row_of_zeros_do_no_harm():
     found = screening.ScreenedLinear(layer.weight, layer.bias).log_probs(torch.rand(2, 64))
     assert torch.isfinite(found).all()
     assert (found[:, 3] > -1e-4).all()
+
+
+@torch.inference_mode()
+def test_inputs_beyond_one_are_cut_and_none_is_no_trouble():
+    layer, x = layer_of(600), torch.full((1, 64), 1.3)
+    ours = screening.ScreenedLinear(layer.weight, layer.bias)
+    found, expected = ours.log_probs(x), layer(x).log_softmax(1)
+    assert found.argmax() == expected.argmax()
+    assert ours.log_probs(x[:0]).shape == (0, 600)
 
 
 @pytest.mark.parametrize('name', ['romance', 'romance_doutput'])

@@ -335,6 +335,17 @@ def test_weights_of_a_wrong_shape(folder):
         skipthoughts.load_model(folder, folder)
 
 
+def test_half_width_products_are_near(model):
+    coarse = skipthoughts.load_model(FOLDER, FOLDER, device='cpu', precision='bfloat16')
+    expected = encode(model, SENTENCES)
+    np.testing.assert_allclose(encode(coarse, SENTENCES), expected, atol=0.02)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision: expected 'float32' or 'bfloat16', found"):
+        skipthoughts.load_model(FOLDER, FOLDER, precision='int8')
+
+
 # --- neighbours ----------------------------------------------------------------------------------
 
 

@@ -47,6 +47,13 @@ class Start:
     head_ridge: float = 0.05
     label_weight: float = 0.7
 
+    def __post_init__(self) -> None:
+        if self.labelled < 1:
+            raise ValueError(f'labelled: expected 1 or more, found {self.labelled!r}')
+        for name in ('ridge', 'head_ridge', 'label_weight'):
+            if not getattr(self, name) > 0:
+                raise ValueError(f'{name}: expected more than 0, found {getattr(self, name)!r}')
+
 
 def begin(
     model: TrainableNet, captioned: Captioned, labelled: Labelled, start: Start, seed: int = 0
@@ -138,7 +145,7 @@ def projection(H: np.ndarray, n: int, wanted: Wanted, start: Start, rank: int) -
     pairs = [(centred[:n], wanted.fc7), (centred[n:], wanted.classes)]
     if wanted.places is not None:
         pairs.insert(1, (centred[: len(wanted.places)], wanted.places))
-    maps = [ridge(X, Y - Y.mean(0), start.ridge) for X, Y in pairs]
+    maps = [ridge(X - X.mean(0), Y - Y.mean(0), start.ridge) for X, Y in pairs]
     gram = centred.T.astype(np.float64) @ centred / len(centred)
     weights = [1 / np.sqrt(max(1e-30, np.trace(A.T @ gram @ A))) for A in maps]
     weights[-1] *= start.label_weight
