@@ -6,14 +6,16 @@ depend on: a changed model or caption file gives another name, never a stale ans
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from .packed import Linear
 from .sequences import as_texts
 
 CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
+LARGE_POOL = 100_000  # captions from which on each block is kept until all are there
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
 
 
@@ -62,9 +65,11 @@ def caption_vectors(
     captions: Sequence[str],
     *,
     cache: str | os.PathLike | bool | None = True,
-    verbose: bool = False,
+    verbose: bool | None = False,
 ) -> np.ndarray:
     """Embed a pool of captions, or take its vectors from the cache.
+
+    Where there is a cache, embedding a large pool goes on where it was interrupted.
 
     Parameters
     ----------
@@ -74,8 +79,8 @@ def caption_vectors(
     cache : path or bool, default True
         The folder to keep the vectors in; True: `cache_folder()`; False or None: none. A folder
         that cannot be written is no error: the vectors are then made anew each time.
-    verbose : bool, default False
-        Show progress on stderr.
+    verbose : bool or None, default False
+        Show progress on stderr; None: if that is a terminal and it takes more than a second.
 
     Returns
     -------
@@ -83,22 +88,37 @@ def caption_vectors(
         Unit rows, mapped from disk and read-only if they are cached.
     """
     captions = as_texts(captions)
+    path = _cache_path(vse, captions, cache)
+    shape = (len(captions), embedding.width(vse))
+    vectors = path and _read_cached(path, shape)
+    if path and vectors is None:
+        parts = path.with_suffix('.parts')
+        with contextlib.suppress(OSError):  # read-only or full
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_cached(path, shape, _embedded(vse, captions, verbose, parts))
+            vectors = _read_cached(path, shape)
+            shutil.rmtree(parts, ignore_errors=True)
+    if vectors is None:
+        vectors = embedding.encode_sentences(vse, captions, verbose=bool(verbose))
+    return vectors
+
+
+def cached_vectors(
+    vse: dict[str, Any], captions: Sequence[str], *, cache: str | os.PathLike | bool | None = True
+) -> np.ndarray | None:
+    """What :func:`caption_vectors` gives if it is in the cache already, else None."""
+    captions = as_texts(captions)
+    path = _cache_path(vse, captions, cache)
+    return path and _read_cached(path, (len(captions), embedding.width(vse)))
+
+
+def _cache_path(
+    vse: dict[str, Any], captions: list[str], cache: str | os.PathLike | bool | None
+) -> pathlib.Path | None:
     folder = cache_folder() if cache is True else cache
     if not folder or not captions:
-        return embedding.encode_sentences(vse, captions, verbose=verbose)
-    path = pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
-    shape = (len(captions), embedding.width(vse))
-    vectors = _read_cached(path, shape)
-    if vectors is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_cached(path, shape, _embedded(vse, captions, verbose))
-            vectors = _read_cached(path, shape)
-        except OSError:  # read-only or full
-            vectors = None
-    if vectors is None:
-        return embedding.encode_sentences(vse, captions, verbose=verbose)
-    return vectors
+        return None
+    return pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
 
 
 def cache_folder() -> pathlib.Path | None:
@@ -123,15 +143,29 @@ def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
     return content.hexdigest()
 
 
-def _embedded(vse: dict[str, Any], captions: list[str], verbose: bool) -> Iterator[np.ndarray]:
-    with tqdm(total=len(captions), disable=not verbose, unit='caption') as progress:
+def _embedded(
+    vse: dict[str, Any],
+    captions: list[str],
+    verbose: bool | None,
+    parts: pathlib.Path,
+) -> Iterator[np.ndarray]:
+    """Blocks of vectors; those of a large pool are kept in `parts`, and taken from there."""
+    hidden, delay = (None, 1) if verbose is None else (not verbose, 0)
+    keep = len(captions) > LARGE_POOL
+    with tqdm(total=len(captions), disable=hidden, delay=delay, unit='caption') as progress:
         for start in range(0, len(captions), CAPTIONS_AT_ONCE):
             block = captions[start : start + CAPTIONS_AT_ONCE]
-            yield embedding.encode_sentences(vse, block)
+            shape = (len(block), embedding.width(vse))
+            vectors = _read_cached(parts / f'{start}.npy', shape) if keep else None
+            if vectors is None:
+                vectors = embedding.encode_sentences(vse, block)
+                if keep:
+                    _write_cached(parts / f'{start}.npy', shape, [vectors])
+            yield vectors
             progress.update(len(block))
 
 
-def _write_cached(path: pathlib.Path, shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> None:
+def _write_cached(path: pathlib.Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> None:
     """Write a ``.npy`` file and behind it four bytes that readers of ``.npy`` never look at:
     the CRC-32 of the numbers."""
     header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -75,17 +77,28 @@ def load_all(
     # Most of the time goes to disks and to copying. More threads would keep more memory.
     with ThreadPoolExecutor(2) as threads:
         loading = {name: threads.submit(load) for name, load in parts.items()}
+        joint, captions = loading['vse'], loading['cap']
+        known = threads.submit(lambda: pool.cached_vectors(joint.result(), captions.result()))
     z = {name: part.result() for name, part in loading.items()}
+    _give_back_memory()
     width = _checked_widths(z, files)
     for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
         z[key] = _fitting_style(files[entry], width, files['skmodels'])
     z['styles'] = _styles_beside(files, width)
-    z['cvec'] = pool.caption_vectors(z['vse'], z['cap'])
+    z['cvec'] = known.result()
+    if z['cvec'] is None:
+        z['cvec'] = pool.caption_vectors(z['vse'], z['cap'], verbose=None)
     if caption_index is not None:
         from .caption_index import load
 
         z['cvec'] = load(caption_index, z['cvec'])
     return z
+
+
+def _give_back_memory() -> None:
+    """Give the system what was freed while loading: glibc keeps a tenth of it for each thread."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another library of C
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:

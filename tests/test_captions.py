@@ -104,6 +104,43 @@ def flip(raw, at):
     return raw[:at] + bytes([raw[at] ^ 0x80]) + raw[at + 1 :]
 
 
+def test_a_large_pool_goes_on_where_it_was_interrupted(vse, tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, 'CAPTIONS_AT_ONCE', 7)
+    monkeypatch.setattr(captions, 'LARGE_POOL', 20)
+    pool, encode, embedded = captions.load_captions(POOL)[:40], embedding.encode_sentences, []
+
+    def interrupted(model, block):
+        if len(embedded) == 3:
+            raise KeyboardInterrupt
+        embedded.append(list(block))
+        return encode(model, block)
+
+    monkeypatch.setattr(captions.embedding, 'encode_sentences', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        captions.caption_vectors(vse, pool, cache=tmp_path)
+    assert captions.cached_vectors(vse, pool, cache=tmp_path) is None
+    (parts,) = tmp_path.glob('*.parts')
+    (parts / '7.npy').write_bytes(b'damaged')
+    seen = []
+    monkeypatch.setattr(
+        captions.embedding, 'encode_sentences', lambda m, b: seen.append(list(b)) or encode(m, b)
+    )
+    vectors = captions.caption_vectors(vse, pool, cache=tmp_path)
+    assert seen == [pool[7:14], pool[21:28], pool[28:35], pool[35:]]
+    np.testing.assert_allclose(vectors, encode(vse, pool), atol=1e-6)
+    assert [path.suffix for path in tmp_path.iterdir()] == ['.npy']
+    np.testing.assert_array_equal(captions.cached_vectors(vse, pool, cache=tmp_path), vectors)
+
+
+def test_without_a_terminal_progress_is_shown_only_if_asked(vse, tmp_path, capfd):
+    for verbose in (None, False):
+        captions.caption_vectors(vse, ['a dog'], cache=False, verbose=verbose)
+        captions.caption_vectors(vse, ['a cat'], cache=tmp_path / str(verbose), verbose=verbose)
+    assert capfd.readouterr().err == ''
+    captions.caption_vectors(vse, ['a bird'], cache=tmp_path, verbose=True)
+    assert '1/1' in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     'damage',
     [
