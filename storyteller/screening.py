@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 # Words scored again in float32: so many, and so many more for each hypothesis.
-RESCORED, RESCORED_EACH = 128, 2
+RESCORED, RESCORED_EACH = 256, 8
 
 
 class ScreenedLinear(nn.Module):
