@@ -20,12 +20,10 @@ from typing import Any
 
 import numpy as np
 import pooch
-import torch
 from tqdm import tqdm
 
 from . import embedding
 from .formats import MismatchError, ModelFileError, atomic_path, read_lines
-from .packed import Linear
 from .sequences import as_texts
 
 CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
@@ -235,15 +233,11 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
     k = _checked_search(queries, vectors, k)
     many = np.atleast_2d(queries)
-    score = Linear(torch.from_numpy(many))  # packed, so that the rows of the pool stream past it
     best = np.empty((len(many), 0), dtype=np.int64)
     step = max(k, SCORES_AT_ONCE // max(1, len(many)))
     for start in range(0, len(vectors), step):
         block = np.asarray(vectors[start : start + step], dtype=np.float32)
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter('ignore', UserWarning)  # the pool is read-only, and only read
-            scores = score(torch.from_numpy(block)).T.numpy()
-        best = _largest(np.hstack([best, _keys(scores, start, best, k)]), k)
+        best = _largest(np.hstack([best, _keys(many @ block.T, start, best, k)]), k)
     indices, scores = _from_keys(np.sort(best, axis=1)[:, ::-1])
     return (indices, scores) if queries.ndim == 2 else (indices[0], scores[0])
 
