@@ -4,7 +4,7 @@
     >>> z = generate.load_all()                           # doctest: +SKIP
     >>> generate.story(z, './images/ex1.jpg')             # doctest: +SKIP
 
-This is the one module that knows all the others.
+With :mod:`storyteller.loading`, which it calls, this is what knows all the other modules.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def load_all(
 
 
 def _give_back_memory() -> None:
-    """Give the system what was freed while loading: glibc keeps a tenth of it for each thread."""
+    """Give the system what was freed while loading: glibc keeps some of it for each thread."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another library of C
         ctypes.CDLL(None).malloc_trim(0)
 

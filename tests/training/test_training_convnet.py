@@ -552,14 +552,19 @@ def test_ridge_equals_its_definition():
     np.testing.assert_allclose(folds.ridge(X, Y, 0.3), expected, atol=1e-9)
 
 
+TWO = '-m', 'torch.distributed.run', '--nproc_per_node', '2'
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('launcher', [(), ('-m', 'torch.distributed.run', '--nproc_per_node', '2')])
-def test_the_script_trains_a_network_of_given_widths(data, tmp_path, launcher):
+@pytest.mark.parametrize(
+    ('launcher', 'more'), [((), ()), (TWO, ()), (TWO, ('--fc', 8, 8, '--closed-form'))]
+)
+def test_the_script_trains_a_network_of_given_widths(data, tmp_path, launcher, more):
     script = Path(__file__).parents[2] / 'scripts' / 'train_convnet.py'
     command = [sys.executable, *launcher, script, '--data', data, '--work', tmp_path / 'work']
     command += ['--out', tmp_path / 'net.safetensors', '--minutes', 0.5, '--no-bf16', '--folds', 2]
     command += ['--blocks', '4', '6,6', '--fc', 9, 8, '--input-size', 28, '--label-size', 32]
-    command += ['--label-batch', 16, '--captioned-batch', 8, '--labelled-batch', 8]
+    command += ['--label-batch', 16, '--captioned-batch', 8, '--labelled-batch', 8, *more]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {'train', 'train_unseen'}
