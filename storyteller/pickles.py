@@ -24,6 +24,7 @@ from .errors import MissingFileError, ModelFileError, PathLike
 # Bytes of pickles that are read in C if that is safe: smaller ones take no time, and of larger ones
 # the words alone would take gigabytes.
 LEAST_FAST, MOST_FAST = 1 << 16, 1 << 24
+LARGE = 1 << 16  # bytes in one piece that are counted before memory is taken for them
 
 # How files begin that stand for others, and what they are.
 _STAND_INS = {
@@ -146,6 +147,20 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.
         super().__init__(file, encoding='bytes')
         self._allowed = _allowed_globals()
+        self._file, self._file_read = file, self._read_there
+
+    @functools.cached_property
+    def _end(self) -> int:
+        place = self._file.tell()
+        end = self._file.seek(0, io.SEEK_END)
+        self._file.seek(place)
+        return end
+
+    def _read_there(self, size: int) -> bytes:
+        """So many bytes, if the file has them: nothing else may decide what memory is taken."""
+        if size > LARGE and size > (left := self._end - self._file.tell()):
+            raise pickle.UnpicklingError(f'{size} bytes are announced, {left} are left')
+        return self._file.read(size)
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -164,6 +179,11 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         if isinstance(target, np.dtype) and (state[2:5], state[7]) != (plain, target.flags):
             raise pickle.UnpicklingError(f'it changes what an array of {target.name} holds')
         super().load_build()
+
+    def load_bytearray8(self) -> None:
+        """A bytearray; Python's own makes room for it before it looks what there is."""
+        (size,) = struct.unpack('<Q', self.read(8))
+        self.append(bytearray(self.read(size)))
 
     def load_setitem(self) -> None:
         """A key and its value into a dict."""
@@ -193,6 +213,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
     dispatch = {  # noqa: RUF012
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,

@@ -59,6 +59,8 @@ def exploits(marker: Path) -> dict[str, bytes]:
             keys + b'ccollections\nOrderedDict\n(]((h=Nta' + b'etR.'
         ),
         'four gigabytes in a string': b'\x80\x04\x8e' + struct.pack('<Q', 1 << 32) + b'x.',
+        'four gigabytes in a bytearray': b'\x80\x05\x96' + struct.pack('<Q', 1 << 32) + b'x.',
+        'two gigabytes in a byte string': b'\x80\x02T' + struct.pack('<i', 2**31 - 1) + b'x.',
         'an exabyte in a frame': b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'N.',
         'a scalar of two gigabytes': (
             b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'S2147483647'\nI0\nI1\ntRtR."
