@@ -324,18 +324,23 @@ class Recipe:
         """The stages of our network, which learns the places that photos have in the joint space.
 
         A captioned photo has the place that VGG-19's features give it, a labelled one that of the
-        mean caption of its class; both also choose among the captions of the pool.
+        mean caption of its class, each halfway to where the pool's captions draw it; both also
+        choose among these.
         """
         run = self.work / 'convnet'
         trained, _ = formats.read_model(self.work / 'embedding.npz')
         real = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_train.npz').numpy()
         places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
-        formats.write_array(run / 'places.npy', unit_rows(places))
         with torch.no_grad():
             model = embedding.JointEmbedding(trained, EMBEDDING).eval()
             means = [self.sentences(model, texts).mean(0) for texts in self.label_captions]
-            vectors = torch.from_numpy(self.sentences(model, self.pool))
-        formats.write_array(run / 'class_places.npy', unit_rows(np.stack(means)))
+            vectors = self.sentences(model, self.pool)
+        for name, own, matches in (
+            ('places', places, self.matches),
+            ('class_places', np.stack(means), self.class_matches),
+        ):
+            drawn = unit_rows(own) + matches.places(vectors)
+            formats.write_array(run / f'{name}.npy', unit_rows(drawn))
         length = {'epochs': 300, 'weight_decay': 0.05, 'save_minutes': 6}
         labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
         fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
@@ -345,7 +350,7 @@ class Recipe:
             replace(NETWORK, labels=labels, fold=fold),
             targets=run / 'places.npy',
             class_targets=run / 'class_places.npy',
-            pool=folds.Pool(vectors, self.matches, self.class_matches),
+            pool=folds.Pool(torch.from_numpy(vectors), self.matches, self.class_matches),
         )
 
     def convnet(self) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from ..layers import unit_rows
 from .corpus import padded
 
 
@@ -76,6 +77,31 @@ class Matches:
         """How much each caption fits each photo, among these captions: (B, K), rows sum to one."""
         similar = self.similarity[photos][:, captions].toarray()
         return torch.softmax(torch.from_numpy(similar) / self.sharpness, 1)
+
+    def places(self, captions: np.ndarray, strength: float = 0.1) -> np.ndarray:
+        """Where photos should be so that the captions that fit them are near, the others far.
+
+        To choose the likeliest caption is to choose among details that no photo shows for sure.
+        Here the cosines themselves shall follow the similarities, in least squares: a photo that
+        is seen badly is then drawn to the caption that shares most words with all that it may show.
+
+        Parameters
+        ----------
+        captions : (N, E) array
+            Unit vectors of the pool in the joint space.
+        strength : float
+            Of the ridge regression, relative to the mean variance of the vectors.
+
+        Returns
+        -------
+        (P, E) array of float32, unit rows
+        """
+        n, middle = len(captions), captions.mean(0, dtype=np.float64)
+        gram = captions.T.astype(np.float64) @ captions / n - np.outer(middle, middle)
+        gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram)
+        means = np.asarray(self.similarity.mean(1), np.float64).reshape(-1, 1)
+        moments = self.similarity @ captions.astype(np.float64) / n - means * middle
+        return unit_rows(np.linalg.solve(gram, moments.T).T).astype(np.float32)
 
 
 class Candidates:
