@@ -344,6 +344,7 @@ class Recipe:
         length = {'epochs': 300, 'weight_decay': 0.05, 'save_minutes': 6}
         labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
         fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
+        fold = replace(fold, average=0.9995)
         return folds.Stages(
             self.data,
             run,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -701,3 +702,70 @@ def test_squared_weights_cost_as_in_2015(tmp_path):
     train(net, batches, cost(net, 0.5), TrainOptions(**options), tmp_path / 'a.pt')
     train(other, batches, cost(other, 0), TrainOptions(**options, l2=0.5), tmp_path / 'b.pt')
     torch.testing.assert_close(other.weight, net.weight)
+
+
+# --- averaged weights ----------------------------------------------------------------------------
+
+
+class Watched:
+    """A training whose weights are looked at after every step and at the end."""
+
+    def __init__(self):
+        self.net, self.steps, self.exported, self.settled = Net(), [], None, 0
+
+    def cost(self, batch):
+        self.steps.append(self.weights())
+        return cost_of(self.net)(batch)
+
+    def weights(self):
+        return {name: value.clone() for name, value in self.net.state_dict().items()}
+
+    def save(self):
+        self.exported = self.weights()
+
+    def settle(self):
+        self.settled += 1
+
+    def train(self, checkpoint, **options):
+        settings = TrainOptions(**{'epochs': 2, 'lr': 0.01, 'seed': 5} | options)
+        how = {'save': self.save, 'settle': self.settle}
+        train(self.net, batches, self.cost, settings, checkpoint, **how)
+
+
+def test_averaged_weights_are_exported_and_left_in_the_module(tmp_path):
+    plain, averaged = Watched(), Watched()
+    plain.train(tmp_path / 'plain.pt')
+    averaged.train(tmp_path / 'averaged.pt', average=0.8)
+    after = [*plain.steps[1:], plain.weights()]  # the mean changes nothing of what is learned
+    for name, last in plain.weights().items():
+        mean = after[0][name]
+        for i, step in enumerate(after[1:], 2):
+            mean = mean + max(0.2, 1 / i) * (step[name] - mean)
+        torch.testing.assert_close(averaged.exported[name], mean)
+        assert torch.equal(averaged.net.state_dict()[name], averaged.exported[name])
+        assert name == 'frozen' or not torch.allclose(mean, last, atol=1e-4)
+    assert plain.settled == 0 < averaged.settled
+
+
+def test_the_mean_of_the_weights_goes_on_after_an_interruption(tmp_path):
+    whole = run(tmp_path / 'whole.pt', average=0.8)
+    net = Net()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / 'a.pt', InterruptAt(net, 9, 'after'), net, average=0.8)
+    assert_equal(run(tmp_path / 'a.pt', average=0.8), whole)
+    assert_equal(run(tmp_path / 'a.pt', average=0.8), whole)  # also when all is done
+
+
+def test_a_mean_is_begun_where_there_was_none_and_left_where_it_is_not_wanted(tmp_path):
+    run(tmp_path / 'a.pt', epochs=1)
+    shutil.copy(tmp_path / 'a.pt', tmp_path / 'b.pt')
+    begun = run(tmp_path / 'a.pt', average=0.8)
+    assert_equal(run(tmp_path / 'b.pt'), run(tmp_path / 'whole.pt'))
+    assert not torch.equal(begun.layers[0].weight, run(tmp_path / 'whole.pt').layers[0].weight)
+    assert_equal(run(tmp_path / 'a.pt'), run(tmp_path / 'whole.pt'))
+
+
+@pytest.mark.parametrize('average', [-0.1, 1.0])
+def test_what_the_past_counts_is_checked(average):
+    with pytest.raises(ValueError, match=f'average: .*{average}'):
+        TrainOptions(average=average)

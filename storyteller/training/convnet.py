@@ -43,6 +43,8 @@ NARROW = Architecture(
     blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=128
 )
 
+SETTLING = 20  # batches that settle the statistics of normalisations for averaged weights
+
 
 def stage_options(epochs: int, minutes: float | None) -> TrainOptions:
     """What the stages' options have in common: a rate that falls over the time there is."""
@@ -187,6 +189,11 @@ def _batches(n: int, size: int, *seed: int) -> list[Batch]:
     return [([*seed, i], order[i : i + size]) for i in range(0, n - size + 1, size)]
 
 
+def _some(n: int, size: int, seed: int) -> list[Batch]:
+    """The batches that settle the statistics of normalisations."""
+    return _batches(n, min(n, size), seed, SETTLING)[:SETTLING]
+
+
 def train_labels(
     model: TrainableNet,
     photos: Labelled,
@@ -196,18 +203,26 @@ def train_labels(
 ) -> None:
     """The first stage: name small photos from the convolutions alone."""
 
-    def cost(batch: Batch) -> tuple[Tensor, int]:
+    def shown(batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         seed, index = batch
         rng = np.random.default_rng(seed)
         x, _ = augment(photos.pixels[index], recipe.label_size, 0.6, rng)
-        x, mix = pasted(x, recipe.paste, rng)
+        return pasted(x, recipe.paste, rng)
+
+    def cost(batch: Batch) -> tuple[Tensor, int]:
+        x, mix = shown(batch)
         with recipe.autocast():
             logits = model.early_logits(ranks.part(x))
-        classes = ranks.part(mix(one_hot(photos.labels[index], logits.shape[1]).float()))
-        return _label_loss(logits, classes, recipe) * len(logits), len(logits)
+        classes = one_hot(photos.labels[batch[1]], logits.shape[1]).float()
+        return _label_loss(logits, ranks.part(mix(classes)), recipe) * len(logits), len(logits)
 
     def report() -> dict[str, float]:
         return accuracy(model.early_logits, held_out, recipe.label_size, recipe)
+
+    def settle() -> None:
+        with recipe.autocast():
+            batches = _some(n, recipe.label_batch, seed)
+            model.settle((shown(batch)[0] for batch in batches), whole=False)
 
     n, seed = len(photos.labels), recipe.labels.seed
     train(
@@ -217,6 +232,7 @@ def train_labels(
         recipe.labels,
         checkpoint,
         report=report,
+        settle=settle,
     )
 
 
@@ -254,6 +270,14 @@ def train_distil(
             total = total + joint_cost(model.target_head(fc7.float()), lesson, recipe, pool)
         return total, len(x)
 
+    def shown(batch: Batch) -> Tensor:
+        lesson = Lesson.of(batch, captioned, labelled, recipe, size, choose=False)
+        return torch.cat([lesson.x, lesson.small])
+
+    def settle() -> None:
+        with recipe.autocast():
+            model.settle(map(shown, _some(n, recipe.captioned_batch, seed)))
+
     n, seed = len(captioned.fc7), options.seed
     train(
         model,
@@ -263,6 +287,7 @@ def train_distil(
         checkpoint,
         report=report,
         save=save,
+        settle=settle,
     )
 
 

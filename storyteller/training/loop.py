@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..formats import MismatchError, ModelFileError, PathLike, atomic_path
 from . import ranks
+from .averaging import Average
 from .metrics import Metrics
 from .optimizer import clip_gradients, make_optimizer
 from .options import TrainOptions
@@ -38,6 +39,7 @@ def train(
     save: Callable[[], None] | None = None,
     goal: str | None = None,
     show: Callable[[], str] | None = None,
+    settle: Callable[[], None] | None = None,
 ) -> None:
     """Train until the epochs or the minutes are used up, from the last checkpoint if there is one.
 
@@ -61,6 +63,9 @@ def train(
         The figure of `report` that shall fall; with a minus before its name, that shall rise.
     show : function, optional
         A text that the model writes, to see how it does; called at each save.
+    settle : function, optional
+        With ``options.average``: see :class:`~storyteller.training.averaging.Average`. It runs in
+        one process alone.
 
     Raises
     ------
@@ -81,7 +86,8 @@ def train(
         torch.set_float32_matmul_precision('high')
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
-    run = _Run(module, options, Path(checkpoint), Watch(report, save, goal, show))
+    watch = Watch(report, save, goal, show)
+    run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average, settle))
     run.resume()
     with _sigterm_as_interrupt():
         try:
@@ -94,6 +100,10 @@ def train(
     run.keep(finished=True)
     if options.patience:
         run.export_best()
+    if options.average:
+        if ranks.number() == 0:
+            run.average.apply()
+        ranks.spread(module)
     ranks.agree(0.0)  # the other processes go on when the files are there
 
 
@@ -116,9 +126,10 @@ class Watch:
 class _Run:
     """The state of one training: position, time used, running means, the best so far."""
 
-    def __init__(self, module, options, checkpoint, watch):
+    def __init__(self, module, options, checkpoint, watch, average):
         torch.manual_seed(options.seed + ranks.number())
         self.module, self.options, self.checkpoint = module, options, checkpoint
+        self.average = average
         self.watch, self.metrics = watch, Metrics(checkpoint, options.curves, options.tensorboard)
         self.optimizer = make_optimizer(module, options)
         self.epoch = self.done = self.steps = 0  # `done` batches of this epoch, `steps` in all
@@ -180,6 +191,7 @@ class _Run:
         for part in self.optimizer.param_groups:
             part['lr'] = self.rate(steps_of_epoch)
         self.optimizer.step()
+        self.average.update()
         self.steps, self.done = self.steps + 1, self.done + len(group)
         self.sums = [self.sums[0] + found[0], self.sums[1] + found[1]]
 
@@ -212,15 +224,17 @@ class _Run:
         self.saved = time.monotonic()
         if ranks.number() > 0:
             return
-        figures = self.look()
+        with self.average.applied():
+            figures = self.look()
+            if self.watch.save is not None:
+                self.watch.save()
+        _set_random_states(self.random)  # whatever has been drawn
         better = self.watch.badness(figures) < self.best
         self.best = min(self.best, self.watch.badness(figures))
         self.waited = 0 if better else self.waited + 1
         self.write(self.checkpoint)
         if better:
             self.write(self.best_checkpoint)
-        if self.watch.save is not None:
-            self.watch.save()
         self.metrics.add(
             {
                 'minutes': round(self.elapsed / 60, 2),
@@ -243,6 +257,7 @@ class _Run:
         state = {
             'module': self.module.state_dict(),
             'optimizer': self.optimizer.state_dict(),
+            'average': self.average.state(),
             'position': [self.epoch, self.done, self.steps],
             'elapsed': self.elapsed,
             'best': [self.best, self.waited],
@@ -264,7 +279,6 @@ class _Run:
             if watch.show is not None:
                 self.metrics.show(f'step {self.steps}\n{watch.show()}\n')
         self.module.train()
-        _set_random_states(self.random)  # whatever has been drawn
         return figures
 
     def export_best(self) -> None:
@@ -273,6 +287,8 @@ class _Run:
             return
         state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)
         self.module.load_state_dict(state['module'])
+        self.average.resume(state['average'])
+        self.average.apply()
         self.watch.save()
 
     def resume(self) -> None:
@@ -283,6 +299,7 @@ class _Run:
             module, optimizer, options = state['module'], state['optimizer'], state['options']
             position, self.used, random = state['position'], state['elapsed'], state['random']
             self.best, self.waited = state.get('best', (math.inf, 0))
+            self.average.resume(state.get('average', {}))
         except Exception as error:  # torch raises anything from KeyError to its own types
             raise ModelFileError(f'{self.checkpoint}: not a readable checkpoint: {error}') from None
         before, now = options['optimizer'], self.options.optimizer

@@ -8,6 +8,7 @@ Dimension letters: B batch, C channels, P side of the last pooling layer, F widt
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -123,6 +124,24 @@ class TrainableNet(nn.Module):
         for module in self.modules():
             if isinstance(module, _SharedNorm):
                 module.shared = shared
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Tensor], whole: bool = True) -> None:
+        """Take the statistics of the normalisations anew, from inputs (B, 3, size, size).
+
+        `whole` False leaves out those of fc6 and fc7, for inputs of another size.
+        """
+        norms = [conv.norm for conv in self.convs] + (list(self.norms) if whole else [])
+        before, mode = [(norm.momentum, norm.shared) for norm in norms], self.training
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum, norm.shared = None, False  # the plain mean, of this process
+        self.train()
+        for x in batches:
+            self(x) if whole else self.pooled(x)
+        self.train(mode)
+        for norm, (momentum, shared) in zip(norms, before, strict=True):
+            norm.momentum, norm.shared = momentum, shared
 
     def pooled(self, x: Tensor) -> Tensor:
         """The last pooling layer, (B, C, P, P)."""

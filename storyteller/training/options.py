@@ -27,6 +27,10 @@ class TrainOptions:
         How much of each weight is taken away at a step, times the rate; not for 'adam2015'.
     l2 : float
         Weight of the sum of all squared weights in the cost of a step.
+    average : float
+        What the past counts at a step in a running mean of the weights, which is then what is
+        measured, shown and exported (0.999: about the last thousand steps); 0: the weights
+        themselves.
     clip : float
         Largest global norm of a gradient; 0 leaves gradients as they are.
     seed : int
@@ -54,6 +58,7 @@ class TrainOptions:
     warmup: int = 0
     weight_decay: float = 0.0
     l2: float = 0.0
+    average: float = 0.0
     clip: float = 5.0
     seed: int = 0
     save_minutes: float = 5.0
@@ -72,5 +77,7 @@ class TrainOptions:
         for name in ('clip', 'warmup', 'weight_decay', 'l2', 'patience'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        if not 0 <= self.average < 1:
+            raise ValueError(f'average: expected 0 to below 1, found {self.average!r}')
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f'minutes: expected more than 0, found {self.minutes!r}')

@@ -417,6 +417,37 @@ def test_labels_are_learned(data, tmp_path):
     assert found['top5'] == 1
 
 
+@pytest.mark.parametrize('stage', ['labels', 'distil'])
+def test_averaged_weights_come_with_their_statistics(data, tmp_path, stage):
+    """A mean of weights has sums of its own, which the running means over steps are not."""
+    options = replace(stage_options(6, None), lr=3e-2, average=0.9)
+    stages = folds.Stages(data, tmp_path, replace(recipe(6), **{stage: options}), SMALL)
+    model = getattr(stages, stage)()
+    seen = stages.captioned if stage == 'distil' else stages.labelled
+    x = photos.plain_batch(seen.pixels[:64], 28 if stage == 'distil' else 32)
+    sums = torch.nn.functional.conv2d(x, model.convs[0].weight(), padding=1)
+    sums, norm = torch.nn.functional.max_pool2d(sums, 2), model.convs[0].norm
+    deviation = (sums.mean((0, 2, 3)) - norm.running_mean) / norm.running_var.sqrt()
+    assert deviation.abs().max() < 0.5 and norm.momentum == 0.1
+
+
+def test_statistics_are_the_means_over_what_is_shown():
+    net, rng = TrainableNet(SMALL, 3, 0, 0.0), np.random.default_rng(0)
+    net.eval()
+    inputs = [torch.from_numpy(rng.normal(i, 1, (8, 3, 28, 28)).astype(np.float32)) for i in (0, 4)]
+    before = [value.clone() for value in net.norms[0].buffers()]
+    net.settle(inputs, whole=False)
+    sums = [
+        torch.nn.functional.conv2d(x, net.convs[0].weight(), padding=1).detach() for x in inputs
+    ]
+    pooled = [torch.nn.functional.max_pool2d(x, 2).mean((0, 2, 3)) for x in sums]
+    torch.testing.assert_close(net.convs[0].norm.running_mean, sum(pooled) / 2)
+    for old, new in zip(before, net.norms[0].buffers(), strict=True):
+        assert torch.equal(old, new)
+    net.settle(inputs)
+    assert not torch.equal(before[0], net.norms[0].running_mean) and not net.training
+
+
 def test_a_stage_goes_on_where_it_stopped(data, tmp_path):
     whole = folds.Stages(data, tmp_path / 'whole', recipe(3), SMALL).labels()
 

@@ -99,9 +99,13 @@ def train_convnet(folder: Path, training: TrainOptions) -> None:
         formats.write_model(folder / 'out.npz', export_params(model), {})
 
 
+def train_averaged(folder: Path, training: TrainOptions) -> None:
+    train_convnet(folder, replace(training, average=0.9))
+
+
 if __name__ == '__main__':
     name, folder, epochs = sys.argv[1:]
     training = TrainOptions(epochs=int(epochs), lr=0.01, clip=5.0, decay=True, minutes=60)
-    if name == 'convnet':
+    if name in ('convnet', 'averaged'):
         training = replace(training, clip=0.0, lr=1e-4)
     globals()[f'train_{name}'](Path(folder), training)

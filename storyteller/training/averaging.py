@@ -1,0 +1,82 @@
+"""A running mean of the weights, which often does better than the weights that a step ends with.
+
+Each step takes a little of the new weights into the mean, as Polyak and Juditsky, "Acceleration of
+stochastic approximation by averaging" (1992), but forgetting the oldest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """The mean of a module's learned weights over the steps of a training.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    past : float
+        What the past counts at a step, below 1; the first 1 / (1 - past) steps count alike.
+        0: there is no mean, and nothing here does anything.
+    settle : function, optional
+        Called with the mean in the module: puts right what belongs to the weights but is not
+        learned, such as the statistics of a normalisation.
+    """
+
+    def __init__(self, module: nn.Module, past: float, settle: Callable[[], None] | None = None):
+        self.module, self.past, self.settle = module, past, settle
+        self.steps, self.mean = 0, {}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after a step into the mean."""
+        if not self.past:
+            return
+        self.steps += 1
+        share = max(1 - self.past, 1 / self.steps)
+        for name, weight in self._learned().items():
+            if self.steps == 1:
+                self.mean[name] = weight.clone()
+            else:
+                self.mean[name].lerp_(weight, share)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The module with the mean for its weights, and then as it was."""
+        if not self.steps:
+            yield
+            return
+        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(before)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Give the module the mean for its weights."""
+        if not self.steps:
+            return
+        for name, weight in self._learned().items():
+            weight.copy_(self.mean[name])
+        if self.settle is not None:
+            self.settle()
+
+    def state(self) -> dict[str, int | dict[str, Tensor]]:
+        """For a checkpoint."""
+        return {'steps': self.steps, 'mean': self.mean}
+
+    def resume(self, state: Mapping[str, int | dict[str, Tensor]]) -> None:
+        """Go on from a checkpoint; one that was written without a mean begins it anew."""
+        if self.past:
+            self.steps, self.mean = state.get('steps', 0), state.get('mean', {})
+
+    def _learned(self) -> dict[str, Tensor]:
+        """By name; without what belongs to no step."""
+        named = self.module.named_parameters()
+        return {name: weight.detach() for name, weight in named if weight.requires_grad}
