@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,11 +48,21 @@ def main() -> None:
     )
     parser.add_argument('--fc', nargs=2, type=int, default=NARROW.fc, help='of fc6, fc7')
     parser.add_argument('--input-size', type=int, default=NARROW.input_size, help='pixels')
+    parser.add_argument(
+        '--average',
+        type=float,
+        default=0.0,
+        help='see TrainOptions; of the second stage (%(default)s)',
+    )
     add_options(parser, Recipe)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = options_from(Recipe, args)
+    second = {
+        name: replace(getattr(recipe, name), average=args.average) for name in ('distil', 'fold')
+    }
+    recipe = replace(recipe, **second)
     recipe = recipe if args.minutes is None else recipe.within(args.minutes)
     architecture = Architecture(tuple(args.blocks), tuple(args.fc), args.input_size)
     stages = Stages(args.data, args.work, recipe, architecture, targets=args.targets)

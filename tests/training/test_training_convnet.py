@@ -596,7 +596,8 @@ TWO = '-m', 'torch.distributed.run', '--nproc_per_node', '2'
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('launcher', 'more'), [((), ()), (TWO, ()), (TWO, ('--fc', 8, 8, '--closed-form'))]
+    ('launcher', 'more'),
+    [((), ()), (TWO, ()), (TWO, ('--fc', 8, 8, '--closed-form', '--average', 0.9))],
 )
 def test_the_script_trains_a_network_of_given_widths(data, tmp_path, launcher, more):
     script = Path(__file__).parents[2] / 'scripts' / 'train_convnet.py'
