@@ -158,7 +158,8 @@ def _embedded(
             if vectors is None:
                 vectors = embedding.encode_sentences(vse, block)
                 if keep:
-                    _write_cached(parts / f'{start}.npy', shape, [vectors])
+                    with contextlib.suppress(OSError):  # another process may just clear them away
+                        _write_cached(parts / f'{start}.npy', shape, [vectors])
             yield vectors
             progress.update(len(block))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from unittest import mock
 
@@ -130,6 +132,57 @@ def test_a_large_pool_goes_on_where_it_was_interrupted(vse, tmp_path, monkeypatc
     np.testing.assert_allclose(vectors, encode(vse, pool), atol=1e-6)
     assert [path.suffix for path in tmp_path.iterdir()] == ['.npy']
     np.testing.assert_array_equal(captions.cached_vectors(vse, pool, cache=tmp_path), vectors)
+
+
+def test_blocks_that_another_process_clears_away_are_no_failure(vse, tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, 'CAPTIONS_AT_ONCE', 7)
+    monkeypatch.setattr(captions, 'LARGE_POOL', 20)
+    pool, write, encode = captions.load_captions(POOL)[:40], captions._write_cached, []
+
+    def cleared(path, shape, blocks):
+        if path.parent.suffix == '.parts' and path.name != '0.npy':
+            raise FileNotFoundError(path)
+        write(path, shape, blocks)
+
+    expected, original = embedding.encode_sentences(vse, pool), embedding.encode_sentences
+    monkeypatch.setattr(captions, '_write_cached', cleared)
+    monkeypatch.setattr(
+        captions.embedding, 'encode_sentences', lambda m, b: encode.extend(b) or original(m, b)
+    )
+    found = captions.caption_vectors(vse, pool, cache=tmp_path)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert encode == pool  # each once
+    np.testing.assert_array_equal(captions.cached_vectors(vse, pool, cache=tmp_path), found)
+
+
+def test_two_processes_make_one_cache(vse, tmp_path):
+    program = f"""
+import numpy as np
+from storyteller import captions, embedding
+captions.CAPTIONS_AT_ONCE, captions.LARGE_POOL = 3, 5
+vse = embedding.load_model({str(REFERENCE / 'embedding' / 'coco_embedding.npz')!r}, device='cpu')
+pool = captions.load_captions({str(POOL)!r})
+print('ready', flush=True)
+input()
+found = captions.caption_vectors(vse, pool, cache={str(tmp_path)!r})
+assert abs(found - embedding.encode_sentences(vse, pool)).max() < 1e-6
+"""
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen([sys.executable, '-c', program], stdin=pipe, stdout=pipe, text=True)
+        for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout.readline() == 'ready\n'
+    for process in started:  # both begin now
+        process.stdin.write('\n')
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    pool = captions.load_captions(POOL)
+    found = captions.cached_vectors(vse, pool, cache=tmp_path)
+    np.testing.assert_allclose(found, embedding.encode_sentences(vse, pool), atol=1e-6)
 
 
 def test_without_a_terminal_progress_is_shown_only_if_asked(vse, tmp_path, capfd):
