@@ -155,7 +155,8 @@ def test_blocks_that_another_process_clears_away_are_no_failure(vse, tmp_path, m
     np.testing.assert_array_equal(captions.cached_vectors(vse, pool, cache=tmp_path), found)
 
 
-def test_two_processes_make_one_cache(vse, tmp_path):
+def test_two_processes_make_one_cache(vse, tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, 'CAPTIONS_AT_ONCE', 3)  # it goes into the name of the file
     program = f"""
 import numpy as np
 from storyteller import captions, embedding
@@ -183,6 +184,7 @@ assert abs(found - embedding.encode_sentences(vse, pool)).max() < 1e-6
     pool = captions.load_captions(POOL)
     found = captions.cached_vectors(vse, pool, cache=tmp_path)
     np.testing.assert_allclose(found, embedding.encode_sentences(vse, pool), atol=1e-6)
+    assert not list(tmp_path.glob('*.parts'))
 
 
 def test_without_a_terminal_progress_is_shown_only_if_asked(vse, tmp_path, capfd):
