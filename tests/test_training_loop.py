@@ -574,12 +574,14 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
     assert rows[0]['cost'] == pytest.approx(rows[1]['cost'], rel=1e-5)
 
 
-def test_an_interrupted_accumulation_is_repeated(tmp_path):
-    whole = run(tmp_path / 'whole.pt', accumulate=3)
+@pytest.mark.parametrize('options', [{'accumulate': 3}, {'average': 0.8}])
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, options):
+    whole = run(tmp_path / 'whole.pt', **options)
     net = Net()
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / 'a.pt', InterruptAt(net, 10, 'after'), net, accumulate=3)
-    assert_equal(run(tmp_path / 'a.pt', accumulate=3), whole)
+        run(tmp_path / 'a.pt', InterruptAt(net, 10, 'after'), net, **options)
+    assert_equal(run(tmp_path / 'a.pt', **options), whole)
+    assert_equal(run(tmp_path / 'a.pt', **options), whole)  # also when all is done
 
 
 class Held:
@@ -745,15 +747,6 @@ def test_averaged_weights_are_exported_and_left_in_the_module(tmp_path):
         assert torch.equal(averaged.net.state_dict()[name], averaged.exported[name])
         assert name == 'frozen' or not torch.allclose(mean, last, atol=1e-4)
     assert plain.settled == 0 < averaged.settled
-
-
-def test_the_mean_of_the_weights_goes_on_after_an_interruption(tmp_path):
-    whole = run(tmp_path / 'whole.pt', average=0.8)
-    net = Net()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / 'a.pt', InterruptAt(net, 9, 'after'), net, average=0.8)
-    assert_equal(run(tmp_path / 'a.pt', average=0.8), whole)
-    assert_equal(run(tmp_path / 'a.pt', average=0.8), whole)  # also when all is done
 
 
 def test_a_mean_is_begun_where_there_was_none_and_left_where_it_is_not_wanted(tmp_path):

@@ -111,16 +111,13 @@ def settle(
     model: TrainableNet, captioned: Captioned, labelled: Labelled, rng: np.random.Generator
 ) -> None:
     """Let the normalisations see photos as the second stage shows them."""
-    size, modes = model.architecture.input_size, model.training
-    model.train()
-    with torch.no_grad():
-        for _ in range(WARM_UP):
-            parts = (
-                plain_batch(pixels[rng.integers(0, len(pixels), 56)], size)
-                for pixels in (captioned.pixels, labelled.pixels)
-            )
-            model.pooled(torch.cat(list(parts)))
-    model.train(modes)
+    size, kinds = model.architecture.input_size, (captioned.pixels, labelled.pixels)
+
+    def shown() -> Tensor:
+        parts = (plain_batch(pixels[rng.integers(0, len(pixels), 56)], size) for pixels in kinds)
+        return torch.cat(list(parts))
+
+    model.settle((shown() for _ in range(WARM_UP)), whole=False)
 
 
 def pooled(model: TrainableNet, pixels: Tensor, flip: bool) -> np.ndarray:

@@ -287,7 +287,7 @@ class _Run:
             return
         state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)
         self.module.load_state_dict(state['module'])
-        self.average.resume(state['average'])
+        self.average.resume(state.get('average', {}))
         self.average.apply()
         self.watch.save()
 
