@@ -43,7 +43,9 @@ from storyteller.training.options import TrainOptions
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
-MOST_PASSAGES = 120_000  # more than the decoder goes through once in its share of the time
+GPU = torch.cuda.is_available()
+WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
+MOST_PASSAGES = 300_000 if GPU else 120_000  # more than the decoder sees in its time
 BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
     'uni': 0.115,
@@ -83,8 +85,8 @@ UNI = training_skipthoughts.SkipThoughtsOptions(
     singles=0.5,
     captions=0.2,
     longest=140,
-    batch_size=128,
-    batch_words=5120,
+    batch_size=128 * WIDER,
+    batch_words=5120 * WIDER,
     bfloat16=True,
 )
 BI = replace(UNI, dim=320, bidirectional=True)
@@ -95,15 +97,20 @@ DECODER = decoder.DecoderOptions(
     word_dropout=0.25,
     towards_mean=0.5,
     whiten=True,
-    batch_size=64,
-    batch_words=6144,
+    batch_size=64 * WIDER,
+    batch_words=6144 * WIDER,
     bfloat16=True,
 )
 UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
 NETWORK = convnet.Recipe(
+    label_batch=128 * WIDER,
+    captioned_batch=128 if GPU else 64,
+    labelled_batch=128 if GPU else 32,
     choice_weight=0.5,
+    label_crop=0.5,
+    crop=0.65,
     paste=0.8,
-    distil_paste=0.5,
+    distil_paste=0.6,
     erase=0.4,
     folds=12,  # the photos of one of them are kept from the network
 )
@@ -129,7 +136,8 @@ class Recipe:
 
     def training(self, stage: str, **options) -> TrainOptions:
         """A rate that falls over the stage's share of the minutes."""
-        settings = {'lr': 1e-3, 'decay': True, 'warmup': 150, 'epochs': 50} | options
+        settings = {'decay': True, 'warmup': 150, 'epochs': 50, 'average': 0.999, 'tf32': GPU}
+        settings |= {'lr': 1.5e-3 if GPU else 1e-3} | options
         return TrainOptions(minutes=self.minutes * SHARES[stage], **settings)
 
     # --- texts -----------------------------------------------------------------------------------
@@ -312,7 +320,7 @@ class Recipe:
         measured = CaptionedPhotos.from_files(flickr / 'captions.txt', names, features)
         embedding.fit(
             sources,
-            self.training('embedding', clip=2.0, weight_decay=0.1),
+            self.training('embedding', lr=1e-3, clip=2.0, weight_decay=0.1),
             self.work / 'embedding.npz',
             self.work / 'embedding.pt',
             vocabulary=self.caption_words,
@@ -341,8 +349,9 @@ class Recipe:
         ):
             drawn = unit_rows(own) + matches.places(vectors)
             formats.write_array(run / f'{name}.npy', unit_rows(drawn))
-        length = {'epochs': 300, 'weight_decay': 0.05, 'save_minutes': 6}
+        length = {'epochs': 2000, 'weight_decay': 0.05, 'save_minutes': 6}
         labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
+        labels = replace(labels, lr=2e-3 if GPU else 1e-3, average=0.9995)
         fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
         fold = replace(fold, average=0.9995)
         return folds.Stages(

@@ -646,6 +646,15 @@ def test_the_best_is_kept_beside_the_last(tmp_path):
     assert torch.load(tmp_path / 'a.pt', weights_only=True)['position'][2] == BATCHES
 
 
+def test_a_report_in_numpy_s_numbers_goes_on(tmp_path):
+    first = Held(Net(), np.array([5.0, 4.0, 3.0]))
+    with pytest.raises(StopIteration):
+        first.train(tmp_path / 'a.pt')
+    second = Held(Net(), np.full(BATCHES * 9, 6.0))
+    second.train(tmp_path / 'a.pt')
+    assert torch.load(tmp_path / 'a.best.pt', weights_only=True)['best'] == [3.0, 0]
+
+
 def test_patience_needs_a_figure(tmp_path):
     with pytest.raises(ValueError, match='patience: needs held-out data'):
         run(tmp_path / 'a.pt', patience=2)

@@ -50,6 +50,8 @@ def test_shares_are_those_of_the_similarities_among_what_is_asked_for(matches):
         fits = (similarity[photos][:, list(columns)] / 0.05).exp()
         shares = matches.shares(photos, captions).double()
         torch.testing.assert_close(shares, fits / fits.sum(1, keepdim=True), rtol=1e-5, atol=1e-7)
+        dense = matches.dense(CPU).shares(torch.from_numpy(photos), captions).double()
+        torch.testing.assert_close(dense, shares, rtol=0.02, atol=1e-7)  # of half precision
     part = matches.subset(np.array([1, 2]))
     torch.testing.assert_close(part.shares(np.array([0])), matches.shares(np.array([1])))
 

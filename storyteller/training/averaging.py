@@ -74,7 +74,9 @@ class Average:
     def resume(self, state: Mapping[str, int | dict[str, Tensor]]) -> None:
         """Go on from a checkpoint; one that was written without a mean begins it anew."""
         if self.past:
-            self.steps, self.mean = state.get('steps', 0), state.get('mean', {})
+            device = next(self.module.parameters()).device
+            self.steps = state.get('steps', 0)
+            self.mean = {name: mean.to(device) for name, mean in state.get('mean', {}).items()}
 
     def _learned(self) -> dict[str, Tensor]:
         """By name; without what belongs to no step."""

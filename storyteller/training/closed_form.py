@@ -83,8 +83,11 @@ def begin(
     )
     wanted = Wanted.of(captioned, labelled, labelled.labels[chosen], model.label_head.out_features)
     H, n = np.concatenate([photos, mirrored, small]), 2 * len(photos)
+    device = model.device
+    model.cpu()  # regressions in float64 are none of a GPU's strengths
     set_layers(model, H, projection(H, n, wanted, start, width // 2))
     set_heads(model, through(model, H), n, wanted, start)
+    model.to(device)
     ranks.spread(model)
 
 
@@ -114,8 +117,8 @@ def settle(
     size, kinds = model.architecture.input_size, (captioned.pixels, labelled.pixels)
 
     def shown() -> Tensor:
-        parts = (plain_batch(pixels[rng.integers(0, len(pixels), 56)], size) for pixels in kinds)
-        return torch.cat(list(parts))
+        parts = [pixels[rng.integers(0, len(pixels), 56)].to(model.device) for pixels in kinds]
+        return torch.cat([plain_batch(part, size) for part in parts])
 
     model.settle((shown() for _ in range(WARM_UP)), whole=False)
 
@@ -126,8 +129,8 @@ def pooled(model: TrainableNet, pixels: Tensor, flip: bool) -> np.ndarray:
     model.eval()
     with torch.no_grad():
         for part in pixels.split(AT_ONCE):
-            x = plain_batch(part, size)
-            found.append(model.pooled(x.flip(3) if flip else x).flatten(1).numpy())
+            x = plain_batch(part.to(model.device), size)
+            found.append(model.pooled(x.flip(3) if flip else x).flatten(1).cpu().numpy())
     model.train(mode)
     return np.concatenate(found)
 

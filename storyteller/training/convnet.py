@@ -37,12 +37,13 @@ from .matching import choice_cost
 from .measures import accuracy
 from .network import TrainableNet
 from .options import TrainOptions
-from .photos import Captioned, Labelled, augment, erased, pasted
+from .photos import Captioned, Labelled, augment, erased, pasted, sent
 
 NARROW = Architecture(
-    blocks=((32,), (64, 64), (128, 128), (256, 256), (320, 320)), fc=(512, 512), input_size=128
+    blocks=((32,), (64,) * 2, (128,) * 3, (216,) * 3, (288,) * 3, (288,) * 2),
+    fc=(512, 512),
+    input_size=128,
 )
-
 SETTLING = 20  # batches that settle the statistics of normalisations for averaged weights
 
 
@@ -77,6 +78,8 @@ class Recipe:
         Of the ranking loss in the joint space.
     temperature : float
         Of the choice.
+    label_crop, crop : float
+        Smallest crop of a labelled photo and of a captioned one, as a share of the side.
     paste : float
         Largest side of the piece of another photo laid over each photo in the first stage, as a
         share of the photo's; what is to be learned mixes by area. 0 lays none.
@@ -113,6 +116,8 @@ class Recipe:
     dropout: float = 0.2
     margin: float = 0.2
     temperature: float = 0.08
+    label_crop: float = 0.6
+    crop: float = 0.75
     paste: float = 0.0
     distil_paste: float = 0.0
     erase: float = 0.0
@@ -132,6 +137,9 @@ class Recipe:
         for name in ('label_smoothing', 'dropout', 'paste', 'distil_paste', 'erase'):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected 0 to below 1, found {getattr(self, name)!r}')
+        for name in ('label_crop', 'crop'):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
         if self.folds < 2:
             raise ValueError(f'folds: expected 2 or more, found {self.folds!r}')
 
@@ -147,8 +155,8 @@ class Recipe:
             },
         )
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast('cpu', dtype=torch.bfloat16, enabled=self.bf16)
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
 # --- objectives ----------------------------------------------------------------------------------
@@ -183,15 +191,15 @@ def ranking_loss(images: Tensor, targets: Tensor, margin: float) -> Tensor:
 Batch = tuple[list[int], Tensor]  # a seed for what is random in it, and the photos
 
 
-def _batches(n: int, size: int, *seed: int) -> list[Batch]:
+def _batches(n: int, size: int, device: torch.device, *seed: int) -> list[Batch]:
     """An epoch in random order, the same for the same seed; an incomplete batch is left out."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    order = sent(np.random.default_rng(seed).permutation(n), device)
     return [([*seed, i], order[i : i + size]) for i in range(0, n - size + 1, size)]
 
 
-def _some(n: int, size: int, seed: int) -> list[Batch]:
+def _some(n: int, size: int, seed: int, device: torch.device) -> list[Batch]:
     """The batches that settle the statistics of normalisations."""
-    return _batches(n, min(n, size), seed, SETTLING)[:SETTLING]
+    return _batches(n, min(n, size), device, seed, SETTLING)[:SETTLING]
 
 
 def train_labels(
@@ -203,15 +211,18 @@ def train_labels(
 ) -> None:
     """The first stage: name small photos from the convolutions alone."""
 
+    device = model.device
+    photos, held_out = photos.to(device), held_out.to(device)
+
     def shown(batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         seed, index = batch
         rng = np.random.default_rng(seed)
-        x, _ = augment(photos.pixels[index], recipe.label_size, 0.6, rng)
+        x, _ = augment(photos.pixels[index], recipe.label_size, recipe.label_crop, rng)
         return pasted(x, recipe.paste, rng)
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
         x, mix = shown(batch)
-        with recipe.autocast():
+        with recipe.autocast(device):
             logits = model.early_logits(ranks.part(x))
         classes = one_hot(photos.labels[batch[1]], logits.shape[1]).float()
         return _label_loss(logits, ranks.part(mix(classes)), recipe) * len(logits), len(logits)
@@ -220,14 +231,14 @@ def train_labels(
         return accuracy(model.early_logits, held_out, recipe.label_size, recipe)
 
     def settle() -> None:
-        with recipe.autocast():
-            batches = _some(n, recipe.label_batch, seed)
+        with recipe.autocast(device):
+            batches = _some(n, recipe.label_batch, seed, device)
             model.settle((shown(batch)[0] for batch in batches), whole=False)
 
     n, seed = len(photos.labels), recipe.labels.seed
     train(
         model,
-        lambda epoch: _batches(n, recipe.label_batch, seed, epoch),
+        lambda epoch: _batches(n, recipe.label_batch, device, seed, epoch),
         cost,
         recipe.labels,
         checkpoint,
@@ -254,11 +265,14 @@ def train_distil(
     vectors of a `pool` of captions, which of them fit the photos (`captioned.matches`).
     """
     size, mean = model.architecture.input_size, captioned.fc7.mean(0)
+    device, n_classes = model.device, model.label_head.out_features
+    captioned, labelled, mean = captioned.to(device), labelled.to(device), mean.to(device)
+    pool = None if pool is None else pool.to(device)
 
     def cost(batch: Batch) -> tuple[Tensor, int]:
-        lesson = Lesson.of(batch, captioned, labelled, recipe, size, pool is not None)
+        lesson = Lesson.of(batch, captioned, labelled, recipe, size, n_classes, pool is not None)
         x, small = ranks.part(lesson.x), ranks.part(lesson.small)
-        with recipe.autocast():
+        with recipe.autocast(device):
             fc7 = model.dropout(model(torch.cat([x, small])))
             predicted = model.fc7_head(fc7[: len(x)]).float()
             logits = model.label_head(fc7[len(x) :])
@@ -271,17 +285,17 @@ def train_distil(
         return total, len(x)
 
     def shown(batch: Batch) -> Tensor:
-        lesson = Lesson.of(batch, captioned, labelled, recipe, size, choose=False)
+        lesson = Lesson.of(batch, captioned, labelled, recipe, size, n_classes, choose=False)
         return torch.cat([lesson.x, lesson.small])
 
     def settle() -> None:
-        with recipe.autocast():
-            model.settle(map(shown, _some(n, recipe.captioned_batch, seed)))
+        with recipe.autocast(device):
+            model.settle(map(shown, _some(n, recipe.captioned_batch, seed, device)))
 
     n, seed = len(captioned.fc7), options.seed
     train(
         model,
-        lambda epoch: _batches(n, recipe.captioned_batch, seed, epoch),
+        lambda epoch: _batches(n, recipe.captioned_batch, device, seed, epoch),
         cost,
         options,
         checkpoint,
@@ -321,28 +335,30 @@ class Lesson:
         labelled: Labelled,
         recipe: Recipe,
         size: int,
+        n_classes: int,
         choose: bool,
     ) -> Lesson:
         """Draw the labelled photos, and change all; the same for the same seed."""
         seed, index = batch
         rng = np.random.default_rng(seed)
-        other = rng.integers(0, len(labelled.labels), recipe.labelled_batch)
-        small, _ = augment(labelled.pixels[other], size, 0.7, rng)
-        x, mirrored = augment(captioned.pixels[index], size, 0.75, rng)
+        device = captioned.pixels.device
+        other = sent(rng.integers(0, len(labelled.labels), recipe.labelled_batch), device)
+        small, _ = augment(labelled.pixels[other], size, recipe.label_crop, rng)
+        x, mirrored = augment(captioned.pixels[index], size, recipe.crop, rng)
         (x, mix), (small, mix_small) = (pasted(p, recipe.distil_paste, rng) for p in (x, small))
         x, small = (erased(p, recipe.erase, rng) for p in (x, small))
         real = torch.where(mirrored[:, None], captioned.flipped[index], captioned.fc7[index])
         labels = labelled.labels[other]
-        classes = one_hot(labels, int(labelled.labels.max()) + 1).float()
+        classes = one_hot(labels, n_classes).float()
         targets, shares = [], []
         if captioned.targets is not None:
             targets.append(mix(captioned.targets[index]))
         if captioned.targets is not None and labelled.targets is not None:
             targets.append(mix_small(labelled.targets[labels]))
         if choose:
-            shares.append(mix(captioned.matches.shares(index.numpy())))
+            shares.append(mix(captioned.matches.shares(index)))
         if choose and labelled.matches is not None:
-            shares.append(mix_small(labelled.matches.shares(labels.numpy())))
+            shares.append(mix_small(labelled.matches.shares(labels)))
         return cls(x, small, normalize(mix(real)), mix_small(classes), targets, shares)
 
 
@@ -363,7 +379,7 @@ def joint_cost(places: Tensor, lesson: Lesson, recipe: Recipe, pool: Tensor | No
     if pool is not None:
 
         def choice(at: Tensor, shares: Tensor) -> Tensor:
-            with recipe.autocast():
+            with recipe.autocast(at.device):
                 scores = normalize(at) @ pool.T
             return choice_cost(scores.float() / recipe.temperature, shares)
 

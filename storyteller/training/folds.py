@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from ..convnet import Architecture, Net, build_convnet, compute_features
 from ..images import CROP, SHORT_SIDE, load_image
-from ..layers import unit_rows
+from ..layers import pick_device, unit_rows
+from . import ranks
 from .closed_form import begin
 from .closed_form import ridge as ridge
 from .convnet import NARROW, Recipe, train_distil, train_labels
@@ -61,6 +62,8 @@ class Stages:
         ``.npy`` of the training photos' places in a joint space (N, E), and of the classes' (C, E).
     pool : Pool, optional
         Captions in that space to choose among.
+    device : str or torch.device, optional
+        None takes a GPU if there is one.
     """
 
     def __init__(
@@ -73,7 +76,10 @@ class Stages:
         targets: Path | None = None,
         class_targets: Path | None = None,
         pool: Pool | None = None,
+        device: str | torch.device | None = None,
     ):
+        ranks.join()
+        self.device = pick_device(device)
         self.data, self.run, self.recipe, self.architecture = data, run, recipe, architecture
         small = sorted((data / 'tinyimagenet').glob('train-*.npz'))
         self.labelled = read_labelled(small, class_targets)
@@ -155,9 +161,11 @@ class Stages:
         if self.recipe.closed_form and not checkpoint.exists():
             begin(model, seen, self.labelled, self.recipe.start, options.seed)
 
+        measured = (seen if unseen is None else unseen).to(self.device)
+        labelled, mean = self.held_out.to(self.device), seen.fc7.mean(0).to(self.device)
+
         def report() -> dict[str, float]:
-            photos = seen if unseen is None else unseen
-            return measures(model, photos, self.held_out, seen.fc7.mean(0), self.recipe)
+            return measures(model, measured, labelled, mean, self.recipe)
 
         train_distil(
             model,
@@ -182,7 +190,7 @@ class Stages:
                 self.recipe.dropout,
             )
         model.share_norms(self.recipe.share_norm)
-        return model.to(memory_format=torch.channels_last)
+        return model.to(self.device, memory_format=torch.channels_last)
 
 
 def photo_features(net: Net, photos: Mapping[str, bytes], names: Sequence[str]) -> np.ndarray:

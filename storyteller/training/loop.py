@@ -275,7 +275,8 @@ class _Run:
         self.module.eval()
         with torch.no_grad():
             if watch.report is not None:
-                figures = watch.report()
+                # NumPy's numbers would make the checkpoint unreadable: it may hold no objects.
+                figures = {name: float(value) for name, value in watch.report().items()}
             if watch.show is not None:
                 self.metrics.show(f'step {self.steps}\n{watch.show()}\n')
         self.module.train()

@@ -22,6 +22,8 @@ from torch.nn.functional import log_softmax
 from ..layers import unit_rows
 from .corpus import padded
 
+AT_ONCE = 512  # photos whose similarities are moved to a GPU together
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -29,8 +31,8 @@ class Matches:
 
     Attributes
     ----------
-    similarity : (P, N) scipy.sparse.csr_array of float32
-        The cosine of the words' tf-idf weights, 0 to 1.
+    similarity : (P, N) scipy.sparse.csr_array of float32, or tensor of float16
+        The cosine of the words' tf-idf weights, 0 to 1; a tensor in the memory of a GPU.
     sharpness : float
         A caption's share of a photo grows by the factor e when its similarity grows by this.
     """
@@ -73,10 +75,32 @@ class Matches:
         """Those of some of the photos."""
         return Matches(self.similarity[photos], self.sharpness)
 
-    def shares(self, photos: np.ndarray, captions: np.ndarray | slice = slice(None)) -> Tensor:
+    def to(self, device: torch.device) -> Matches:
+        """The same where shares are wanted: dense on a GPU."""
+        sparse = not isinstance(self.similarity, Tensor)
+        return self.dense(device) if sparse and device.type != 'cpu' else self
+
+    def dense(self, device: torch.device) -> Matches:
+        """The same with all similarities in the memory of a device, two bytes each.
+
+        To fill rows of a sparse array takes longer than a step of a small network on a GPU.
+        """
+        whole = torch.empty(self.similarity.shape, dtype=torch.float16, device=device)
+        for first in range(0, len(whole), AT_ONCE):
+            part = self.similarity[first : first + AT_ONCE].toarray()
+            whole[first : first + AT_ONCE] = torch.from_numpy(part)
+        return Matches(whole, self.sharpness)
+
+    def shares(
+        self, photos: np.ndarray | Tensor, captions: np.ndarray | slice = slice(None)
+    ) -> Tensor:
         """How much each caption fits each photo, among these captions: (B, K), rows sum to one."""
-        similar = self.similarity[photos][:, captions].toarray()
-        return torch.softmax(torch.from_numpy(similar) / self.sharpness, 1)
+        if isinstance(self.similarity, Tensor):
+            similar = self.similarity[photos][:, captions].float()
+        else:
+            rows = self.similarity[np.asarray(photos)]
+            similar = torch.from_numpy(rows[:, captions].toarray())
+        return torch.softmax(similar / self.sharpness, 1)
 
     def places(self, captions: np.ndarray, strength: float = 0.1) -> np.ndarray:
         """Where photos should be so that the captions that fit them are near, the others far.

@@ -63,5 +63,5 @@ def retrieval(guess: Tensor, real: Tensor) -> dict[str, float]:
 def _in_batches(
     scores: Callable[[Tensor], Tensor], pixels: Tensor, size: int, recipe: Recipe
 ) -> Tensor:
-    with torch.inference_mode(), recipe.autocast():
+    with torch.inference_mode(), recipe.autocast(pixels.device):
         return torch.cat([scores(plain_batch(part, size)).float() for part in pixels.split(200)])

@@ -119,6 +119,11 @@ class TrainableNet(nn.Module):
         self.fc7_head = nn.Linear(architecture.dim, FC7, bias=False)
         self.target_head = nn.Linear(architecture.dim, n_targets, bias=False) if n_targets else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.early_head.weight.device
+
     def share_norms(self, shared: bool) -> None:
         """Whether processes that train together normalise over the whole batch, or their parts."""
         for module in self.modules():

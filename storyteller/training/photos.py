@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 
 from .. import formats
 from ..images import CROP, MEAN_BGR, SHORT_SIDE, read_rgb
@@ -38,6 +37,10 @@ class Labelled:
     labels: torch.Tensor
     targets: torch.Tensor | None = None
     matches: Matches | None = None
+
+    def to(self, device: torch.device) -> Labelled:
+        """The same in the memory of a device."""
+        return _moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class Captioned:
         matches = self.matches and self.matches.subset(index)
         fields = (self.pixels[index], self.fc7[index], self.flipped[index], targets, matches)
         return Captioned(*fields)
+
+    def to(self, device: torch.device) -> Captioned:
+        """The same in the memory of a device."""
+        return _moved(self, device)
+
+
+def _moved(photos: Labelled | Captioned, device: torch.device) -> Labelled | Captioned:
+    there = {name: part.to(device) for name, part in vars(photos).items() if part is not None}
+    return replace(photos, **there)
 
 
 def read_labelled(paths: Sequence[Path], targets: Path | None = None) -> Labelled:
@@ -148,7 +160,7 @@ def _square(jpeg: bytes, side: int) -> torch.Tensor:
 def augment(
     pixels: torch.Tensor, size: int, min_crop: float, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crop, mirror and tint a batch at random.
+    """Crop, mirror and tint each photo of a batch at random, on the device where it is.
 
     Parameters
     ----------
@@ -156,7 +168,7 @@ def augment(
     size : int
         Side of the result.
     min_crop : float
-        Smallest crop, as a share of the side. One batch shares the size of its crops.
+        Smallest crop, as a share of the side.
 
     Returns
     -------
@@ -164,44 +176,51 @@ def augment(
         BGR less the mean.
     mirrored : (B,) bool tensor
     """
-    n, _, side, _ = pixels.shape
-    crop = int(rng.integers(math.ceil(min_crop * side), side + 1))
-    tops, lefts = rng.integers(0, side - crop + 1, (2, n))
-    x = torch.stack(
-        [pixels[i, :, t : t + crop, s : s + crop] for i, (t, s) in enumerate(zip(tops, lefts))]  # noqa: B905
-    ).float()
-    if crop != size:
-        x = interpolate(x, size=(size, size), mode='bilinear', align_corners=False)
-    mirrored = torch.from_numpy(rng.random(n) < 0.5)
-    x[mirrored] = x[mirrored].flip(3)
-    return _tint(x, rng).flip(1).contiguous(memory_format=torch.channels_last), mirrored
+    n = len(pixels)
+    crops = rng.uniform(min_crop, 1, n)
+    tops, lefts = rng.uniform(-1, 1, (2, n)) * (1 - crops)  # -1 to 1 is the photo from edge to edge
+    mirrored = rng.random(n) < 0.5
+    moves = np.zeros((n, 2, 3), np.float32)
+    moves[:, 0, 0], moves[:, 0, 2] = np.where(mirrored, -crops, crops), lefts
+    moves[:, 1, 1], moves[:, 1, 2] = crops, tops
+    grid = affine_grid(sent(moves, pixels.device), [n, 3, size, size], False)
+    x = grid_sample(pixels.float(), grid, padding_mode='border', align_corners=False)
+    x = _tint(x, rng).flip(1).contiguous(memory_format=torch.channels_last)
+    return x, sent(mirrored, x.device)
 
 
 def _tint(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Random saturation, contrast and colour cast; takes and gives RGB, the mean subtracted."""
     n = len(x)
-    mean = torch.tensor(MEAN_BGR[::-1]).view(1, 3, 1, 1)
-    saturation = torch.from_numpy(rng.uniform(0.6, 1.4, (n, 1, 1, 1)).astype(np.float32))
-    contrast = torch.from_numpy(rng.uniform(0.8, 1.2, (n, 1, 1, 1)).astype(np.float32))
-    cast = torch.from_numpy(
-        (rng.normal(0, 10, (n, 1, 1, 1)) + rng.normal(0, 4, (n, 3, 1, 1))).astype(np.float32)
-    )
+    saturation = _column(rng.uniform(0.6, 1.4, (n, 1)), x)
+    contrast = _column(rng.uniform(0.8, 1.2, (n, 1)), x)
+    cast = _column(rng.normal(0, 10, (n, 1)) + rng.normal(0, 4, (n, 3)), x)
     grey = x.mean(1, keepdim=True)
-    return (grey + saturation * (x - grey) - mean) * contrast + cast
+    return (grey + saturation * (x - grey) - _mean_rgb(x)) * contrast + cast
+
+
+def _column(values: np.ndarray, x: torch.Tensor) -> torch.Tensor:
+    """Numbers (B, c) for each photo of a batch, to compute with `x`: (B, c, 1, 1)."""
+    return sent(values.astype(np.float32), x.device)[..., None, None]
+
+
+def _mean_rgb(x: torch.Tensor) -> torch.Tensor:
+    return _column(np.array([MEAN_BGR[::-1]]), x)
+
+
+def sent(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A small array in the memory of a device, without waiting for what the device still does."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def erased(x: torch.Tensor, most: float, rng: np.random.Generator) -> torch.Tensor:
-    """Lay a square of the mean colour over each photo of a batch, in place.
+    """Lay a square of the mean colour over each photo of a batch.
 
     So that no single part of a photo decides what it is. The side is drawn for each photo, up to
     `most` of the photo's.
     """
-    size = x.shape[-1]
-    sides = rng.integers(0, int(most * size) + 1, len(x))
-    for photo, side in zip(x, sides, strict=True):
-        top, left = rng.integers(0, size - side + 1, 2)
-        photo[:, top : top + side, left : left + side] = 0
-    return x
+    squares, _ = _squares(x, most, rng)
+    return x.masked_fill(squares, 0)
 
 
 def pasted(
@@ -219,15 +238,23 @@ def pasted(
         Does to (B, n) rows of what is to be learned as was done to the photos: mixes those of two
         photos by their areas.
     """
-    size, n = x.shape[-1], len(x)
-    sides, other = rng.integers(0, int(most * size) + 1, n), rng.permutation(n)
-    result = x.clone()
-    for i, (side, j) in enumerate(zip(sides, other, strict=True)):
-        top, left = rng.integers(0, size - side + 1, 2)
-        square = (slice(None), slice(top, top + side), slice(left, left + side))
-        result[i][square] = x[j][square]
-    share = torch.from_numpy((sides / size).astype(np.float32)[:, None]) ** 2
-    return result, lambda rows: torch.lerp(rows, rows[other], share)
+    squares, sides = _squares(x, most, rng)
+    other = sent(rng.permutation(len(x)), x.device)
+    share = _column((sides / x.shape[-1]) ** 2, x)[..., 0, 0]  # (B, 1)
+    return torch.where(squares, x[other], x), lambda rows: torch.lerp(rows, rows[other], share)
+
+
+def _squares(
+    x: torch.Tensor, most: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Where a square lies in each photo, a mask (B, 1, size, size), and its sides (B, 1)."""
+    n, size = len(x), x.shape[-1]
+    sides = rng.integers(0, int(most * size) + 1, (n, 1))
+    corners = sent(rng.integers(0, size - sides + 1, (n, 2)), x.device)
+    along = torch.arange(size, device=x.device) - corners[..., None]  # (B, 2, size)
+    inside = (along >= 0) & (along < sent(sides, x.device)[..., None])
+    rows, columns = inside.unbind(1)
+    return (rows[:, :, None] & columns[:, None, :])[:, None], sides
 
 
 def plain_batch(pixels: torch.Tensor, size: int) -> torch.Tensor:
@@ -238,5 +265,4 @@ def plain_batch(pixels: torch.Tensor, size: int) -> torch.Tensor:
     x = pixels[:, :, edge : edge + inner, edge : edge + inner].float()
     if inner != size:
         x = interpolate(x, size=(size, size), mode='bilinear', align_corners=False)
-    x = x - torch.tensor(MEAN_BGR[::-1]).view(1, 3, 1, 1)
-    return x.flip(1).contiguous(memory_format=torch.channels_last)
+    return (x - _mean_rgb(x)).flip(1).contiguous(memory_format=torch.channels_last)

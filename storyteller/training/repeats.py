@@ -85,11 +85,13 @@ def repeated(x: Tensor, run: int = RUN) -> Tensor:
     tensor([0, 0, 0, 1, 1, 0], dtype=torch.int32)
     """
     found = torch.zeros_like(x, dtype=torch.bool)
-    for column, words in enumerate(x.T.tolist()):
-        seen = set()
-        for end in range(run, len(words) + 1):
-            ngram = tuple(words[end - run : end])
-            if EOS not in ngram and ngram in seen:
-                found[end - run : end, column] = True
-            seen.add(ngram)
+    count = len(x) - run + 1
+    if count < 2:
+        return found
+    grams = x.unfold(0, run, 1)  # (n, B, run)
+    same = (grams[:, None] == grams).all(-1)  # (n, n, B)
+    earlier = torch.ones(count, count, dtype=torch.bool, device=x.device).tril(-1)
+    again = (same & earlier[..., None]).any(1) & (grams != EOS).all(-1)  # (n, B)
+    for offset in range(run):
+        found[offset : offset + count] |= again
     return found

@@ -254,6 +254,22 @@ def test_augmented_photos_are_bgr():
     assert (x[:, 2].mean((1, 2)) > x[:, 0].mean((1, 2)) + 100).all()
 
 
+def test_each_photo_has_a_crop_of_its_own():
+    """Red says how far right a pixel is, green how far down: so corners can be told."""
+    across = torch.arange(0, 250, 5, dtype=torch.uint8).expand(50, 50)
+    pixels = torch.stack([across, across.T, torch.zeros_like(across)]).expand(300, -1, -1, -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photos, '_tint', lambda x, rng: x)
+        x, mirrored = photos.augment(pixels, 25, 0.5, np.random.default_rng(0))
+    x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    right, down = x[:, 2].mean(1), x[:, 1].mean(2)  # (300, 25): steps along each side
+    widths, heights = right[:, -1] - right[:, 0], down[:, -1] - down[:, 0]
+    torch.testing.assert_close(widths, heights, rtol=0.02, atol=1.0)  # squares stay squares
+    assert 110 < widths.min() < 125 and 230 < widths.max() < 246
+    for first in (right[:, 0], down[:, 0]):
+        assert first.min() < 4 and first.max() > 90
+
+
 def test_augmentation_repeats_with_its_seed():
     pixels = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8)
     one, two, other = (
