@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from storyteller import bundle, formats, generate, selfcheck, skipthoughts, style
+from storyteller.captions import nearest
 from storyteller.command_line import run
 from storyteller.convnet import Net, build_convnet, compute_features
 from storyteller.images import load_image
@@ -46,6 +47,7 @@ DECODER_WORDS = 12_000
 GPU = torch.cuda.is_available()
 WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
 MOST_PASSAGES = 300_000 if GPU else 120_000  # more than the decoder sees in its time
+NEAREST = 100  # captions that a story is told of
 BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
     'uni': 0.115,
@@ -236,12 +238,30 @@ class Recipe:
         )
         return passages.Passages(told, spans, vectors, options)
 
+    def story_thoughts(self) -> np.ndarray:
+        """What stories will be told of, (N, D): each training photo, in each style.
+
+        The captions of a photo are those nearest to where VGG-19's features put it, since the
+        network of our own comes later.
+        """
+        trained, _ = formats.read_model(self.work / 'embedding.npz')
+        model = embedding.JointEmbedding(trained, EMBEDDING).eval()
+        real = photo_files.read_fc7(self.data / 'flickr8k' / 'fc7_train.npz').numpy()
+        places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
+        chosen, _ = nearest(unit_rows(places), self.sentences(model, self.pool), NEAREST)
+        pool = self.thoughts.encode(self.pool, verbose=False, tokenised=True)
+        own = np.stack([pool[rows].mean(0) for rows in chosen])
+        c, *styles = (
+            np.load(self.out / f'{name}_style.npy') for name in ('caption', 'romance', 'lyric')
+        )
+        return np.concatenate([style.shift(own, c, b) for b in styles])
+
     def decoder(self) -> None:
         """Train the decoder on the passages of the novels, then also to not repeat itself."""
         self.told('decoder', DECODER, self.training('decoder'))
         trained, _ = formats.read_model(self.work / 'decoder.npz')
         training = self.training('repeats', lr=5e-4, warmup=50)
-        self.told('repeats', UNLOOPED, training, trained)
+        self.told('repeats', UNLOOPED, training, trained, self.story_thoughts())
         params, options = formats.read_model(self.work / 'repeats.npz')
         for name, before in trained.items():
             params[name] = BLEND * params[name] + (1 - BLEND) * before
@@ -254,6 +274,7 @@ class Recipe:
         options: decoder.DecoderOptions,
         training: TrainOptions,
         params: dict[str, np.ndarray] | None = None,
+        thoughts: np.ndarray | None = None,
     ) -> None:
         """A stage of the decoder, from random weights or from `params`."""
         decoder.fit(
@@ -263,17 +284,19 @@ class Recipe:
             self.work / f'{stage}.pt',
             n_words=len(self.story_words),
             params=params,
+            thoughts=thoughts,
             held_out=self.passages('novels_held_out', options, 4096),
         )
 
     def styles(self) -> None:
         """c over the pool, b over narrative passages of novels and over songs."""
         novels, songs = self.corpus('novels'), self.corpus('lyrics')
-        for name, texts in (
-            ('caption', self.pool),
-            ('romance', corpus.narrative_passages(novels, self.words)),
-            ('lyric', corpus.narrative_passages(songs, self.words, most_quoted=1.0)),
-        ):
+        texts_of = {
+            'caption': self.pool,
+            'romance': corpus.narrative_passages(novels, self.words),
+            'lyric': corpus.narrative_passages(songs, self.words, most_quoted=1.0),
+        }
+        for name, texts in texts_of.items():
             vector = style.mean_vector(self.thoughts, texts)
             formats.write_array(self.out / f'{name}_style.npy', vector)
 
@@ -506,8 +529,8 @@ class Recipe:
         yield 'uni', lambda: self.encoder('uni')
         yield 'bi', lambda: self.encoder('bi')
         yield 'styles', self.styles
-        yield 'decoder', self.decoder
         yield 'embedding', self.embedding
+        yield 'decoder', self.decoder
         yield 'convnet', self.convnet
         yield 'images', self.image_layer
         yield 'describe', self.describe

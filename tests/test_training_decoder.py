@@ -16,6 +16,7 @@ from storyteller.training.decoder import (
     fit,
     initial_params,
     perplexity,
+    written_about,
 )
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.options import TrainOptions
@@ -346,7 +347,7 @@ def tales(tmp_path_factory):
     return corpus, vocabulary, spans, np.tile(np.eye(4, dtype=np.float32), (8, 1))
 
 
-def train(tales, folder, suffix, **changes):
+def train(tales, folder, suffix, thoughts=None, **changes):
     corpus, vocabulary, spans, vectors = tales
     options = DecoderOptions(**{'dim_word': 16, 'dim': 32, 'batch_size': 8} | changes)
     data = Passages(corpus, spans, vectors, options)
@@ -358,6 +359,7 @@ def train(tales, folder, suffix, **changes):
         folder / 'tales.pt',
         n_words=len(vocabulary),
         counts=np.bincount(corpus.tokens, minlength=len(vocabulary)),
+        thoughts=thoughts,
         held_out=data,
         device='cpu',
     )
@@ -409,6 +411,24 @@ def test_every_way_of_training_learns(tales, tmp_path, changes):
         return
     told = [decoder.run_sampler(dec, v, beam_width=3) for v in np.eye(4, dtype=np.float32)]
     assert told == TALES
+
+
+def test_thoughts_without_a_text_do_not_spoil_the_passages(tales, tmp_path):
+    thoughts = np.random.default_rng(0).normal(size=(20, 4))
+    dec, figures, _, _ = train(tales, tmp_path, '.npz', thoughts, repeats=1.0)
+    assert figures['held_out_cost'] < 0.5
+    told = [decoder.run_sampler(dec, v, beam_width=3) for v in np.eye(4, dtype=np.float32)]
+    assert told == TALES
+
+
+def test_half_of_what_is_written_is_about_thoughts_without_a_text():
+    vectors, thoughts = torch.ones(9, 2), torch.zeros(30, 2)
+    assert torch.equal(written_about(vectors, None), torch.ones(5, 2))
+    assert written_about(vectors, thoughts)[:, 0].tolist() == [1, 1, 0, 0, 0]
+    torch.manual_seed(0)
+    numbered = torch.arange(30.0)[:, None]
+    drawn = torch.cat([written_about(torch.ones(9, 1), numbered)[2:] for _ in range(60)])
+    assert len(drawn.unique()) > 25
 
 
 def test_training_goes_on_from_a_decoder(tales, tmp_path):

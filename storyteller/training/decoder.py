@@ -199,6 +199,7 @@ def fit(
     counts: np.ndarray | None = None,
     params: Mapping[str, np.ndarray] | None = None,
     table: np.ndarray | None = None,
+    thoughts: np.ndarray | None = None,
     held_out: Passages | None = None,
     vocabulary: Vocabulary | None = None,
     device: str | torch.device | None = None,
@@ -221,6 +222,10 @@ def fit(
         A decoder to begin with, instead of a random one.
     table : (V, W) array, optional
         Word vectors to begin with, instead of random ones; not beside `params`.
+    thoughts : (N, D) array, optional
+        Vectors like those that stories will be told of, such as captions' with their style
+        shifted. No text belongs to them, but with ``options.repeats`` half of what the decoder
+        writes of its own is about them: it goes round most where it knows least.
     held_out : Passages, optional
         Its cost per word, in nats, goes into the metrics, and decides what is best.
     vocabulary : Vocabulary, optional
@@ -241,6 +246,8 @@ def fit(
         if counts is not None:
             params['ff_logit_b'] = log_frequencies(counts)
     model = ConditionalGRU(params, options, counts, some.mean(0), whitening).to(device)
+    if thoughts is not None:
+        thoughts = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
     kept = asdict(options) | {
         'dimctx': some.shape[1],
         'n_words': n_words,
@@ -252,7 +259,7 @@ def fit(
         x, mask, vectors = passages.tensors(ranks.part(batch), device)
         total = model(x, mask, vectors)
         if options.repeats:
-            some = vectors[: -(-len(vectors) // 2)]  # writing takes longer than reading
+            some = written_about(vectors, thoughts)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         return total, int(mask.sum())
 
@@ -267,6 +274,15 @@ def fit(
         show=vocabulary and (lambda: shown(model, held_out or passages, vocabulary, device)),
         save=lambda: write_model(out, model.params(), kept),
     )
+
+
+def written_about(vectors: Tensor, thoughts: Tensor | None) -> Tensor:
+    """What the decoder writes of its own about: half as many as it reads, since it takes longer."""
+    count = -(-len(vectors) // 2)
+    if thoughts is None:
+        return vectors[:count]
+    drawn = torch.randint(len(thoughts), (count - count // 2,))
+    return torch.cat([vectors[: count // 2], thoughts[drawn.to(thoughts.device)]])
 
 
 def shown(

@@ -35,14 +35,13 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
     (T, B, H) tensor
         Of the dtype of `state`.
     """
-    weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
     if x.is_cuda:
-        settings = (True, 1, 0.0, module.training, False, False)  # biases, one layer, no dropout
-        flat, kind = [*weights, torch.zeros_like(module.bias_ih_l0)], weights[0].dtype
+        kind = module.weight_hh_l0.dtype
         precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=dtype is torch.bfloat16)
         with torch.autocast('cuda', enabled=False), precision:
-            states = torch.gru(x.to(kind), state[None].to(kind).contiguous(), flat, *settings)[0]
+            states, _ = module(x.to(kind), state[None].to(kind).contiguous())
         return states.to(state.dtype)
+    weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
     w, u, b = (weight.to(dtype or x.dtype) for weight in weights)
     return _Steps.apply(linear(x.to(w.dtype), w, b), state, u)
 
