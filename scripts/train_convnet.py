@@ -17,8 +17,9 @@ from storyteller import formats
 from storyteller.command_line import add_options, options_from, run
 from storyteller.convnet import Architecture
 from storyteller.training import ranks
-from storyteller.training.convnet import NARROW, Recipe
+from storyteller.training.convnet import NARROW
 from storyteller.training.folds import Stages
+from storyteller.training.recipe import Recipe
 
 
 def widths(text: str) -> tuple[int, ...]:

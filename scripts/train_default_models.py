@@ -41,6 +41,7 @@ from storyteller.training.captioned import CaptionedPhotos, encode
 from storyteller.training.corpus import Corpus
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions
+from storyteller.training.recipe import Recipe as NetworkRecipe
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
@@ -104,7 +105,7 @@ DECODER = decoder.DecoderOptions(
     bfloat16=True,
 )
 UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
-NETWORK = convnet.Recipe(
+NETWORK = NetworkRecipe(
     label_batch=128 * WIDER,
     captioned_batch=128 if GPU else 64,
     labelled_batch=128 if GPU else 32,

@@ -27,12 +27,13 @@ from ..layers import pick_device, unit_rows
 from . import ranks
 from .closed_form import begin
 from .closed_form import ridge as ridge
-from .convnet import NARROW, Recipe, train_distil, train_labels
+from .convnet import NARROW, train_distil, train_labels
 from .matching import Matches
 from .measures import measures, retrieval
 from .network import TrainableNet, export
 from .options import TrainOptions
 from .photos import Captioned, read_captioned, read_fc7, read_labelled, read_names, read_photos
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)

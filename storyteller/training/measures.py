@@ -12,8 +12,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from .photos import Captioned, Labelled, plain_batch
 
 if TYPE_CHECKING:
-    from .convnet import Recipe
     from .network import TrainableNet
+    from .recipe import Recipe
 
 
 def accuracy(

@@ -21,9 +21,10 @@ from storyteller import formats
 from storyteller.convnet import Architecture, build_convnet, compute_features
 from storyteller.images import MEAN_BGR, load_image
 from storyteller.training import closed_form, convnet, folds, measures, network, photos
-from storyteller.training.convnet import Lesson, Recipe, joint_cost, stage_options
+from storyteller.training.convnet import Lesson, joint_cost
 from storyteller.training.matching import Matches
 from storyteller.training.network import FC7, TrainableNet
+from storyteller.training.recipe import Recipe, stage_options
 
 SMALL = Architecture(blocks=((4,), (6, 6)), fc=(9, 8), input_size=28)
 COLOURS = {'red': (200, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 200)}
@@ -412,6 +413,8 @@ def test_retrieval_counts_ranks():
         ({'dropout': 1.0}, 'dropout'),
         ({'label_batch': 0}, 'label_batch'),
         ({'margin': -1}, 'margin'),
+        ({'label_crop': 0.0}, 'label_crop'),
+        ({'crop': 1.1}, 'crop'),
     ],
 )
 def test_bad_recipes(changes, name):

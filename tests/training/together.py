@@ -20,6 +20,7 @@ from storyteller.training.network import FC7, TrainableNet, export_params
 from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
 from storyteller.training.photos import Captioned, Labelled
+from storyteller.training.recipe import Recipe
 from storyteller.training.units import Units
 from storyteller.vocabulary import Vocabulary
 
@@ -78,7 +79,7 @@ def train_convnet(folder: Path, training: TrainOptions) -> None:
     classes = torch.from_numpy(rng.integers(0, 3, 45))
     labelled = Labelled(pixels(45, 64), classes, unit(3, 6))
     captioned = Captioned(pixels(45, 32), unit(45, FC7), unit(45, FC7), unit(45, 6))
-    recipe = convnet.Recipe(
+    recipe = Recipe(
         labels=training,
         label_size=32,
         label_batch=9,
