@@ -133,7 +133,8 @@ def _picture(folder: Path, image: str, beside: Path | None) -> tuple[str, int, i
     if not path.startswith(os.path.join(root, '')):
         return None  # a row may name any file of this computer, and the page may be shared
     try:
-        thumbnail = Image.fromarray(images.read_rgb(path))
+        # Photos that are cut short may have been told too.
+        thumbnail = Image.fromarray(images.read_rgb(path, allow_truncated=True))
     except ImageError:
         return None
     thumbnail.thumbnail((SIDE, SIDE))

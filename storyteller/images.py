@@ -91,9 +91,9 @@ def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarra
     return rawim, np.ascontiguousarray(im.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def read_rgb(file: Photo) -> np.ndarray:
-    """Read a whole photo, upright, as an (H, W, 3) array of uint8; errors as `load_image`."""
-    return _read(file)
+def read_rgb(file: Photo, *, allow_truncated: bool = False) -> np.ndarray:
+    """Read a whole photo, upright, as an (H, W, 3) array of uint8; the rest as `load_image`."""
+    return _read(file, allow_truncated)
 
 
 def photo_name(file: Photo) -> str:

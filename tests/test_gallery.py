@@ -116,6 +116,15 @@ def test_thumbnails_are_upright_and_never_enlarged(made):
     assert sizes == [('240', '480'), ('30', '20')]
 
 
+def test_a_photo_that_is_cut_short_is_shown(made, photos):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / 'cut.jpg')
+    whole = (photos / 'cut.jpg').read_bytes()
+    (photos / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    page, _ = made(row('cut.jpg'))
+    assert [(i['width'], i['height']) for i in page.all('img')] == [('300', '200')]
+
+
 def test_nothing_hostile_becomes_markup(made):
     rows = [
         row(HOSTILE, HOSTILE, HOSTILE, style=HOSTILE),
