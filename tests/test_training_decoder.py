@@ -401,6 +401,7 @@ def test_a_trained_decoder_tells_the_passages(tales, tmp_path, suffix, options):
         {'word_dropout': 0.2, 'towards_mean': 0.3},
         {'whiten': True},
         {'repeats': 1.0},
+        {'repeats_beam': 3, 'repeats': 1.0},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -477,9 +478,9 @@ def test_figures_use_the_whole_vocabulary(tales):
 @pytest.mark.parametrize(
     ('name', 'value'),
     [
-        ('dim_word', 0), ('dim', -1), ('batch_size', 0), ('batch_words', 0), ('word_dropout', -0.1),
-        ('word_dropout', 1.5), ('towards_mean', 1.1), ('towards_mean', float('nan')),
-        ('samples', -1), ('repeats', -0.5),
+        ('dim_word', 0), ('dim', -1), ('repeats_beam', 0), ('batch_size', 0), ('batch_words', 0),
+        ('word_dropout', -0.1), ('word_dropout', 1.5), ('towards_mean', 1.1),
+        ('towards_mean', float('nan')), ('samples', -1), ('repeats', -0.5),
     ],
 )  # fmt: skip
 def test_options_are_checked(name, value):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from storyteller import decoder, formats
 from storyteller.training.decoder import ConditionalGRU, DecoderOptions, initial_params
-from storyteller.training.repeats import repeat_cost, repeated, write
+from storyteller.training.repeats import find, repeat_cost, repeated, write
 
 OPTIONS = DecoderOptions(dim_word=10, dim=12, doutput=True)
 
@@ -82,6 +85,48 @@ def test_learning_by_it_ends_the_repetition():
         repeat_cost(model, vectors, steps=40).backward()
         optimizer.step()
     after = int(repeated(write(model, vectors, 40)).sum())
+    assert before > 100 and after < before / 2
+
+
+def cost_of(model, context, words):
+    """-log p of a text (T,) up to its end."""
+    states = model.states(model.table(words[:-1, None]), context[None])[:, 0]
+    told = torch.log_softmax(model.output(model.top(states)), 1).gather(1, words[:, None])[:, 0]
+    ends = (words == 0).nonzero()
+    return float(told[: int(ends[0]) + 1 if len(ends) else len(words)].sum().neg().detach())
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_search_wide_enough_finds_the_most_probable_text(seed):
+    model, vectors = model_and_vectors(n_words=4, seed=seed)
+    with torch.no_grad():
+        model.output.bias.zero_()
+    found = find(model, vectors, steps=3, width=40)
+    texts = [
+        torch.tensor(words)
+        for words in itertools.product((0, 2, 3), repeat=3)
+        if all(b == 0 for a, b in itertools.pairwise(words) if a == 0)
+    ]
+    for column, context in zip(found.T, vectors, strict=True):
+        costs = [cost_of(model, context, words) for words in texts]
+        assert cost_of(model, context, column) == pytest.approx(min(costs), rel=1e-4)
+
+
+def test_a_search_of_width_one_takes_the_most_probable_word_each_time():
+    model, vectors = model_and_vectors()
+    assert torch.equal(find(model, vectors, 30, width=1), write(model, vectors, 30))
+
+
+def test_learning_by_a_search_ends_the_repetition_that_it_finds():
+    model, vectors = model_and_vectors(n_words=40)
+    model.options = replace(OPTIONS, repeats_beam=4)
+    before = int(repeated(find(model, vectors, 40, 4)).sum())
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        repeat_cost(model, vectors, steps=40).backward()
+        optimizer.step()
+    after = int(repeated(find(model, vectors, 40, 4)).sum())
     assert before > 100 and after < before / 2
 
 

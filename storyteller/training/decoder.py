@@ -55,6 +55,8 @@ class DecoderOptions:
     repeats : float
         Weight of the cost of own repetitions (:mod:`storyteller.training.repeats`); 0 leaves it
         out.
+    repeats_beam : int
+        Width of the search by which it writes for that; 1 is the most probable word each time.
     batch_size, batch_words : int
         Most passages, and most words, in a batch.
     bfloat16 : bool
@@ -69,12 +71,13 @@ class DecoderOptions:
     towards_mean: float = 0.0
     whiten: bool = False
     repeats: float = 0.0
+    repeats_beam: int = 1
     batch_size: int = 16
     batch_words: int = 16384
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ('dim_word', 'dim', 'batch_size', 'batch_words'):
+        for name in ('dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
         for name in ('word_dropout', 'towards_mean'):
