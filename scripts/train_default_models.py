@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,7 +47,7 @@ ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
 GPU = torch.cuda.is_available()
 WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
-MOST_PASSAGES = 300_000 if GPU else 120_000  # more than the decoder sees in its time
+MOST_PASSAGES = 300_000 if GPU else 120_000  # on a GPU all there are
 NEAREST = 100  # captions that a story is told of
 BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
@@ -259,10 +259,11 @@ class Recipe:
 
     def decoder(self) -> None:
         """Train the decoder on the passages of the novels, then also to not repeat itself."""
+        thoughts = self.story_thoughts()  # before all that takes time: it needs other stages
         self.told('decoder', DECODER, self.training('decoder'))
         trained, _ = formats.read_model(self.work / 'decoder.npz')
         training = self.training('repeats', lr=5e-4, warmup=50)
-        self.told('repeats', UNLOOPED, training, trained, self.story_thoughts())
+        self.told('repeats', UNLOOPED, training, trained, thoughts)
         params, options = formats.read_model(self.work / 'repeats.npz')
         for name, before in trained.items():
             params[name] = BLEND * params[name] + (1 - BLEND) * before
@@ -503,19 +504,13 @@ class Recipe:
 
     def describe(self) -> None:
         """Write bundle.json: what each file is, its size and sha256, and how it was trained."""
-        made = {
-            'uni_skip.safetensors': asdict(UNI),
-            'bi_skip.safetensors': asdict(BI),
-            'decoder.safetensors': asdict(UNLOOPED),
-            'embedding.safetensors': asdict(EMBEDDING),
-            'convnet.safetensors': asdict(convnet.NARROW),
-        }
         files = {}
         for name, (what, learned_from) in FILES.items():
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
             files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
-            files[name] |= {'made': made[name]} if name in made else {}
+            if path.suffix == '.safetensors':
+                files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
         with tempfile.TemporaryDirectory() as folder:  # without the card of before

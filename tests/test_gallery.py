@@ -303,7 +303,7 @@ def test_the_same_rows_give_the_same_bytes(made):
 def test_a_page_is_written_whole_or_not_at_all(made, tmp_path, monkeypatch):
     before, _ = made(row())
 
-    def fails(path):
+    def fails(path, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gallery.images, 'read_rgb', fails)

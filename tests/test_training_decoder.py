@@ -9,6 +9,7 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import decoder, formats
+from storyteller.training import decoder as decoder_training
 from storyteller.training.corpus import Corpus, padded
 from storyteller.training.decoder import (
     ConditionalGRU,
@@ -414,12 +415,26 @@ def test_every_way_of_training_learns(tales, tmp_path, changes):
     assert told == TALES
 
 
-def test_thoughts_without_a_text_do_not_spoil_the_passages(tales, tmp_path):
-    thoughts = np.random.default_rng(0).normal(size=(20, 4))
-    dec, figures, _, _ = train(tales, tmp_path, '.npz', thoughts, repeats=1.0)
+def test_the_decoder_writes_about_thoughts_without_a_text(tales, tmp_path, monkeypatch):
+    seen, original = [], decoder_training.repeat_cost
+
+    def watched(model, vectors, steps):
+        seen.append(vectors)
+        return original(model, vectors, steps)
+
+    monkeypatch.setattr(decoder_training, 'repeat_cost', watched)
+    thoughts = np.full((20, 4), 7.0)
+    _, figures, _, _ = train(tales, tmp_path, '.npz', thoughts, repeats=1.0)
     assert figures['held_out_cost'] < 0.5
-    told = [decoder.run_sampler(dec, v, beam_width=3) for v in np.eye(4, dtype=np.float32)]
-    assert told == TALES
+    for vectors in seen:
+        assert len(vectors) == 4
+        assert (vectors == 7).all(1).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize('shape', [(20, 3), (0, 4), (4,)])
+def test_thoughts_of_another_shape_are_refused(tales, tmp_path, shape):
+    with pytest.raises(ValueError, match='thoughts: expected rows of 4 numbers'):
+        train(tales, tmp_path, '.npz', np.zeros(shape), repeats=1.0)
 
 
 def test_half_of_what_is_written_is_about_thoughts_without_a_text():

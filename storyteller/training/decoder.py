@@ -250,6 +250,11 @@ def fit(
             params['ff_logit_b'] = log_frequencies(counts)
     model = ConditionalGRU(params, options, counts, some.mean(0), whitening).to(device)
     if thoughts is not None:
+        if thoughts.ndim != 2 or not len(thoughts) or thoughts.shape[1] != some.shape[1]:
+            raise ValueError(
+                f'thoughts: expected rows of {some.shape[1]} numbers, as the passages have, '
+                f'found shape {thoughts.shape}'
+            )
         thoughts = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
     kept = asdict(options) | {
         'dimctx': some.shape[1],
@@ -262,7 +267,7 @@ def fit(
         x, mask, vectors = passages.tensors(ranks.part(batch), device)
         total = model(x, mask, vectors)
         if options.repeats:
-            some = written_about(vectors, thoughts)
+            some = written_about(model.towards_mean(vectors), thoughts)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         return total, int(mask.sum())
 

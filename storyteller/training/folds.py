@@ -81,6 +81,12 @@ class Stages:
     ):
         ranks.join()
         self.device = pick_device(device)
+        least = 2 ** len(architecture.blocks)
+        if recipe.label_size < least:
+            raise ValueError(
+                f'label_size: {len(architecture.blocks)} poolings need {least} pixels or more, '
+                f'found {recipe.label_size}'
+            )
         self.data, self.run, self.recipe, self.architecture = data, run, recipe, architecture
         small = sorted((data / 'tinyimagenet').glob('train-*.npz'))
         self.labelled = read_labelled(small, class_targets)
@@ -162,7 +168,7 @@ class Stages:
         if self.recipe.closed_form and not checkpoint.exists():
             begin(model, seen, self.labelled, self.recipe.start, options.seed)
 
-        measured = (seen if unseen is None else unseen).to(self.device)
+        measured = replace(seen if unseen is None else unseen, matches=None).to(self.device)
         labelled, mean = self.held_out.to(self.device), seen.fc7.mean(0).to(self.device)
 
         def report() -> dict[str, float]:

@@ -82,14 +82,12 @@ def train(
     first process reports and writes.
     """
     ranks.join()
-    if options.tf32:
-        torch.set_float32_matmul_precision('high')
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
     watch = Watch(report, save, goal, show)
     run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average, settle))
     run.resume()
-    with _sigterm_as_interrupt():
+    with _sigterm_as_interrupt(), _products(options.tf32):
         try:
             run.through(batches, cost)
         except KeyboardInterrupt:
@@ -331,6 +329,19 @@ def _set_random_states(states: Sequence[Tensor]) -> None:
     torch.set_rng_state(states[0])
     for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, gpu)
+
+
+@contextlib.contextmanager
+def _products(tf32: bool) -> Iterator[None]:
+    """Whether float32 products on a GPU, cuDNN's too, which takes them unasked, have 19 bits."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('high' if tf32 else before[0])
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextlib.contextmanager

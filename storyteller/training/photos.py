@@ -183,7 +183,8 @@ def augment(
     moves = np.zeros((n, 2, 3), np.float32)
     moves[:, 0, 0], moves[:, 0, 2] = np.where(mirrored, -crops, crops), lefts
     moves[:, 1, 1], moves[:, 1, 2] = crops, tops
-    grid = affine_grid(sent(moves, pixels.device), [n, 3, size, size], False)
+    with torch.autocast(pixels.device.type, enabled=False):  # it would be half a pixel off
+        grid = affine_grid(sent(moves, pixels.device), [n, 3, size, size], False)
     x = grid_sample(pixels.float(), grid, padding_mode='border', align_corners=False)
     x = _tint(x, rng).flip(1).contiguous(memory_format=torch.channels_last)
     return x, sent(mirrored, x.device)
@@ -220,7 +221,7 @@ def erased(x: torch.Tensor, most: float, rng: np.random.Generator) -> torch.Tens
     `most` of the photo's.
     """
     squares, _ = _squares(x, most, rng)
-    return x.masked_fill(squares, 0)
+    return torch.where(squares, x.new_zeros(()), x)  # keeps the layout of `x`
 
 
 def pasted(

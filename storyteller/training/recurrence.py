@@ -27,8 +27,8 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
         The first state.
     dtype : torch.dtype, optional
         Of the products; None takes that of `x`. ``torch.bfloat16`` is half of the width of float32
-        weights, for training where that is faster. A GPU, whose kernels would keep the states in
-        half of their width too, takes products of 19 bits instead (TF32).
+        weights, for training where that is faster. Not on a GPU, whose kernels would keep the
+        states in half of their width too: there it is that of the weights.
 
     Returns
     -------
@@ -37,8 +37,7 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
     """
     if x.is_cuda:
         kind = module.weight_hh_l0.dtype
-        precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=dtype is torch.bfloat16)
-        with torch.autocast('cuda', enabled=False), precision:
+        with torch.autocast('cuda', enabled=False):
             states, _ = module(x.to(kind), state[None].to(kind).contiguous())
         return states.to(state.dtype)
     weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]

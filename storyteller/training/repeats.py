@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..search import EOS, UNK, beam_search, best
 from .recurrence import run_gru
 from .softmax import unlikely_cost
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .decoder import ConditionalGRU
 
 RUN = 4  # so many words in a row that stood there before are a repetition
-EOS, UNK = 0, 1
 
 
 def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
@@ -40,7 +40,6 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
     -------
     () tensor
     """
-    context = model.towards_mean(context)
     width = model.options.repeats_beam
     x = write(model, context, steps) if width == 1 else find(model, context, steps, width)
     again = repeated(x)
@@ -77,39 +76,22 @@ def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = 
 
 @torch.no_grad()
 def find(model: ConditionalGRU, context: Tensor, steps: int, width: int) -> Tensor:
-    """Words (T, B) of the most probable text that a beam search finds, UNK apart; 0 after the end.
+    """Words (T, B) of the most probable text that the search of 2015 finds; 0 after the end.
 
-    A search finds rounds where the most probable word each time does not lead. What has ended
-    keeps its place among the `width` hypotheses; apart from that it is the search of 2015.
+    It finds rounds where the most probable word each time does not lead.
     """
-    state = torch.tanh(model.start(context)).repeat_interleave(width, 0)  # (B width, H)
-    inputs = state.new_zeros(len(state), model.table.embedding_dim)
-    first = torch.arange(len(context), device=state.device)[:, None] * width
-    cost = state.new_full((len(context), width), torch.inf)
-    cost[:, 0] = 0  # all hypotheses are the same at first
-    words = torch.zeros(0, len(state), dtype=torch.int64, device=state.device)
-    device, half = state.device.type, model.dtype is torch.bfloat16
+
+    def step(words: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = model.table(words.clamp(min=0)) * (words >= 0)[:, None]  # zero before the first
+        state = run_gru(model.decoder, inputs[None], state, model.dtype)[0]
+        return model.output(model.top(state)).float().log_softmax(1), state
+
+    device, half = context.device.type, model.dtype is torch.bfloat16
     with torch.autocast(device, torch.bfloat16, half):  # around all steps: weights are cast once
-        for _ in range(steps):
-            state = run_gru(model.decoder, inputs[None], state, model.dtype)[0]
-            logits = model.output(model.top(state)).float()
-            whole = logits.logsumexp(1, keepdim=True)
-            logits[:, UNK] = -torch.inf
-            best, chosen = logits.topk(min(width, logits.shape[1]), 1)  # no more of a row can enter
-            best -= whole
-            if len(words):
-                ended = words[-1] == EOS
-                best[ended] = -torch.inf
-                best[ended, 0], chosen[ended, 0] = 0, EOS
-            total = cost[..., None] - best.view(len(context), width, -1)  # (B, width, n)
-            cost, place = total.flatten(1).topk(width, largest=False)
-            rows = (first + place // best.shape[1]).flatten()
-            word = chosen.view(len(context), -1).gather(1, place).flatten()
-            words = torch.cat([words[:, rows], word[None]])
-            state, inputs = state[rows], model.table(word)
-            if not word.any():
-                break
-    return words[:, ::width]
+        state = torch.tanh(model.start(context)).float()
+        found = map(best, beam_search(step, state, width, steps, n_best=1))
+    texts = [torch.tensor(text.words if text else [EOS]) for text in found]
+    return nn.utils.rnn.pad_sequence(texts, padding_value=EOS).to(context.device)
 
 
 def repeated(x: Tensor, run: int = RUN) -> Tensor:
@@ -126,10 +108,11 @@ def repeated(x: Tensor, run: int = RUN) -> Tensor:
     count = len(x) - run + 1
     if count < 2:
         return found
-    grams = x.unfold(0, run, 1)  # (n, B, run)
-    same = (grams[:, None] == grams).all(-1)  # (n, n, B)
-    earlier = torch.ones(count, count, dtype=torch.bool, device=x.device).tril(-1)
-    again = (same & earlier[..., None]).any(1) & (grams != EOS).all(-1)  # (n, B)
+    windows = [x[offset : offset + count] for offset in range(run)]  # each (n, B)
+    same = torch.ones(count, count, dtype=torch.bool, device=x.device).tril(-1)[..., None]
+    for words in windows:
+        same = same & (words[:, None] == words) & (words != EOS)  # (n, n, B): this run, that one
+    again = same.any(1)
     for offset in range(run):
         found[offset : offset + count] |= again
     return found

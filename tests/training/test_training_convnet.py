@@ -280,6 +280,14 @@ def test_augmentation_repeats_with_its_seed():
     assert (one != other).any()
 
 
+def test_half_precision_does_not_move_a_crop():
+    pixels = torch.randint(0, 256, (4, 3, 146, 146), dtype=torch.uint8)
+    with torch.autocast('cpu', torch.bfloat16):
+        inside, _ = photos.augment(pixels, 128, 0.7, np.random.default_rng(0))
+    outside, _ = photos.augment(pixels, 128, 0.7, np.random.default_rng(0))
+    torch.testing.assert_close(inside, outside)
+
+
 def test_a_square_of_each_photo_is_erased():
     x = photos.erased(torch.ones(200, 3, 20, 20), 0.5, np.random.default_rng(0))
     gone = (x == 0).all(1)
@@ -420,6 +428,11 @@ def test_retrieval_counts_ranks():
 def test_bad_recipes(changes, name):
     with pytest.raises(ValueError, match=f'^{name}: expected'):
         Recipe(**changes)
+
+
+def test_small_photos_must_outlast_the_poolings(tmp_path):
+    with pytest.raises(ValueError, match='label_size: 6 poolings need 64 pixels or more, found 32'):
+        folds.Stages(tmp_path, tmp_path, Recipe(label_size=32), convnet.NARROW)
 
 
 def test_time_is_shared_out():
