@@ -49,7 +49,7 @@ GPU = torch.cuda.is_available()
 WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
 MOST_PASSAGES = 300_000 if GPU else 120_000  # on a GPU all there are
 NEAREST = 100  # captions that a story is told of
-BLEND = 0.7  # the decoder is so much of the last stage, and the rest of the stage before it
+BLEND = 0.5  # the decoder is so much of the last stage, and the rest of the stage before it
 SHARES = {
     'uni': 0.115,
     'bi': 0.1,
@@ -104,7 +104,7 @@ DECODER = decoder.DecoderOptions(
     batch_words=6144 * WIDER,
     bfloat16=True,
 )
-UNLOOPED = replace(DECODER, repeats=1.0)  # for the last stage
+UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=6)  # for the last stage
 NETWORK = NetworkRecipe(
     label_batch=128 * WIDER,
     captioned_batch=128 if GPU else 64,
