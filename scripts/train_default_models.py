@@ -3,7 +3,8 @@
 Each stage is skipped if its result is there, and goes on from its checkpoint if it was
 interrupted, so the same command can be given again until all is done. Minutes are shared out among
 the stages that learn; a stage that used its share can be given more by a larger number. Needs the
-extra `eval`.
+extra `eval`. A GPU is used where there is one, with larger batches: a checkpoint goes on where it was
+begun.
 
 Two processes, one on each core, with --only and OMP_NUM_THREADS=1, are faster than one with two
 threads; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 saves a tenth of the time on Linux.
@@ -262,7 +263,7 @@ class Recipe:
         thoughts = self.story_thoughts()  # before all that takes time: it needs other stages
         self.told('decoder', DECODER, self.training('decoder'))
         trained, _ = formats.read_model(self.work / 'decoder.npz')
-        training = self.training('repeats', lr=5e-4, warmup=50)
+        training = self.training('repeats', lr=5e-4, warmup=50, average=0.99)
         self.told('repeats', UNLOOPED, training, trained, thoughts)
         params, options = formats.read_model(self.work / 'repeats.npz')
         for name, before in trained.items():
@@ -293,12 +294,11 @@ class Recipe:
     def styles(self) -> None:
         """c over the pool, b over narrative passages of novels and over songs."""
         novels, songs = self.corpus('novels'), self.corpus('lyrics')
-        texts_of = {
-            'caption': self.pool,
-            'romance': corpus.narrative_passages(novels, self.words),
-            'lyric': corpus.narrative_passages(songs, self.words, most_quoted=1.0),
-        }
-        for name, texts in texts_of.items():
+        for name, texts in (
+            ('caption', self.pool),
+            ('romance', corpus.narrative_passages(novels, self.words)),
+            ('lyric', corpus.narrative_passages(songs, self.words, most_quoted=1.0)),
+        ):
             vector = style.mean_vector(self.thoughts, texts)
             formats.write_array(self.out / f'{name}_style.npy', vector)
 
