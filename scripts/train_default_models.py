@@ -3,8 +3,8 @@
 Each stage is skipped if its result is there, and goes on from its checkpoint if it was
 interrupted, so the same command can be given again until all is done. Minutes are shared out among
 the stages that learn; a stage that used its share can be given more by a larger number. Needs the
-extra `eval`. A GPU is used where there is one, with larger batches: a checkpoint goes on where it was
-begun.
+extra `eval`. A GPU is used where there is one, with larger batches; a checkpoint goes on only where
+it was begun.
 
 Two processes, one on each core, with --only and OMP_NUM_THREADS=1, are faster than one with two
 threads; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 saves a tenth of the time on Linux.
