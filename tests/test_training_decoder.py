@@ -426,6 +426,7 @@ def test_the_decoder_writes_about_thoughts_without_a_text(tales, tmp_path, monke
     thoughts = np.full((20, 4), 7.0)
     _, figures, _, _ = train(tales, tmp_path, '.npz', thoughts, repeats=1.0)
     assert figures['held_out_cost'] < 0.5
+    assert seen
     for vectors in seen:
         assert len(vectors) == 4
         assert (vectors == 7).all(1).tolist() == [False, False, True, True]

@@ -655,6 +655,22 @@ def test_a_report_in_numpy_s_numbers_goes_on(tmp_path):
     assert torch.load(tmp_path / 'a.best.pt', weights_only=True)['best'] == [3.0, 0]
 
 
+@pytest.mark.parametrize('tf32', [False, True])
+def test_the_precision_of_gpus_is_that_of_the_training_alone(tmp_path, tf32):
+    def state():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before, seen, net = state(), [], Net()
+
+    def cost(x):
+        seen.append(state())
+        return cost_of(net)(x)
+
+    run(tmp_path / 'a.pt', cost, net, epochs=1, tf32=tf32)
+    assert set(seen) == {('high' if tf32 else before[0], tf32)}
+    assert state() == before
+
+
 def test_patience_needs_a_figure(tmp_path):
     with pytest.raises(ValueError, match='patience: needs held-out data'):
         run(tmp_path / 'a.pt', patience=2)

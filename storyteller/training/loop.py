@@ -6,12 +6,10 @@ batches of an epoch, and one that gives the cost of a batch.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from .averaging import Average
 from .metrics import Metrics
 from .optimizer import clip_gradients, make_optimizer
 from .options import TrainOptions
+from .surroundings import products, random_states, set_random_states, sigterm_as_interrupt
 
 
 def train(
@@ -87,7 +86,7 @@ def train(
     watch = Watch(report, save, goal, show)
     run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average, settle))
     run.resume()
-    with _sigterm_as_interrupt(), _products(options.tf32):
+    with sigterm_as_interrupt(), products(options.tf32):
         try:
             run.through(batches, cost)
         except KeyboardInterrupt:
@@ -135,7 +134,7 @@ class _Run:
         self.saved = self.started
         self.sums = [0.0, 0]
         self.best, self.waited = math.inf, 0  # and for how many saves it has stayed the best
-        self.random = _random_states()  # after the last whole step: an interrupted one is repeated
+        self.random = random_states()  # after the last whole step: an interrupted one is repeated
 
     @property
     def elapsed(self) -> float:
@@ -154,7 +153,7 @@ class _Run:
                         return
                     group = [epoch[i] for i in range(first, min(first + size, len(epoch)))]
                     self.step(group, cost, math.ceil(len(epoch) / size))
-                    self.random = _random_states()
+                    self.random = random_states()
                     bar.update(len(group))
                     bar.set_postfix(cost=f'{self.sums[0] / max(1, self.sums[1]):.3f}')
                     if time.monotonic() - self.saved > 60 * self.options.save_minutes:
@@ -226,7 +225,7 @@ class _Run:
             figures = self.look()
             if self.watch.save is not None:
                 self.watch.save()
-        _set_random_states(self.random)  # whatever has been drawn
+        set_random_states(self.random)  # whatever has been drawn
         better = self.watch.badness(figures) < self.best
         self.best = min(self.best, self.watch.badness(figures))
         self.waited = 0 if better else self.waited + 1
@@ -315,48 +314,5 @@ class _Run:
         self.random = random if isinstance(random, list) else [random]
         if ranks.number() > 0:  # the states that were kept are those of the first process
             torch.manual_seed(self.options.seed + ranks.number() + ranks.count() * self.steps)
-            self.random = _random_states()
-        _set_random_states(self.random)
-
-
-def _random_states() -> list[Tensor]:
-    """Of the CPU and of each GPU."""
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return [torch.get_rng_state(), *gpus]
-
-
-def _set_random_states(states: Sequence[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, gpu)
-
-
-@contextlib.contextmanager
-def _products(tf32: bool) -> Iterator[None]:
-    """Whether float32 products on a GPU, cuDNN's too, which takes them unasked, have 19 bits."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision('high' if tf32 else before[0])
-    torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end training as Ctrl-C does; outside the main thread signals stay as they are."""
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            self.random = random_states()
+        set_random_states(self.random)

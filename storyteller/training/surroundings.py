@@ -1,0 +1,54 @@
+"""What a training shares with the rest of its process: random numbers, precision, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def random_states() -> list[Tensor]:
+    """Those of the CPU and of each GPU."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpus]
+
+
+def set_random_states(states: Sequence[Tensor]) -> None:
+    """Go back to what :func:`random_states` gave; states of GPUs that are not here are left out."""
+    torch.set_rng_state(states[0])
+    for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, gpu)
+
+
+@contextlib.contextmanager
+def products(tf32: bool) -> Iterator[None]:
+    """Whether float32 products on a GPU, cuDNN's too, which takes them unasked, have 19 bits."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('high' if tf32 else before[0])
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end training as Ctrl-C does; outside the main thread signals stay as they are."""
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
