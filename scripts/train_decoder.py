@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from storyteller import config, formats, skipthoughts
 from storyteller.command_line import add_options, options_from, run
+from storyteller.search import UNK
 from storyteller.text import Vocabulary
-from storyteller.training import corpus, decoder, documents, passages, wordvectors
+from storyteller.training import corpus, decoder, documents, fine_tuning, passages, wordvectors
 from storyteller.training.corpus import Corpus
 from storyteller.training.decoder import DecoderOptions
 from storyteller.training.options import TrainOptions
@@ -27,6 +29,11 @@ def main() -> None:
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--kind', choices=['books', 'verses'], default='books')
     parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
+    parser.add_argument(
+        '--start',
+        type=Path,
+        help='a decoder to go on from, whose sizes count instead of those below',
+    )
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
@@ -38,6 +45,8 @@ def main() -> None:
     add_options(parser, TrainOptions)
     args = parser.parse_args()
     options, training = options_from(DecoderOptions, args), options_from(TrainOptions, args)
+    if args.start and args.vectors:
+        parser.error('--vectors: the words of a decoder to go on from have theirs')
 
     tokens = args.work / 'text.txt'
     documents.tokenise_files(documents.text_files(args.text), tokens, args.kind)
@@ -46,14 +55,19 @@ def main() -> None:
     vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
     folder = args.encoder or config.default_folder()
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
+    width = encoder.encode([], verbose=False).shape[1]
+    table = params = held_out = None
+    if args.start:
+        counted = np.array([counts[word] for word in vocabulary])
+        counted[UNK] = counts.total() - counted.sum()
+        params, sizes = fine_tuning.start_from(args.start, vocabulary, counted, width)
+        options = replace(options, **sizes)
     told = read_passages(tokens, 'told', vocabulary, encoder, options, training, args)
-    table = held_out = None
     if args.held_out:
         tokens = args.work / 'held_out.txt'
         documents.tokenise_files(documents.text_files(args.held_out), tokens, args.kind)
         held_out = read_passages(tokens, 'held_out', vocabulary, encoder, options, training, args)
     if args.vectors:
-        width = skipthoughts_width(encoder)
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
@@ -64,6 +78,7 @@ def main() -> None:
         args.work / 'decoder.pt',
         n_words=len(vocabulary),
         counts=told.corpus.counts(len(vocabulary)),
+        params=params,
         table=table,
         held_out=held_out,
         vocabulary=vocabulary,
@@ -98,11 +113,6 @@ def read_passages(
         read, spans, every_word, encoder, args.work / f'{name}_vectors'
     )
     return passages.Passages(told, spans, vectors, options, training.seed)
-
-
-def skipthoughts_width(encoder: skipthoughts.Encoder) -> int:
-    """D, the width of the encoder's vectors."""
-    return encoder.encode([], verbose=False).shape[1]
 
 
 if __name__ == '__main__':

@@ -69,9 +69,7 @@ def load_model(
     """
     if precision not in ('float32', 'int8'):
         raise ValueError(f"precision: expected 'float32' or 'int8', found {precision!r}")
-    params, options = formats.read_model(path)
-    options.setdefault('doutput', True)
-    params = _checked(params, options, path)
+    params, options = read_params(path)
     worddict = formats.load_dictionary(dictionary)
     word_idict = {index: word for word, index in worddict.items()}
     word_idict |= {search.EOS: '<eos>', search.UNK: 'UNK'}
@@ -92,10 +90,18 @@ def load_model(
     }
 
 
-def _checked(
-    params: Mapping[str, np.ndarray], options: dict[str, Any], path: formats.PathLike
-) -> dict[str, np.ndarray]:
-    """The parameters of the decoder that the options describe, and no other; sizes are added."""
+def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the parameters of a decoder under the names of 2015, and no others, and its options.
+
+    Options that old files lack are there: the sizes, and ``doutput``.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If there is no such file, or it is not a decoder.
+    """
+    params, options = formats.read_model(path)
+    options.setdefault('doutput', True)
     formats.require(params, {'Wemb': (None, None), 'ff_state_W': (None, None)}, path)
     (V, W), (D, H) = params['Wemb'].shape, params['ff_state_W'].shape
     if V < 2:
@@ -113,7 +119,7 @@ def _checked(
             raise formats.ModelFileError(
                 f'{path}: option {name!r} is {options[name]!r}, but the parameters have {found}'
             )
-    return {name: params[name] for name in shapes}
+    return {name: params[name] for name in shapes}, options
 
 
 @torch.inference_mode()

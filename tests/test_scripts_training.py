@@ -127,6 +127,23 @@ def test_a_style_and_a_decoder_for_the_bundle(tmp_path, books):
     told = decoder.load_model(out, tmp_path / 'decoder_dictionary.pkl')
     assert told['options']['dimctx'] == len(np.load(style))
 
+    further = tmp_path / 'further' / 'decoder.safetensors'
+    run(
+        'train_decoder', '--text', books, '--work', tmp_path / 'further', '--out', further,
+        '--start', out, '--n-words', 12, '--epochs', 1,
+    )  # fmt: skip
+    told = decoder.load_model(further, further.with_name('decoder_dictionary.txt'))
+    assert told['options'] | {'n_words': 12, 'dim_word': 8, 'dim': 10} == told['options']
+
+
+def test_vectors_for_words_that_have_theirs_are_refused(tmp_path, books):
+    some = tmp_path / 'some'
+    error = run(
+        'train_decoder', '--text', books, '--work', tmp_path, '--out', tmp_path / 'a.npz',
+        '--start', some, '--vectors', some, code=2,
+    )  # fmt: skip
+    assert '--vectors' in error
+
 
 def test_few_passages_are_refused_unless_they_are_wanted(tmp_path, books):
     style = tmp_path / 'a_style.npy'

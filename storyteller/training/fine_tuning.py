@@ -1,0 +1,98 @@
+"""Fine-tuning: a decoder goes on from one that is there, with the words of other books.
+
+What a decoder knows of sentences serves any books, and takes most of the time to learn.
+
+Dimension letters: V words, W word vectors, H states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..decoder import read_params
+from ..formats import MismatchError, PathLike
+from ..search import UNK
+from ..vocabulary import Vocabulary
+
+
+def start_from(
+    path: PathLike, words: Vocabulary, counts: np.ndarray, dimctx: int
+) -> tuple[dict[str, np.ndarray], dict[str, int | bool]]:
+    """The parameters of a decoder, fitted to another vocabulary, and its sizes.
+
+    Parameters
+    ----------
+    path : path-like
+        A decoder, ours or of 2015. Its words are read from ``NAME_dictionary.txt`` or, as in 2015,
+        ``NAME_dictionary.pkl`` beside it.
+    words : Vocabulary
+        Of the new books.
+    counts : (V,) array
+        How often each occurs there.
+    dimctx : int
+        D of the encoder whose vectors it will be given.
+
+    Returns
+    -------
+    params : dict of str to float32 array
+        See :func:`with_words`.
+    sizes : dict
+        ``dim_word``, ``dim`` and ``doutput``, as in :class:`~.decoder.DecoderOptions`.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If a file is not there, or not what it should be.
+    MismatchError
+        If the decoder has more words than its dictionary, or was made for another encoder.
+    """
+    path = Path(path)
+    params, options = read_params(path)
+    if options['dimctx'] != dimctx:
+        raise MismatchError(
+            f'{path}: a decoder for vectors of {options["dimctx"]} numbers; those of the encoder '
+            f'have {dimctx}'
+        )
+    plain = path.with_name(f'{path.stem}_dictionary.txt')
+    known = Vocabulary.load(plain if plain.exists() else plain.with_suffix('.pkl'))
+    if len(known) < options['n_words']:
+        raise MismatchError(f'{path}: {options["n_words"]} words, but its dictionary {len(known)}')
+    sizes = {name: options[name] for name in ('dim_word', 'dim', 'doutput')}
+    return with_words(params, known, words, counts), sizes
+
+
+def with_words(
+    params: Mapping[str, np.ndarray], known: Vocabulary, words: Vocabulary, counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """A decoder of the vocabulary `known` as one of the vocabulary `words`.
+
+    A word of both keeps its vectors. A new one begins as what it was until now, UNK, and all that
+    were UNK share its probability by how often they occur, so that a text costs about as much as
+    before.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Under the names of 2015.
+    known, words : Vocabulary
+        `known` may hold more words than the model: those are unknown to it.
+    counts : (V,) array
+        How often each of `words` occurs.
+
+    Returns
+    -------
+    dict of str to float32 array
+    """
+    rows = np.array(known.encode(words, n_words=len(params['Wemb'])))
+    shared = np.where(rows == UNK, np.maximum(np.asarray(counts, np.float64), 1), 0)
+    part = np.log(shared[rows == UNK] / shared.sum())
+    bias = params['ff_logit_b'][rows].copy()
+    bias[rows == UNK] += part.astype(np.float32)
+    return dict(params) | {
+        'Wemb': params['Wemb'][rows],
+        'ff_logit_W': np.ascontiguousarray(params['ff_logit_W'][:, rows]),
+        'ff_logit_b': bias,
+    }
