@@ -29,11 +29,7 @@ def main() -> None:
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--kind', choices=['books', 'verses'], default='books')
     parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
-    parser.add_argument(
-        '--start',
-        type=Path,
-        help='a decoder to go on from, whose sizes count instead of those below',
-    )
+    parser.add_argument('--start', type=Path, help='a decoder to go on from, with its sizes')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
