@@ -187,10 +187,11 @@ def passages(
     ends = corpus.sentences
     wanted = ends[:-1] + rng.integers(shortest, longest + 1, len(corpus))
     # For a passage that begins at each sentence: where its length is reached, where it gets too
-    # long. The chain of passages is then a walk over numbers that are there.
-    reached = np.searchsorted(ends, wanted).tolist()
-    limit = (np.searchsorted(ends, ends[:-1] + longest, side='right') - 1).tolist()
-    enough = np.searchsorted(ends, ends[:-1] + shortest).tolist()
+    # long. The chain of passages is then a walk over numbers that are there. Memory views are read
+    # as fast as lists, and take a fifth of their memory.
+    reached = np.searchsorted(ends, wanted).data
+    limit = (np.searchsorted(ends, ends[:-1] + longest, side='right') - 1).data
+    enough = np.searchsorted(ends, ends[:-1] + shortest).data
     cut = []
     for first, end in itertools.pairwise(corpus.documents.tolist()):
         while first < end:
