@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from storyteller import config, formats, skipthoughts, style
+from storyteller import bundle, config, formats, skipthoughts, style
 from storyteller.command_line import run
 from storyteller.training import documents
 from storyteller.training.corpus import Corpus, narrative_passages
@@ -53,6 +53,7 @@ def main() -> None:
             'passages by --min-words, or take what there is by --few'
         )
     vector = style.mean_vector(encoder, found)
+    bundle.strike(args.out)
     formats.write_array(args.out, vector)
 
 

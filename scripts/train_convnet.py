@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from storyteller import formats
+from storyteller import bundle, formats
 from storyteller.command_line import add_options, options_from, run
 from storyteller.convnet import Architecture
 from storyteller.training import ranks
@@ -69,6 +69,7 @@ def main() -> None:
     stages = Stages(args.data, args.work, recipe, architecture, targets=args.targets)
     stages.distil()
     if ranks.number() == 0:
+        bundle.strike(args.out)
         with formats.atomic_path(args.out) as temporary:
             shutil.copyfile(args.work / 'distil.safetensors', temporary)
     if args.without_folds:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storyteller import config, formats, skipthoughts
+from storyteller import bundle, config, skipthoughts
 from storyteller.command_line import add_options, options_from, run
 from storyteller.search import UNK
 from storyteller.text import Vocabulary
@@ -67,6 +67,7 @@ def main() -> None:
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
+    bundle.strike(args.out, decoder.dictionary_path(args.out))
     decoder.fit(
         told,
         training,
@@ -79,11 +80,6 @@ def main() -> None:
         held_out=held_out,
         vocabulary=vocabulary,
     )
-    if args.out.suffix == '.npz':
-        dictionary = args.out.with_name(f'{args.out.stem}_dictionary.pkl')
-        formats.write_pickle(dictionary, {word: vocabulary[word] for word in vocabulary})
-    else:
-        vocabulary.save(args.out.with_name(f'{args.out.stem}_dictionary.txt'))
 
 
 def read_passages(

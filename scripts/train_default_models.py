@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ from storyteller.training import photos as photo_files
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.captioned import CaptionedPhotos, encode
 from storyteller.training.corpus import Corpus
-from storyteller.training.image_layer import fit_image_layer
+from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions
 from storyteller.training.recipe import Recipe as NetworkRecipe
@@ -52,6 +52,7 @@ WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a G
 MOST_PASSAGES = 300_000 if GPU else 120_000  # on a GPU all there are
 NEAREST = 100  # captions that a story is told of
 BLEND = 0.5  # the decoder is so much of the last stage, and the rest of the stage before it
+CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
 SHARES = {
     'uni': 0.115,
     'bi': 0.1,
@@ -410,27 +411,25 @@ class Recipe:
         params, options = formats.read_model(self.work / 'embedding.npz')
         params['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
         params['ff_image_b'] = target - middle @ params['ff_image_W']
-        for name, learned in self.captions_alone(params).items():
-            params[name] = (params[name] + learned) / 2
+        # Also by what people say: photos are found better, and the pool serves as well as before.
+        model = embedding.JointEmbedding(params, EMBEDDING).eval()
+        views = {'ff_image': [unit_rows(features)], 'ff_image_vgg19': self.real_features()}
+        for layer, seen in views.items():
+            learned = self.captions_alone(model, layer, seen)
+            for name, value in zip((f'{layer}_W', f'{layer}_b'), learned, strict=True):
+                params[name] = CAPTIONS_SHARE * value + (1 - CAPTIONS_SHARE) * params[name]
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
 
-    def captions_alone(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The layer for VGG-19's features, learned from people's captions alone.
-
-        The layer that learned with the sentence encoder knows the photos' captions nearly by heart,
-        and serves the pool as well; halfway between both, other photos are found better, and the
-        pool as well as before.
-        """
+    def captions_alone(
+        self, model: embedding.JointEmbedding, layer: str, views: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A layer for features of the training photos, learned from their captions alone."""
         captions, photo = self.captions_of(photo_files.read_names(self.data / 'flickr8k', 'train'))
-        weight, bias = fit_image_layer(
-            self.real_features(),
-            encode(embedding.JointEmbedding(params, EMBEDDING).eval(), captions),
-            photo,
-            TrainOptions(epochs=32, lr=1e-3, decay=True, weight_decay=0.1, average=0.99),
-            self.work / 'vgg19_layer.pt',
-        )
-        return {'ff_image_vgg19_W': weight, 'ff_image_vgg19_b': bias}
+        training = TrainOptions(epochs=50, lr=1e-3, decay=True, weight_decay=0.1, average=0.99)
+        vectors, options = encode(model, captions), ImageLayerOptions(dropout=0.6)
+        checkpoint = self.work / f'{layer}.pt'
+        return fit_image_layer(views, vectors, photo, training, checkpoint, options)
 
     def real_features(self) -> list[np.ndarray]:
         """VGG-19's features of the training photos (P, 4096), and of most of them mirrored."""

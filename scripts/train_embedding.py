@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from storyteller import config
+from storyteller import bundle, config
 from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
 from storyteller.training import embedding, wordvectors
@@ -48,6 +48,7 @@ def main() -> None:
     if args.vectors:
         params['Wemb'], known = wordvectors.start_from(params['Wemb'], vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
+    bundle.strike(args.out, args.out.with_name(f'{args.out.stem}_dictionary.txt'))
     embedding.fit(
         photos.sources(vocabulary, options, training.seed),
         training,

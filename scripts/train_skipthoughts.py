@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from storyteller import bundle
 from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
 from storyteller.training import documents, skipthoughts, wordvectors
@@ -65,6 +66,8 @@ def main() -> None:
         table=table,
         held_out=held_out,
     )
+    names = f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'
+    bundle.strike(*(args.out / name for name in names))
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
 
 

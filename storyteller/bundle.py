@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .formats import ModelFileError, PathLike, existing
+from .formats import ModelFileError, PathLike, existing, write_text
 
 CARD = 'bundle.json'
 FACTS = 'bytes', 'sha256'
@@ -89,6 +89,27 @@ def check(folders: Iterable[PathLike]) -> None:
                     f'{existing(path, "a file of the bundle")}: {wrong} '
                     f'(a broken copy? if you changed it, take its entry out of {CARD})'
                 )
+
+
+def strike(*paths: PathLike) -> None:
+    """Take files that are about to be written out of the cards that lie beside them.
+
+    What a card knows of the vectors that its models give goes too.
+
+    Raises
+    ------
+    ModelFileError
+        If a card is none.
+    """
+    for path in map(Path, paths):
+        if not (card := read_card(path.parent)) or path.name not in card['files']:
+            continue
+        del card['files'][path.name]
+        card.pop('known', None)
+        if card['files']:
+            write_text(path.parent / CARD, json.dumps(card, indent=1) + '\n')
+        else:
+            (path.parent / CARD).unlink(missing_ok=True)
 
 
 def sha256(path: PathLike) -> str:

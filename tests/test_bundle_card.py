@@ -56,6 +56,29 @@ def test_a_changed_file_is_named(folder, content, words):
         bundle.check([folder])
 
 
+def test_a_file_that_will_be_replaced_leaves_the_card(folder):
+    card(folder, known={'thought': [0.0]}, widths={'D': 4})
+    bundle.strike(folder / 'a.npy', folder / 'a_dictionary.txt')
+    (folder / 'a.npy').write_bytes(b'ours')
+    bundle.check([folder])
+    left = bundle.read_card(folder)
+    assert set(left['files']) == {'b.txt'} and left['widths'] == {'D': 4} and 'known' not in left
+    (folder / 'b.txt').write_text('others\n')
+    with pytest.raises(ModelFileError, match=r'b\.txt'):
+        bundle.check([folder])
+
+
+def test_a_card_of_no_files_goes(folder):
+    bundle.strike(folder / 'a.npy', folder / 'b.txt', folder / 'c.npy')
+    assert sorted(path.name for path in folder.iterdir()) == ['a.npy', 'b.txt']
+
+
+def test_striking_nothing_changes_nothing(folder, tmp_path_factory):
+    before = (folder / bundle.CARD).read_bytes()
+    bundle.strike(folder / 'new.npy', tmp_path_factory.mktemp('bare') / 'a.npy')
+    assert (folder / bundle.CARD).read_bytes() == before
+
+
 def test_a_missing_file_is_left_to_its_loader(folder):
     (folder / 'a.npy').unlink()
     bundle.check([folder])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,20 @@ def books(tmp_path_factory):
             lines.append(' '.join(said))
         (folder / f'{name}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     return folder
+
+
+def tell(models):
+    """The story of a sample photo, short."""
+    arguments = 'images/ex1.jpg', '--bw', '2', '-k', '5', '--models', str(models)
+    done = subprocess.run(
+        [sys.executable, '-m', 'storyteller', *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        encoding='utf-8',
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition('OUTPUT:')[2].strip()
 
 
 def last_metrics(path):
@@ -110,30 +125,25 @@ def test_torchrun_trains_what_one_process_does(tmp_path, books):
 @pytest.mark.slow
 def test_a_style_and_a_decoder_for_the_bundle(tmp_path, books):
     """What most people want: their own books, with the encoder that is there."""
-    style = tmp_path / 'mine_style.npy'
+    mine = tmp_path / 'mine'
+    shutil.copytree(ROOT / 'models', mine)
+    style = mine / 'romance_style.npy'
     run('make_style', '--text', books, '--out', style, '--shortest', 20, '--few')
-    arguments = 'images/ex1.jpg', '--bw', '2', '-k', '5', '--style', str(style)
-    done = subprocess.run(
-        [sys.executable, '-m', 'storyteller', *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        encoding='utf-8',
-        timeout=300,
-    )
-    assert done.returncode == 0 and 'OUTPUT:' in done.stdout
+    assert tell(mine)
     out = tmp_path / 'decoder.npz'
     sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
     run('train_decoder', '--text', books, '--work', tmp_path / 'run', '--out', out, *sizes)
     told = decoder.load_model(out, tmp_path / 'decoder_dictionary.pkl')
     assert told['options']['dimctx'] == len(np.load(style))
 
-    further = tmp_path / 'further' / 'decoder.safetensors'
+    further = mine / 'decoder.safetensors'
     run(
         'train_decoder', '--text', books, '--work', tmp_path / 'further', '--out', further,
         '--start', out, '--n-words', 12, '--epochs', 1,
     )  # fmt: skip
-    told = decoder.load_model(further, further.with_name('decoder_dictionary.txt'))
+    told = decoder.load_model(further, mine / 'decoder_dictionary.txt')
     assert told['options'] | {'n_words': 12, 'dim_word': 8, 'dim': 10} == told['options']
+    assert tell(mine)
 
 
 def test_vectors_for_words_that_have_theirs_are_refused(tmp_path, books):

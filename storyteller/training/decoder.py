@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import layers
-from ..formats import PathLike, write_model
+from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import ranks
 from .loop import train
@@ -232,8 +233,9 @@ def fit(
     held_out : Passages, optional
         Its cost per word, in nats, goes into the metrics, and decides what is best.
     vocabulary : Vocabulary, optional
-        Shows, at each save, what the decoder writes from the vectors of some passages (held-out
-        ones, if there are any) beside what stands there.
+        Is written beside `out`, see :func:`dictionary_path`, and shows, at each save, what the
+        decoder writes from the vectors of some passages (held-out ones, if there are any) beside
+        what stands there.
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
@@ -271,6 +273,16 @@ def fit(
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         return total, int(mask.sum())
 
+    def save():
+        write_model(out, model.params(), kept)
+        if vocabulary is None:
+            return
+        path = dictionary_path(out)
+        if path.suffix == '.pkl':
+            write_pickle(path, {word: vocabulary[word] for word in vocabulary})
+        else:
+            vocabulary.save(path)
+
     train(
         model,
         passages.batches,
@@ -280,8 +292,14 @@ def fit(
         report=None if held_out is None else lambda: perplexity(model, held_out, device),
         goal=None if held_out is None else 'held_out_cost',
         show=vocabulary and (lambda: shown(model, held_out or passages, vocabulary, device)),
-        save=lambda: write_model(out, model.params(), kept),
+        save=save,
     )
+
+
+def dictionary_path(out: PathLike) -> Path:
+    """Where the words of a decoder stand: a text of ours, or a dictionary as in 2015."""
+    ending = 'pkl' if Path(out).suffix == '.npz' else 'txt'
+    return Path(out).with_name(f'{Path(out).stem}_dictionary.{ending}')
 
 
 def written_about(vectors: Tensor, thoughts: Tensor | None) -> Tensor:

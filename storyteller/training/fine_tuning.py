@@ -16,6 +16,7 @@ from ..decoder import read_params
 from ..formats import MismatchError, PathLike
 from ..search import UNK
 from ..vocabulary import Vocabulary
+from .decoder import dictionary_path
 
 
 def start_from(
@@ -26,8 +27,8 @@ def start_from(
     Parameters
     ----------
     path : path-like
-        A decoder, ours or of 2015. Its words are read from ``NAME_dictionary.txt`` or, as in 2015,
-        ``NAME_dictionary.pkl`` beside it.
+        A decoder, ours or of 2015; its words stand beside it, see
+        :func:`~.decoder.dictionary_path`.
     words : Vocabulary
         Of the new books.
     counts : (V,) array
@@ -56,8 +57,7 @@ def start_from(
             f'{path}: a decoder for vectors of {options["dimctx"]} numbers; those of the encoder '
             f'have {dimctx}'
         )
-    plain = path.with_name(f'{path.stem}_dictionary.txt')
-    known = Vocabulary.load(plain if plain.exists() else plain.with_suffix('.pkl'))
+    known = Vocabulary.load(dictionary_path(path))
     if len(known) < options['n_words']:
         raise MismatchError(f'{path}: {options["n_words"]} words, but its dictionary {len(known)}')
     sizes = {name: options[name] for name in ('dim_word', 'dim', 'doutput')}
