@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_a_screened_decoder_tells_the_stories_of_2015(name):
         found = decoder.gen_sample(fast, c, k=5, maxlen=40)
         assert found[0] == expected[0]
         np.testing.assert_allclose(found[1], expected[1], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_packed_weights_give_what_plain_ones_do(monkeypatch):
+    layer, x = layer_of(700), torch.rand(5, 64) * 2 - 1
+    packed = screening.ScreenedLinear(layer.weight, layer.bias)
+    copied = copy.deepcopy(packed)
+    monkeypatch.setattr(screening, 'can_pack', lambda _: False)
+    plain = screening.ScreenedLinear(layer.weight, layer.bias)
+    for other in (packed, copied):
+        torch.testing.assert_close(other.scores(x), plain.scores(x), atol=1e-4, rtol=0)
 
 
 def test_an_unknown_precision_is_refused():
