@@ -50,6 +50,7 @@ DECODER_WORDS = 12_000
 GPU = torch.cuda.is_available()
 WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
 MOST_PASSAGES = 300_000 if GPU else 120_000  # on a GPU all there are
+PASSAGES = 80, 110  # words of those that a style is the mean of; stories get about as long
 NEAREST = 100  # captions that a story is told of
 BLEND = 0.5  # the decoder is so much of the last stage, and the rest of the stage before it
 CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
@@ -107,7 +108,7 @@ DECODER = decoder.DecoderOptions(
     batch_words=6144 * WIDER,
     bfloat16=True,
 )
-UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=6)  # for the last stage
+UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=12)  # for the last stage
 NETWORK = NetworkRecipe(
     label_batch=128 * WIDER,
     captioned_batch=128 if GPU else 64,
@@ -298,8 +299,8 @@ class Recipe:
         novels, songs = self.corpus('novels'), self.corpus('lyrics')
         for name, texts in (
             ('caption', self.pool),
-            ('romance', corpus.narrative_passages(novels, self.words)),
-            ('lyric', corpus.narrative_passages(songs, self.words, most_quoted=1.0)),
+            ('romance', corpus.narrative_passages(novels, self.words, *PASSAGES)),
+            ('lyric', corpus.narrative_passages(songs, self.words, *PASSAGES, most_quoted=1.0)),
         ):
             vector = style.mean_vector(self.thoughts, texts)
             formats.write_array(self.out / f'{name}_style.npy', vector)
