@@ -108,7 +108,7 @@ DECODER = decoder.DecoderOptions(
     batch_words=6144 * WIDER,
     bfloat16=True,
 )
-UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=12)  # for the last stage
+UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=6)  # for the last stage
 NETWORK = NetworkRecipe(
     label_batch=128 * WIDER,
     captioned_batch=128 if GPU else 64,
