@@ -54,6 +54,7 @@ PASSAGES = 80, 110  # words of those that a style is the mean of; stories get ab
 NEAREST = 100  # captions that a story is told of
 BLEND = 0.5  # the decoder is so much of the last stage, and the rest of the stage before it
 CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
+VIEWS = 'fc7_train', 'fc7_train_flipped'  # of the photos, and of most of them mirrored
 SHARES = {
     'uni': 0.115,
     'bi': 0.1,
@@ -251,7 +252,7 @@ class Recipe:
         """
         trained, _ = formats.read_model(self.work / 'embedding.npz')
         model = embedding.JointEmbedding(trained, EMBEDDING).eval()
-        real = self.real_features()[0]
+        real = self.real_features()
         places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
         chosen, _ = nearest(unit_rows(places), self.sentences(model, self.pool), NEAREST)
         pool = self.thoughts.encode(self.pool, verbose=False, tokenised=True)
@@ -334,7 +335,8 @@ class Recipe:
             )
         ]
         among = Candidates(pool, self.matches)
-        for seed, features in enumerate(self.real_features()):
+        for seed, name in enumerate(VIEWS):
+            features = self.real_features(name)
             known = np.flatnonzero(photo < len(features))
             chosen = [captions[i] for i in known]
             sources.append(
@@ -364,7 +366,7 @@ class Recipe:
         """
         run = self.work / 'convnet'
         trained, _ = formats.read_model(self.work / 'embedding.npz')
-        real = self.real_features()[0]
+        real = self.real_features()
         places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
         with torch.no_grad():
             model = embedding.JointEmbedding(trained, EMBEDDING).eval()
@@ -413,29 +415,26 @@ class Recipe:
         params['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
         params['ff_image_b'] = target - middle @ params['ff_image_W']
         # Also by what people say: photos are found better, and the pool serves as well as before.
-        model = embedding.JointEmbedding(params, EMBEDDING).eval()
-        views = {'ff_image': [unit_rows(features)], 'ff_image_vgg19': self.real_features()}
-        for layer, seen in views.items():
-            learned = self.captions_alone(model, layer, seen)
+        captions, photo = self.captions_of(names)
+        vectors = encode(embedding.JointEmbedding(params, EMBEDDING).eval(), captions)
+        real = [self.real_features(name) for name in VIEWS]
+        for layer, views in {'ff_image': [unit_rows(features)], 'ff_image_vgg19': real}.items():
+            learned = fit_image_layer(
+                views,
+                vectors,
+                photo,
+                TrainOptions(epochs=50, lr=1e-3, decay=True, weight_decay=0.1, average=0.99),
+                self.work / f'{layer}.pt',
+                ImageLayerOptions(dropout=0.6),
+            )
             for name, value in zip((f'{layer}_W', f'{layer}_b'), learned, strict=True):
                 params[name] = CAPTIONS_SHARE * value + (1 - CAPTIONS_SHARE) * params[name]
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
 
-    def captions_alone(
-        self, model: embedding.JointEmbedding, layer: str, views: list[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A layer for features of the training photos, learned from their captions alone."""
-        captions, photo = self.captions_of(photo_files.read_names(self.data / 'flickr8k', 'train'))
-        training = TrainOptions(epochs=50, lr=1e-3, decay=True, weight_decay=0.1, average=0.99)
-        vectors, options = encode(model, captions), ImageLayerOptions(dropout=0.6)
-        checkpoint = self.work / f'{layer}.pt'
-        return fit_image_layer(views, vectors, photo, training, checkpoint, options)
-
-    def real_features(self) -> list[np.ndarray]:
-        """VGG-19's features of the training photos (P, 4096), and of most of them mirrored."""
-        files = ('fc7_train', 'fc7_train_flipped')
-        return [photo_files.read_fc7(self.data / 'flickr8k' / f'{f}.npz').numpy() for f in files]
+    def real_features(self, name: str = VIEWS[0]) -> np.ndarray:
+        """VGG-19's features of the training photos, (P, 4096)."""
+        return photo_files.read_fc7(self.data / 'flickr8k' / f'{name}.npz').numpy()
 
     def embedding_start(self) -> dict[str, np.ndarray]:
         """Word vectors from the uni encoder, the rest random, an image layer for each network."""

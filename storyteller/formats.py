@@ -31,7 +31,8 @@ from .errors import MismatchError as MismatchError
 from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
-from .pickles import Pickler, existing
+from .pickle_writer import Pickler
+from .pickles import existing
 from .pickles import load_pickles as load_pickles
 from .pickles import stand_in as stand_in
 

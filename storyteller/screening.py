@@ -84,8 +84,8 @@ class ScreenedLinear(nn.Module):
             return x.new_empty(0, self.out_features)
         scores = self.scores(x)
         logp = scores.log_softmax(1)
-        count = min(RESCORED + RESCORED_EACH * len(x), max(RESCORED, self.out_features // 4))
-        count = min(count, self.out_features)
+        wanted = RESCORED + RESCORED_EACH * len(x)
+        count = min(wanted, max(RESCORED, self.out_features // 4), self.out_features)
         words = logp.amax(0).topk(count, sorted=False).indices
         before = logp[:, words]
         total = scores[:, words[:1]] - before[:, :1]  # the log of the sum over the words, (R, 1)
