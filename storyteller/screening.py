@@ -19,8 +19,8 @@ from torch.nn.functional import linear
 
 from .packed import ROWS, can_pack
 
-# Words scored again in float32: so many, and so many more for each hypothesis; a quarter at most.
-RESCORED, RESCORED_EACH = 512, 16
+# Words scored again in float32: so many, and so many more for each hypothesis.
+RESCORED, RESCORED_EACH = 256, 8
 ZERO = 128  # what stands for an input of 0, among the 256 numbers that oneDNN takes
 
 
@@ -84,8 +84,7 @@ class ScreenedLinear(nn.Module):
             return x.new_empty(0, self.out_features)
         scores = self.scores(x)
         logp = scores.log_softmax(1)
-        wanted = RESCORED + RESCORED_EACH * len(x)
-        count = min(wanted, max(RESCORED, self.out_features // 4), self.out_features)
+        count = min(RESCORED + RESCORED_EACH * len(x), self.out_features)
         words = logp.amax(0).topk(count, sorted=False).indices
         before = logp[:, words]
         total = scores[:, words[:1]] - before[:, :1]  # the log of the sum over the words, (R, 1)
