@@ -86,10 +86,11 @@ class Linear(nn.Module):
         return cls(*affine_tensors(params, name, device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows (..., in) to (..., out), float32; the weight's type is that of the products."""
+        """Rows (..., in) to (..., out), float32 or wider; products are of the weight's type."""
         x = x.to(self.dtype)
         if self.packed is None:
-            return plain_linear(x, self.weight, self.bias).float()
+            product = plain_linear(x, self.weight, self.bias)
+            return product.to(torch.promote_types(self.dtype, torch.float32))
         if not x.numel():  # which oneDNN does not take
             return x.new_empty(*x.shape[:-1], self.out_features).float()
         product = torch.ops.mkldnn._linear_pointwise

@@ -27,6 +27,7 @@ from .loop import train
 from .matching import choice_cost
 from .options import TrainOptions
 from .pairs import Pairs as Pairs
+from .products import linear
 from .recurrence import run_gru
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
@@ -195,7 +196,7 @@ class JointEmbedding(nn.Module):
     def images(self, features: Tensor) -> Tensor:
         """Vectors (B, E) of image features (B, F); unit length if the options say so."""
         known = self.image.in_features == features.shape[1]
-        joined = (self.image if known else self.second)(self.drop(features))
+        joined = linear(self.drop(features), self.image if known else self.second)
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 
     def forward(

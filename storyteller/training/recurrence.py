@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+
+from ..packed import Linear
+from .products import affine, matmul
 
 
 def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -42,7 +44,7 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
         return states.to(state.dtype)
     weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
     w, u, b = (weight.to(dtype or x.dtype) for weight in weights)
-    return _Steps.apply(linear(x.to(w.dtype), w, b), state, u)
+    return _Steps.apply(affine(x.to(w.dtype), w, b), state, u)
 
 
 class _Steps(torch.autograd.Function):
@@ -58,10 +60,10 @@ class _Steps(torch.autograd.Function):
         states = state.new_empty(steps + 1, batch, hidden)
         gates = state.new_empty(steps, batch, 2 * hidden)  # r and u
         candidates, products = torch.empty_like(states[1:]), torch.empty_like(states[1:])
-        states[0] = state
+        states[0], step = state, Linear(weight)
         for t, given in enumerate(inputs.unbind()):
             past = states[t]
-            product = past.to(weight.dtype) @ weight.T  # h U
+            product = step(past)  # h U
             torch.add(given[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t]).sigmoid_()
             reset, update = gates[t].split(hidden, dim=1)
             products[t] = product[:, 2 * hidden :]
@@ -79,7 +81,7 @@ class _Steps(torch.autograd.Function):
         d_inputs = weight.new_empty(steps, batch, 3 * hidden)
         d_products = torch.empty_like(d_inputs)
         d_gates = torch.empty_like(gates[0])
-        carried = torch.zeros_like(states[0])
+        carried, step = torch.zeros_like(states[0]), Linear(weight.T)
         for t in reversed(range(steps)):
             reset, update = gates[t].split(hidden, dim=1)
             d = d_states[t] + carried
@@ -91,6 +93,6 @@ class _Steps(torch.autograd.Function):
             for end, last in ((d_inputs, d_candidate), (d_products, d_candidate * reset)):
                 end[t, :, : 2 * hidden] = d_gate
                 end[t, :, 2 * hidden :] = last
-            carried = kept.add_(d_products[t] @ weight)
+            carried = kept.add_(step(d_products[t]))
         past = states[:-1].flatten(0, 1).to(weight.dtype)
-        return d_inputs, carried, d_products.flatten(0, 1).T @ past
+        return d_inputs, carried, matmul(d_products.flatten(0, 1).T, past)

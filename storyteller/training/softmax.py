@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .products import matmul
+
 _EPSILON = 1e-8  # the cost of 2015 is -log(p + 1e-8)
 _MARGIN = 1e-6  # keeps -log(1 - p) finite
 
@@ -109,7 +111,7 @@ class _BlockedSoftmax(torch.autograd.Function):
             d_hidden = torch.empty_like(hidden)
             d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         for block in torch.arange(len(hidden), device=hidden.device).split(rows):
-            logits = (states[block] @ words.T).to(bias.dtype).add_(bias)  # (rows, V)
+            logits = matmul(states[block], words.T).to(bias.dtype).add_(bias)  # (rows, V)
             aim = targets[block, None]
             right = logits.gather(1, aim)
             top = logits.amax(1, keepdim=True)
@@ -124,11 +126,8 @@ class _BlockedSoftmax(torch.autograd.Function):
             errors.scatter_add_(1, aim, -factor)
             d_bias += errors.sum(0)
             errors = errors.to(dtype)
-            d_hidden[block] = (errors @ words).to(hidden.dtype)
-            if dtype is weight.dtype:
-                d_weight.addmm_(errors.T, states[block])
-            else:
-                d_weight += errors.T @ states[block]
+            d_hidden[block] = matmul(errors, words).to(hidden.dtype)
+            d_weight += matmul(errors.T, states[block])
         if learns:
             ctx.save_for_backward(d_hidden, d_weight, d_bias)
         return cost
