@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from storyteller.training import decoder, embedding, skipthoughts
 from storyteller.training.corpus import Corpus
+from storyteller.training.corpus import passages as cut_passages
 from storyteller.training.optimizer import make_optimizer
 from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=20, help='for each (%(default)s)')
     parser.add_argument('--threads', type=int, help='default: all')
     parser.add_argument('--shrink', type=int, default=1, help='divide all sizes, to try it out')
+    parser.add_argument('--bfloat16', action='store_true', help='ours; the rest stays in float32')
     parser.add_argument('--json', help='a file for the figures')
     args = parser.parse_args()
     if args.threads:
@@ -64,7 +66,7 @@ def main() -> None:
     found = {}
     for name, make in (('skip-thoughts', skip_case), ('decoder', decoder_case),
                        ('embedding', embedding_case)):  # fmt: skip
-        case = make(args.shrink)
+        case = make(args.shrink, args.bfloat16)
         before = sgemm(2048 // args.shrink)  # around each, since others may use the machine
         ours, flops = measure(case.module, case.batches, case.cost, case.words, case.flops, args)
         after = sgemm(2048 // args.shrink)
@@ -160,8 +162,10 @@ def shifted(x: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
 
 
-def skip_case(shrink: int) -> Case:
-    options = skipthoughts.SkipThoughtsOptions(dim_word=620 // shrink, dim=2400 // shrink)
+def skip_case(shrink: int, bfloat16: bool = False) -> Case:
+    options = skipthoughts.SkipThoughtsOptions(
+        dim_word=620 // shrink, dim=2400 // shrink, bfloat16=bfloat16
+    )
     n_words, width, hidden = 20_000 // shrink, options.dim_word, options.dim
     units = Units(text(20_000, n_words), None, options)
     module = skipthoughts.SkipThoughts(skipthoughts.initial_params(options, n_words, 0), options)
@@ -199,9 +203,13 @@ def skip_case(shrink: int) -> Case:
                 plain, padded, lambda b: plain(*b))  # fmt: skip
 
 
-def decoder_case(shrink: int) -> Case:
+def decoder_case(shrink: int, bfloat16: bool = False) -> Case:
     options = decoder.DecoderOptions(
-        dim_word=620 // shrink, dim=1600 // shrink, batch_size=16, batch_words=10**6
+        dim_word=620 // shrink,
+        dim=1600 // shrink,
+        batch_size=16,
+        batch_words=10**6,
+        bfloat16=bfloat16,
     )
     n_words, width, hidden, thought = (
         40_000 // shrink,
@@ -210,9 +218,7 @@ def decoder_case(shrink: int) -> Case:
         4800 // shrink,
     )
     told, rng = text(20_000, n_words), np.random.default_rng(0)
-    spans = np.stack([np.arange(0, 19_990, 5), np.arange(5, 19_995, 5)], 1)
-    lengths = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
-    spans = spans[lengths <= 100]
+    spans = cut_passages(told, rng, 1, 100)  # what scripts/train_decoder.py takes by default
     vectors = rng.normal(size=(len(spans), thought)).astype(np.float32)
     passages = Passages(told, spans, vectors, options)
     params = decoder.initial_params(options, n_words, thought, 0)
@@ -243,9 +249,9 @@ def decoder_case(shrink: int) -> Case:
                 plain, padded, lambda b: plain(*b))  # fmt: skip
 
 
-def embedding_case(shrink: int) -> Case:
+def embedding_case(shrink: int, bfloat16: bool = False) -> Case:
     options = embedding.EmbeddingOptions(
-        dim_image=4096 // shrink, dim_word=300 // shrink, dim=1024 // shrink
+        dim_image=4096 // shrink, dim_word=300 // shrink, dim=1024 // shrink, bfloat16=bfloat16
     )
     n_words, width, hidden = 10_000 // shrink, options.dim_word, options.dim
     told, rng = text(20_000, n_words), np.random.default_rng(0)

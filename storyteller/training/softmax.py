@@ -56,8 +56,7 @@ def full_cost(
     dtype : torch.dtype, optional
         Of the matrix products; None: that of `hidden`.
     rows : int, optional
-        Size of a block. None: 1024, or 256 in bfloat16, whose products are so quick that what
-        lies between them had better stay in the cache; on a GPU 8192.
+        Size of a block. None: 1024, on a GPU 8192.
 
     Returns
     -------
@@ -96,7 +95,7 @@ def _blocked(hidden, targets, output, dtype, rows, costs_of) -> Tensor:
     )
     dtype = dtype or hidden.dtype
     if rows is None:
-        rows = 8192 if hidden.is_cuda else 256 if dtype is torch.bfloat16 else 1024
+        rows = 8192 if hidden.is_cuda else 1024
     return _BlockedSoftmax.apply(
         hidden, output.weight, output.bias, targets, dtype, rows, costs_of, learns
     )
