@@ -15,15 +15,17 @@ import shutil
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pooch
+import torch
 from tqdm import tqdm
 
 from . import embedding
 from .formats import MismatchError, ModelFileError, atomic_path, read_lines
+from .packed import Linear
 from .sequences import as_texts
 
 CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
@@ -182,7 +184,7 @@ def _write_cached(path: pathlib.Path, shape: tuple[int, int], blocks: Iterable[n
 def _read_cached(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The mapped vectors, or None if they are missing or damaged."""
     try:
-        vectors = np.lib.format.open_memmap(path, mode='r')
+        vectors = np.lib.format.open_memmap(path, mode='c')  # torch wants what can be written to
         with open(path, 'rb') as file:
             file.seek(-4, os.SEEK_END)
             crc = struct.unpack('<I', file.read())[0]
@@ -236,11 +238,25 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     many = np.atleast_2d(queries)
     best = np.empty((len(many), 0), dtype=np.int64)
     step = max(k, SCORES_AT_ONCE // max(1, len(many)))
+    products = _products(many)
     for start in range(0, len(vectors), step):
-        block = np.asarray(vectors[start : start + step], dtype=np.float32)
-        best = _largest(np.hstack([best, _keys(many @ block.T, start, best, k)]), k)
+        scores = products(np.asarray(vectors[start : start + step], dtype=np.float32))
+        best = _largest(np.hstack([best, _keys(scores, start, best, k)]), k)
     indices, scores = _from_keys(np.sort(best, axis=1)[:, ::-1])
     return (indices, scores) if queries.ndim == 2 else (indices[0], scores[0])
+
+
+def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the dot products (B, n) of the queries (B, E) with rows (n, E)."""
+    packed = Linear(torch.from_numpy(np.ascontiguousarray(queries))) if len(queries) > 1 else None
+
+    @torch.inference_mode()
+    def products(rows: np.ndarray) -> np.ndarray:
+        if packed is None or not rows.flags.writeable:  # one query is as fast as memory is read
+            return queries @ rows.T
+        return packed(torch.from_numpy(rows)).numpy().T
+
+    return products
 
 
 def _checked_search(queries: np.ndarray, vectors: np.ndarray, k: int) -> int:

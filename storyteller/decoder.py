@@ -19,8 +19,10 @@ from torch import Tensor
 from storyteller import formats, layers, search
 from storyteller.decoder_network import Decoder
 
-# A search of many contexts takes so many numbers (rows times words) at a time: 256 MB in float32.
-LARGEST_STEP = 2**26
+# A search of many contexts takes so many numbers (rows times words) at a time: 20 MB in float32,
+# which glibc still gives again after they are freed; from 32 MB on it clears new memory each time.
+LARGEST_STEP = 5 * 2**20
+LARGEST_STEP_OF_GPU = 2**26
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -326,7 +328,8 @@ def _generate(
     seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(vectors)
     if len(seeds) != len(vectors):
         raise ValueError(f'seed: expected one, or {len(vectors)} of them, found {len(seeds)}')
-    size = max(1, LARGEST_STEP // (k * model.logit.out_features))
+    largest = LARGEST_STEP if model.device.type == 'cpu' else LARGEST_STEP_OF_GPU
+    size = max(1, largest // (k * model.logit.out_features))
     found = []
     for first in range(0, len(vectors), size):
         here = slice(first, first + size)

@@ -54,14 +54,16 @@ class Linear(nn.Module):
     weight : (out, in) tensor
         Not kept if it is packed, so that it need not stay in memory.
     bias : (out,) tensor or None
+    pack : bool
+        Not worth its memory for a layer that is used once a story.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, pack: bool = True):
         super().__init__()
         weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
-        self.packed, self.weight = None, weight
+        self.packed, self.weight, self.pack = None, weight, pack
         self._pack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,16 +76,18 @@ class Linear(nn.Module):
         self._pack()
 
     def _pack(self) -> None:
-        if can_pack(self.weight):
+        if self.pack and can_pack(self.weight):
             with torch.inference_mode(False):
                 weight = self.weight.contiguous()
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
             self.weight = None
 
     @classmethod
-    def of(cls, params: Params, name: str, device: torch.device | None = None) -> Linear:
+    def of(
+        cls, params: Params, name: str, device: torch.device | None = None, pack: bool = True
+    ) -> Linear:
         """The affine layer ``{name}_W`` (in, out) and ``{name}_b`` of 2015."""
-        return cls(*affine_tensors(params, name, device))
+        return cls(*affine_tensors(params, name, device), pack)
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows (..., in) to (..., out), float32 or wider; products are of the weight's type."""
@@ -98,7 +102,8 @@ class Linear(nn.Module):
 
     def log_probs(self, x: Tensor) -> Tensor:
         """The output as the logarithms of probabilities that sum to one."""
-        return self(x).log_softmax(dim=-1)
+        logits = self(x)  # large, and overwritten: new memory takes as long as the sums
+        return torch.log_softmax(logits, -1, out=logits)
 
 
 class GRU(nn.Module):

@@ -135,6 +135,7 @@ def beam_search(
         logp, state = step(torch.from_numpy(beams.words).to(device), state)
         contexts, rows = beams.grid()
         beams.advance(contexts, *_expand(logp.float(), beams.scores, rows, k, use_unk))
+        del logp  # large: the next one takes its place in memory
         state = state[torch.from_numpy(beams.parents).to(device)]
     return beams.hypotheses()
 

@@ -76,8 +76,10 @@ def test_vectors_of_2015_made_and_from_the_cache(vse, tmp_path, never_embeds):
     cached = captions.caption_vectors(vse, pool, cache=str(tmp_path))
     np.testing.assert_array_equal(cached, made)
     assert isinstance(cached, np.memmap)
-    assert not cached.flags.writeable
     assert len(list(tmp_path.iterdir())) == 1
+    cached[:] = 0  # stays in this process's copy
+    del cached
+    np.testing.assert_array_equal(captions.caption_vectors(vse, pool, cache=tmp_path), made)
 
 
 def test_cached_file_is_an_ordinary_npy(vse, tmp_path):
@@ -330,6 +332,20 @@ def test_half_precision_and_mapped_vectors(tmp_path):
     indices, scores = captions.nearest(np.eye(4)[2], mapped, 1)
     assert indices.tolist() == [2]
     assert scores.tolist() == [1]
+
+
+@pytest.mark.parametrize('queries', [2, 5])
+def test_many_queries_find_what_each_finds_in_rows_of_any_kind(queries):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(500, 33)).astype(np.float32)
+    many = rng.normal(size=(queries, 33)).astype(np.float32)
+    read_only = vectors.copy()
+    read_only.flags.writeable = False
+    expected = [captions.nearest(query, vectors, 20) for query in many]
+    for rows in (vectors, read_only, np.asfortranarray(vectors), vectors.astype(np.float64)):
+        indices, scores = captions.nearest(many, rows, 20)
+        np.testing.assert_array_equal(indices, [found for found, _ in expected])
+        np.testing.assert_allclose(scores, [score for _, score in expected], rtol=1e-5)
 
 
 def test_more_than_there_are_gives_all_with_a_warning():
