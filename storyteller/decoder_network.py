@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         super().__init__()
         device = layers.pick_device(device or 'cpu')
         self.embedding = nn.Embedding.from_pretrained(torch.from_numpy(params['Wemb']).to(device))
-        self.first = packed.Linear.of(params, 'ff_state', device, pack=False)
+        self.first = packed.Linear.of(params, 'ff_state', device)
         self.gru = packed.GRU(params, 'decoder', device)
         self.hidden = None
         if 'ff_hid_W' in params:

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import formats
+from . import formats, layers
 from .formats import MismatchError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
-from .packed import Linear, gru_for
+from .packed import gru_for
 from .sequences import as_texts, batches, last_states
 
 EOS, UNK = 0, 1
@@ -68,11 +68,7 @@ def load_model(
         raise ModelFileError(f'{beside}: an index is negative')
     encoder = _checked(params, options, path)
     device = pick_device(device)
-    images = [
-        Linear.of(params, name, device, pack=False)
-        for name in IMAGE_LAYERS
-        if f'{name}_W' in params
-    ]
+    images = [layers.affine(params, name) for name in IMAGE_LAYERS if f'{name}_W' in params]
     words = params['Wemb'][: int(options.get('n_words', len(params['Wemb'])))]
     recurrent = {n: a for n, a in params.items() if n.startswith('encoder_') and encoder == 'gru'}
     return {
@@ -82,7 +78,7 @@ def load_model(
         '_words': words,
         '_gru': gru_for(params, 'encoder', device) if recurrent else None,
         '_fingerprint': _hash({'Wemb': words, **recurrent}, worddict),
-        '_images': {layer.in_features: layer for layer in images},
+        '_images': {layer.in_features: layer.to(device) for layer in images},
     }
 
 

@@ -46,6 +46,17 @@ _OPERATORS = (
 )
 
 
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` for an (n, k) and a (k, m) matrix of one type, without gradients.
+
+    On a CPU, torch leaves float32 to a library that uses half of the vector units of many
+    processors. oneDNN uses all of them, and takes matrices in any order of memory.
+    """
+    if not a.numel() or not can_pack(b):
+        return a @ b
+    return torch.ops.mkldnn._linear_pointwise(a, b.T, None, 'none', [], '')
+
+
 class Linear(nn.Module):
     """``x W' + b`` for inference, from the weight (out, in) and bias of a plain layer.
 
@@ -54,16 +65,14 @@ class Linear(nn.Module):
     weight : (out, in) tensor
         Not kept if it is packed, so that it need not stay in memory.
     bias : (out,) tensor or None
-    pack : bool
-        Not worth its memory for a layer that is used once a story.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, pack: bool = True):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None):
         super().__init__()
         weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
-        self.packed, self.weight, self.pack = None, weight, pack
+        self.packed, self.weight = None, weight
         self._pack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,18 +85,16 @@ class Linear(nn.Module):
         self._pack()
 
     def _pack(self) -> None:
-        if self.pack and can_pack(self.weight):
+        if can_pack(self.weight):
             with torch.inference_mode(False):
                 weight = self.weight.contiguous()
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
             self.weight = None
 
     @classmethod
-    def of(
-        cls, params: Params, name: str, device: torch.device | None = None, pack: bool = True
-    ) -> Linear:
+    def of(cls, params: Params, name: str, device: torch.device | None = None) -> Linear:
         """The affine layer ``{name}_W`` (in, out) and ``{name}_b`` of 2015."""
-        return cls(*affine_tensors(params, name, device), pack)
+        return cls(*affine_tensors(params, name, device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows (..., in) to (..., out), float32 or wider; products are of the weight's type."""

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from .packed import ROWS, can_pack
+from .packed import ROWS, can_pack, matmul
 
 # Words scored again in float32: so many, and so many more for each hypothesis.
 RESCORED, RESCORED_EACH = 256, 8
@@ -37,7 +36,7 @@ class ScreenedLinear(nn.Module):
     --------
     >>> _ = torch.manual_seed(0)
     >>> weight, bias, x = torch.randn(500, 8) / 4, torch.randn(500), torch.rand(2, 8) * 2 - 1
-    >>> exact = linear(x, weight, bias).log_softmax(1)
+    >>> exact = (x @ weight.T + bias).log_softmax(1)
     >>> bool((ScreenedLinear(weight, bias).log_probs(x) - exact).abs().max() < 0.01)
     True
     """
@@ -82,13 +81,14 @@ class ScreenedLinear(nn.Module):
         """Log-probabilities (R, V) of inputs (R, H)."""
         if not len(x):
             return x.new_empty(0, self.out_features)
-        scores = self.scores(x)
-        logp = scores.log_softmax(1)
+        logp = self.scores(x)
+        first = logp[:, :1].clone()
+        torch.log_softmax(logp, 1, out=logp)
+        total = first - logp[:, :1]  # the log of the sum over the words, (R, 1)
         count = min(RESCORED + RESCORED_EACH * len(x), self.out_features)
         words = logp.amax(0).topk(count, sorted=False).indices
         before = logp[:, words]
-        total = scores[:, words[:1]] - before[:, :1]  # the log of the sum over the words, (R, 1)
-        after = linear(x, self.weight[words], self.bias[words]) - total
+        after = matmul(x, self.weight[words].T).add_(self.bias[words]).sub_(total)
         # The words that were scored again have another share of the probability now.
         rest = (1 - before.exp().sum(1, keepdim=True)).clamp(min=0)
         logp.index_copy_(1, words, after)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import linear as plain
 
-from storyteller.training.products import affine, linear, matmul
+from storyteller.packed import matmul
+from storyteller.training.products import affine, linear
 
 TYPES = [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 0.1)]
 

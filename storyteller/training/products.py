@@ -1,9 +1,4 @@
-"""Matrix products at the processor's full width, with gradients.
-
-On a CPU, torch leaves float32 to a library that uses half of the vector units of many processors;
-oneDNN, which comes with torch too, uses all of them. It also takes matrices in any order of memory
-as they are, and gives what torch gives, up to the order of the sums.
-"""
+"""Affine layers that are trained at the processor's full width; see :func:`..packed.matmul`."""
 
 from __future__ import annotations
 
@@ -11,14 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..packed import can_pack
-
-
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` for an (n, k) and a (k, m) matrix of one type, without gradients."""
-    if not a.numel() or not can_pack(b):
-        return a @ b
-    return torch.ops.mkldnn._linear_pointwise(a, b.T, None, 'none', [], '')
+from ..packed import can_pack, matmul
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:

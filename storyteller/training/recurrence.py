@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..packed import Linear
-from .products import affine, matmul
+from ..packed import Linear, matmul
+from .products import affine
 
 
 def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:

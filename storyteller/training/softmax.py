@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .products import matmul
+from ..packed import matmul
 
 _EPSILON = 1e-8  # the cost of 2015 is -log(p + 1e-8)
 _MARGIN = 1e-6  # keeps -log(1 - p) finite
