@@ -20,7 +20,7 @@ from storyteller import formats, layers, search
 from storyteller.decoder_network import Decoder
 
 # A search of many contexts takes so many numbers (rows times words) at a time: 20 MB in float32,
-# which glibc still gives again after they are freed; from 32 MB on it clears new memory each time.
+# which the C library keeps for the next step. From 32 MB on new memory would be cleared each time.
 LARGEST_STEP = 5 * 2**20
 LARGEST_STEP_OF_GPU = 2**26
 

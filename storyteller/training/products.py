@@ -1,4 +1,4 @@
-"""Affine layers that are trained at the processor's full width; see :func:`..packed.matmul`."""
+"""Affine layers with gradients, by the products of :func:`storyteller.packed.matmul`."""
 
 from __future__ import annotations
 
