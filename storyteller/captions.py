@@ -184,7 +184,9 @@ def _write_cached(path: pathlib.Path, shape: tuple[int, int], blocks: Iterable[n
 def _read_cached(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The mapped vectors, or None if they are missing or damaged."""
     try:
-        vectors = np.lib.format.open_memmap(path, mode='c')  # torch wants what can be written to
+        # Mapped as what could be written to, which torch asks for, and then not to be written to.
+        vectors = np.lib.format.open_memmap(path, mode='c')
+        vectors.flags.writeable = False
         with open(path, 'rb') as file:
             file.seek(-4, os.SEEK_END)
             crc = struct.unpack('<I', file.read())[0]
@@ -248,11 +250,16 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
 
 def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What gives the dot products (B, n) of the queries (B, E) with rows (n, E)."""
-    packed = Linear(torch.from_numpy(np.ascontiguousarray(queries))) if len(queries) > 1 else None
+    if len(queries) == 1:  # as fast as memory is read
+        return lambda rows: queries @ rows.T
+    packed = Linear(torch.tensor(queries))
 
     @torch.inference_mode()
     def products(rows: np.ndarray) -> np.ndarray:
-        if packed is None or not rows.flags.writeable:  # one query is as fast as memory is read
+        rows = rows.view()
+        with contextlib.suppress(ValueError):  # memory that is read-only itself stays so
+            rows.flags.writeable = True  # torch asks for it; nothing is written
+        if not rows.flags.writeable:
             return queries @ rows.T
         return packed(torch.from_numpy(rows)).numpy().T
 

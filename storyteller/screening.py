@@ -82,9 +82,9 @@ class ScreenedLinear(nn.Module):
         if not len(x):
             return x.new_empty(0, self.out_features)
         logp = self.scores(x)
-        largest = logp.amax(1, keepdim=True)
+        first = logp[:, :1].clone()
         torch.log_softmax(logp, 1, out=logp)
-        total = largest - logp.amax(1, keepdim=True)  # the log of the sum over the words, (R, 1)
+        total = first - logp[:, :1]  # the log of the sum over the words, (R, 1)
         count = min(RESCORED + RESCORED_EACH * len(x), self.out_features)
         words = logp.amax(0).topk(count, sorted=False).indices
         before = logp[:, words]

@@ -27,7 +27,7 @@ from .loop import train
 from .matching import choice_cost
 from .options import TrainOptions
 from .pairs import Pairs as Pairs
-from .products import linear
+from .products import affine
 from .recurrence import run_gru
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
@@ -196,7 +196,8 @@ class JointEmbedding(nn.Module):
     def images(self, features: Tensor) -> Tensor:
         """Vectors (B, E) of image features (B, F); unit length if the options say so."""
         known = self.image.in_features == features.shape[1]
-        joined = linear(self.drop(features), self.image if known else self.second)
+        layer = self.image if known else self.second
+        joined = affine(self.drop(features), layer.weight, layer.bias)
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 
     def forward(

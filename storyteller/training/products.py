@@ -9,11 +9,6 @@ from torch.autograd.function import once_differentiable
 from ..packed import can_pack, matmul
 
 
-def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """What an affine layer makes of x (..., in): (..., out), with gradients."""
-    return affine(x, layer.weight, layer.bias)
-
-
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x W' + b`` of x (..., in), W (out, in) and b (out,), all of one type, with gradients."""
     if not can_pack(weight):
