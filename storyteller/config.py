@@ -21,7 +21,7 @@ _NAMES: dict[str, tuple[str, ...] | None] = {
     'decmodel': ('decoder.safetensors', 'romance.npz'),
     'dictionary': ('decoder_dictionary.txt', 'romance_dictionary.pkl'),
     'vsemodel': ('embedding.safetensors', 'coco_embedding.npz'),
-    'vgg': ('convnet.safetensors', 'vgg19.pkl'),
+    'vgg': ('convnet.json', 'convnet.safetensors', 'vgg19.pkl'),
     'captions': ('captions.txt', 'coco_train_caps.txt'),
     'negbias': ('caption_style.npy',),
     'posbias': ('romance_style.npy',),

@@ -1,12 +1,12 @@
-"""VGG networks: a photo's pixels to its fc7 feature.
+"""Convolutional networks: a photo's pixels to its features.
 
-One builder makes every network from a table of widths: the 19-layer VGG of 2015, whose fc7 layer
-has 4096 units, and narrower networks of the same topology (blocks of 3x3 convolutions, each block
-followed by 2x2 max-pooling, then the layers fc6 and fc7; a ReLU after every layer). The design is
-that of Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
-recognition" (2015).
+The bundle sees through :mod:`storyteller.efficientnet`. What stands here beside it is the VGG of
+2015, whose fc7 layer has 4096 units: blocks of 3x3 convolutions, each block followed by 2x2
+max-pooling, then the layers fc6 and fc7; a ReLU after every layer (Simonyan and Zisserman, "Very
+deep convolutional networks for large-scale image recognition", 2015). A table of widths describes
+it, since earlier bundles hold VGG networks of other widths.
 
-Dimension letters: N photos, F width of fc7.
+Dimension letters: N photos, F width of the features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from storyteller import formats
+from storyteller import efficientnet, formats
 from storyteller.images import CROP, MEAN_BGR
 from storyteller.layers import pick_device
 from storyteller.packed import Conv2d
@@ -110,44 +110,52 @@ VGG19 = Architecture(blocks=((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512
 
 
 def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) -> Net:
-    """Load a VGG network.
+    """Load a convolutional network.
 
     Parameters
     ----------
     path_to_vgg : path
-        Lasagne's ``vgg19.pkl``, or a ``.safetensors`` file of ours whose options hold the table
-        of widths. The pickle may hold the topology of VGG-19 in any width.
+        Lasagne's ``vgg19.pkl``, which may hold the topology of VGG-19 in any width; a
+        ``.safetensors`` file of ours whose options hold the table of widths; or a ``.json`` file
+        of settings for the EfficientNet-Lite2 of :mod:`storyteller.efficientnet`, whose weights
+        come with a package of their own.
     device : str or torch.device, optional
         None: the GPU if there is one, else the CPU.
 
     Returns
     -------
     dict
-        ``dim`` (F), ``input_size`` (pixels), ``options`` (the table of widths), and the network
-        itself under a private key.
+        ``dim`` (F), ``input_size`` (pixels), ``options`` (the table of widths, or the settings),
+        and the network itself under a private key.
 
     Raises
     ------
     MissingFileError
-        If there is no such file.
+        If there is no such file, or the package with the weights is not installed.
     ModelFileError
-        If the file is not a VGG network, naming the parameter that is missing, has the wrong
-        shape, or is not finite.
+        If the file is no such network, naming the parameter that is missing, has the wrong shape,
+        or is not finite; or if the package holds other weights.
     """
-    architecture, params = read_params(path_to_vgg)
+    if os.fspath(path_to_vgg).endswith('.json'):
+        module, options = efficientnet.build(path_to_vgg)
+        dim = efficientnet.POOLED + efficientnet.CLASSES
+        size = efficientnet.INPUT_SIZE
+    else:
+        architecture, params = read_params(path_to_vgg)
+        module, options = build_module(architecture, params), architecture.options()
+        dim, size = architecture.dim, architecture.input_size
     device = pick_device(device)
-    module = build_module(architecture, params).to(device).requires_grad_(False).eval()
     return {
-        'dim': architecture.dim,
-        'input_size': architecture.input_size,
-        'options': architecture.options(),
-        '_module': module,
+        'dim': dim,
+        'input_size': size,
+        'options': options,
+        '_module': module.to(device).requires_grad_(False).eval(),
         '_device': device,
     }
 
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """The table of widths and the parameters in a file that :func:`build_convnet` takes."""
+    """The table of widths and the parameters in a file of a VGG network."""
     path = os.fspath(path)
     read = _read_lasagne if path.endswith(('.pkl', '.pickle')) else _read_model
     architecture, params = read(path)
@@ -156,7 +164,7 @@ def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, n
 
 
 def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.ndarray:
-    """fc7 of photos, after its ReLU and not normalised.
+    """Features of photos: of a VGG network fc7, after its ReLU and not normalised.
 
     Parameters
     ----------

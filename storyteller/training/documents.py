@@ -68,6 +68,18 @@ def books(path: PathLike) -> Iterator[list[str]]:
     return _documents(_book_lines(path))
 
 
+def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
+    """The same, each with its title: what follows ``=== `` in the line that begins it."""
+    title, lines = '', []
+    for line in itertools.chain(read_text(path), ['=== ']):
+        if not line.startswith('=== '):
+            lines.append(line)
+            continue
+        if paragraphs := list(filter(_is_prose, lines)):
+            yield title, paragraphs
+        title, lines = line.removeprefix('=== ').strip(), []
+
+
 def verses(path: PathLike) -> Iterator[list[str]]:
     """Documents of a file of songs: blocks between empty lines, one verse a line."""
     return _documents(_verse_lines(path))
@@ -91,9 +103,14 @@ def _book_lines(path: PathLike) -> Iterator[str]:
     for line in read_text(path):
         if line.startswith('=== '):
             yield BORDER
-        elif line.strip() and (len(line.split()) > 8 or _SENTENCE_END.search(line)):
+        elif _is_prose(line):
             yield line
     yield BORDER
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a line is a paragraph, not empty and no heading."""
+    return bool(line.strip()) and (len(line.split()) > 8 or bool(_SENTENCE_END.search(line)))
 
 
 def _verse_lines(path: PathLike) -> Iterator[str]:
