@@ -24,7 +24,7 @@ from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.stories import common_words
 from storyteller.training.captioned import CaptionedPhotos
-from storyteller.training.photos import read_fc7
+from storyteller.training.flickr8k import read_fc7
 
 TASKS = ('SICK', 'MSRP', 'TREC', *sentence_sets.POLARITY)
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
@@ -74,7 +74,7 @@ def captioned(args: argparse.Namespace) -> CaptionedPhotos:
     names = formats.read_lines(args.photos)
     if args.features:
         rows = read_fc7 if args.features.suffix == '.npz' else formats.read_array
-        return CaptionedPhotos.from_files(args.captions, names, np.asarray(rows(args.features)))
+        return CaptionedPhotos.from_files(args.captions, names, rows(args.features))
     net = generate.build_convnet(config.folder_paths(args.models or config.default_folder())['vgg'])
     inputs = np.concatenate([pixels for _, pixels in look_at(args.photo_folder, names)])
     return CaptionedPhotos.from_files(args.captions, names, generate.compute_features(net, inputs))
@@ -146,7 +146,7 @@ def rank_thoughts(args: argparse.Namespace) -> None:
     for names, features in zip(args.photos, args.features, strict=True):
         rows = read_fc7 if features.suffix == '.npz' else formats.read_array
         photos = CaptionedPhotos.from_files(
-            args.captions, formats.read_lines(names), np.asarray(rows(features))
+            args.captions, formats.read_lines(names), rows(features)
         )
         texts = [' '.join(caption) for caption in photos.captions]
         thoughts = skipthoughts.encode(model, texts, verbose=True)

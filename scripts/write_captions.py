@@ -325,7 +325,7 @@ def captions_for_label(words: str, count: int = PER_LABEL, seed: int = 0) -> lis
         A line of names of an ImageNet class, such as 'goose' or 'tabby, tabby cat';
         the first name decides.
     count
-        How many captions to try for; at least 12 come for every class of Tiny ImageNet.
+        How many captions to try for; at least 12 come for every class that the grammar knows.
     seed
         Decides every choice.
 

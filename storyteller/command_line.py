@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     parser : argparse.ArgumentParser
     kind : dataclass
         Its docstring describes the fields in a section ``Attributes``. A tuple takes several
-        values. Fields that are option dataclasses themselves get no flag.
+        values.
     defaults
         What takes the place of the class' own defaults.
 
@@ -42,8 +42,6 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     described = _descriptions(kind)
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(types[field.name]):
-            continue
         flag, default = '--' + field.name.replace('_', '-'), defaults.get(field.name, field.default)
         text = f'{described.get(field.name, "")} ({default})'.replace('%', '%%')
         if types[field.name] is bool:

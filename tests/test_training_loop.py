@@ -738,7 +738,7 @@ class Watched:
     """A training whose weights are looked at after every step and at the end."""
 
     def __init__(self):
-        self.net, self.steps, self.exported, self.settled = Net(), [], None, 0
+        self.net, self.steps, self.exported = Net(), [], None
 
     def cost(self, batch):
         self.steps.append(self.weights())
@@ -750,13 +750,9 @@ class Watched:
     def save(self):
         self.exported = self.weights()
 
-    def settle(self):
-        self.settled += 1
-
     def train(self, checkpoint, **options):
         settings = TrainOptions(**{'epochs': 2, 'lr': 0.01, 'seed': 5} | options)
-        how = {'save': self.save, 'settle': self.settle}
-        train(self.net, batches, self.cost, settings, checkpoint, **how)
+        train(self.net, batches, self.cost, settings, checkpoint, save=self.save)
 
 
 def test_averaged_weights_are_exported_and_left_in_the_module(tmp_path):
@@ -771,7 +767,6 @@ def test_averaged_weights_are_exported_and_left_in_the_module(tmp_path):
         torch.testing.assert_close(averaged.exported[name], mean)
         assert torch.equal(averaged.net.state_dict()[name], averaged.exported[name])
         assert name == 'frozen' or not torch.allclose(mean, last, atol=1e-4)
-    assert plain.settled == 0 < averaged.settled
 
 
 def test_a_mean_is_begun_where_there_was_none_and_left_where_it_is_not_wanted(tmp_path):

@@ -17,8 +17,8 @@ from storyteller import formats
 from storyteller.training import ranks
 
 PROGRAM = Path(__file__).parent / 'training' / 'together.py'
-TRAINERS = ['skipthoughts', 'decoder', 'embedding', 'contrastive', 'convnet', 'averaged']
-EPOCHS = {'skipthoughts': 3, 'convnet': 4, 'averaged': 4}  # others 2
+TRAINERS = ['skipthoughts', 'decoder', 'embedding', 'contrastive', 'averaged']
+EPOCHS = {'skipthoughts': 3}  # others 2
 
 
 def run(trainer, folder, epochs, processes):
@@ -76,7 +76,7 @@ def test_one_process_has_all():
     assert ranks.agree(2.5) == 2.5 and ranks.summed(1, 2) == [1, 2]
     assert ranks.part([1, 2, 3]) == [1, 2, 3] and ranks.enough([1]) and not ranks.enough([])
     rows = torch.ones(2, 3, requires_grad=True)
-    assert ranks.gather(rows) is rows and ranks.total(rows) is rows
+    assert ranks.gather(rows) is rows
     assert ranks.once(rows.sum()).item() == 6
     with pytest.raises(ValueError, match='batch of 0'):
         ranks.part([])

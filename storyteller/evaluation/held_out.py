@@ -20,7 +20,7 @@ from ..images import load_image
 from ..layers import unit_rows
 from ..text import preprocess
 from ..training import documents
-from ..training.photos import read_fc7, read_names, read_photos
+from ..training.flickr8k import read_fc7, read_names, read_photos
 
 OURS, REAL = 'ours', 'vgg19'  # whose features of the photos
 
@@ -68,7 +68,7 @@ class HeldOut:
         found = {OURS: unit_rows(generate.compute_features(self.z['net'], inputs))}
         real = self.data / 'flickr8k' / 'fc7_dev.npz'
         if 4096 in self.z['vse']['_images'] and real.exists():
-            found[REAL] = read_fc7(real).numpy()
+            found[REAL] = read_fc7(real)
         return found
 
     def nearest(self, features: str, rows: np.ndarray | slice, k: int) -> np.ndarray:

@@ -7,7 +7,7 @@ stochastic approximation by averaging" (1992), but forgetting the oldest.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,10 @@ class Average:
     past : float
         What the past counts at a step, below 1; the first 1 / (1 - past) steps count alike.
         0: there is no mean, and nothing here does anything.
-    settle : function, optional
-        Called with the mean in the module: puts right what belongs to the weights but is not
-        learned, such as the statistics of a normalisation.
     """
 
-    def __init__(self, module: nn.Module, past: float, settle: Callable[[], None] | None = None):
-        self.module, self.past, self.settle = module, past, settle
+    def __init__(self, module: nn.Module, past: float):
+        self.module, self.past = module, past
         self.steps, self.mean = 0, {}
 
     @torch.no_grad()
@@ -64,8 +61,6 @@ class Average:
             return
         for name, weight in self._learned().items():
             weight.copy_(self.mean[name])
-        if self.settle is not None:
-            self.settle()
 
     def state(self) -> dict[str, int | dict[str, Tensor]]:
         """For a checkpoint."""

@@ -38,7 +38,6 @@ def train(
     save: Callable[[], None] | None = None,
     goal: str | None = None,
     show: Callable[[], str] | None = None,
-    settle: Callable[[], None] | None = None,
 ) -> None:
     """Train until the epochs or the minutes are used up, from the last checkpoint if there is one.
 
@@ -62,9 +61,6 @@ def train(
         The figure of `report` that shall fall; with a minus before its name, that shall rise.
     show : function, optional
         A text that the model writes, to see how it does; called at each save.
-    settle : function, optional
-        With ``options.average``: see :class:`~storyteller.training.averaging.Average`. It runs in
-        one process alone.
 
     Raises
     ------
@@ -84,7 +80,7 @@ def train(
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
     watch = Watch(report, save, goal, show)
-    run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average, settle))
+    run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average))
     run.resume()
     with sigterm_as_interrupt(), products(options.tf32):
         try:
@@ -97,10 +93,7 @@ def train(
     run.keep(finished=True)
     if options.patience:
         run.export_best()
-    if options.average:
-        if ranks.number() == 0:
-            run.average.apply()
-        ranks.spread(module)
+    run.average.apply()
     ranks.agree(0.0)  # the other processes go on when the files are there
 
 

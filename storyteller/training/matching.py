@@ -19,10 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ..layers import unit_rows
 from .corpus import padded
-
-AT_ONCE = 512  # photos whose similarities are moved to a GPU together
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ class Matches:
 
     Attributes
     ----------
-    similarity : (P, N) scipy.sparse.csr_array of float32, or tensor of float16
-        The cosine of the words' tf-idf weights, 0 to 1; a tensor in the memory of a GPU.
+    similarity : (P, N) scipy.sparse.csr_array of float32
+        The cosine of the words' tf-idf weights, 0 to 1.
     sharpness : float
         A caption's share of a photo grows by the factor e when its similarity grows by this.
     """
@@ -71,61 +68,10 @@ class Matches:
         weights = vectorizer.fit_transform([*own, *([caption] for caption in pool)])
         return cls((weights[: len(own)] @ weights[len(own) :].T).tocsr())
 
-    def subset(self, photos: np.ndarray) -> Matches:
-        """Those of some of the photos."""
-        return Matches(self.similarity[photos], self.sharpness)
-
-    def to(self, device: torch.device) -> Matches:
-        """The same where shares are wanted: dense on a GPU."""
-        sparse = not isinstance(self.similarity, Tensor)
-        return self.dense(device) if sparse and device.type != 'cpu' else self
-
-    def dense(self, device: torch.device) -> Matches:
-        """The same with all similarities in the memory of a device, two bytes each.
-
-        To fill rows of a sparse array takes longer than a step of a small network on a GPU.
-        """
-        whole = torch.empty(self.similarity.shape, dtype=torch.float16, device=device)
-        for first in range(0, len(whole), AT_ONCE):
-            part = self.similarity[first : first + AT_ONCE].toarray()
-            whole[first : first + AT_ONCE] = torch.from_numpy(part)
-        return Matches(whole, self.sharpness)
-
-    def shares(
-        self, photos: np.ndarray | Tensor, captions: np.ndarray | slice = slice(None)
-    ) -> Tensor:
+    def shares(self, photos: np.ndarray, captions: np.ndarray | slice = slice(None)) -> Tensor:
         """How much each caption fits each photo, among these captions: (B, K), rows sum to one."""
-        if isinstance(self.similarity, Tensor):
-            similar = self.similarity[photos][:, captions].float()
-        else:
-            rows = self.similarity[np.asarray(photos)]
-            similar = torch.from_numpy(rows[:, captions].toarray())
+        similar = torch.from_numpy(self.similarity[photos][:, captions].toarray())
         return torch.softmax(similar / self.sharpness, 1)
-
-    def places(self, captions: np.ndarray, strength: float = 0.1) -> np.ndarray:
-        """Where photos should be so that the captions that fit them are near, the others far.
-
-        To choose the likeliest caption is to choose among details that no photo shows for sure.
-        Here the cosines themselves shall follow the similarities, in least squares: a photo that
-        is seen badly is then drawn to the caption that shares most words with all that it may show.
-
-        Parameters
-        ----------
-        captions : (N, E) array
-            Unit vectors of the pool in the joint space.
-        strength : float
-            Of the ridge regression, relative to the mean variance of the vectors.
-
-        Returns
-        -------
-        (P, E) array of float32, unit rows
-        """
-        n, middle = len(captions), captions.mean(0, dtype=np.float64)
-        gram = captions.T.astype(np.float64) @ captions / n - np.outer(middle, middle)
-        gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram)
-        means = np.asarray(self.similarity.mean(1), np.float64).reshape(-1, 1)
-        moments = self.similarity @ captions.astype(np.float64) / n - means * middle
-        return unit_rows(np.linalg.solve(gram, moments.T).T).astype(np.float32)
 
 
 class Candidates:

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as nn_functional
 from torch.nn import functional
 
 T = TypeVar('T')
@@ -87,11 +86,6 @@ def gather(rows: Tensor) -> Tensor:
     return torch.stack(parts, 1).flatten(0, 1)[: int(sum(sizes))]
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum over the processes, with gradients to the values of all."""
-    return values if count() == 1 else nn_functional.all_reduce(values)
-
-
 def once(cost: Tensor) -> Tensor:
     """A cost that all processes compute whole: its value is shared out, its gradient is not."""
     return cost + cost.detach() * (1 / count() - 1)
@@ -116,13 +110,6 @@ def summed(*values: float) -> list[float]:
 def _numbers(*values: float) -> Tensor:
     kind = 'cuda' if distributed.get_backend() == 'nccl' else 'cpu'
     return torch.tensor(values, dtype=torch.float64, device=kind)
-
-
-def spread(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first."""
-    if count() > 1:
-        for tensor in module.state_dict().values():
-            distributed.broadcast(tensor, 0)
 
 
 def sum_gradients(module: nn.Module) -> None:

@@ -10,17 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from storyteller import formats
-from storyteller.convnet import Architecture
-from storyteller.training import convnet, decoder, embedding, ranks, skipthoughts
+from storyteller.training import decoder, embedding, skipthoughts
 from storyteller.training.corpus import Corpus
-from storyteller.training.network import FC7, TrainableNet, export_params
 from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
-from storyteller.training.photos import Captioned, Labelled
-from storyteller.training.recipe import Recipe
 from storyteller.training.units import Units
 from storyteller.vocabulary import Vocabulary
 
@@ -65,48 +59,11 @@ def train_contrastive(folder: Path, training: TrainOptions) -> None:
     train_embedding(folder, training, unit_images=True, temperature=0.1)
 
 
-def train_convnet(folder: Path, training: TrainOptions) -> None:
-    """Both stages."""
-    rng = np.random.default_rng(0)
-
-    def unit(*shape: int) -> torch.Tensor:
-        rows = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
-        return torch.nn.functional.normalize(rows, dim=-1)
-
-    def pixels(n: int, side: int) -> torch.Tensor:
-        return torch.from_numpy(rng.integers(0, 256, (n, 3, side, side), np.uint8))
-
-    classes = torch.from_numpy(rng.integers(0, 3, 45))
-    labelled = Labelled(pixels(45, 64), classes, unit(3, 6))
-    captioned = Captioned(pixels(45, 32), unit(45, FC7), unit(45, FC7), unit(45, 6))
-    recipe = Recipe(
-        labels=training,
-        label_size=32,
-        label_batch=9,
-        captioned_batch=9,
-        labelled_batch=5,
-        dropout=0.0,
-        paste=0.5,
-        distil_paste=0.5,
-        erase=0.3,
-        bf16=False,
-    )
-    torch.manual_seed(0)
-    model = TrainableNet(Architecture(((4,), (6, 6)), (9, 8), 28), 3, 6, 0.0)
-    convnet.train_labels(model, labelled, labelled, recipe, folder / 'labels.pt')
-    convnet.train_distil(model, captioned, labelled, recipe, training, folder / 'a.pt')
-    model.eval()
-    if ranks.number() == 0:
-        formats.write_model(folder / 'out.npz', export_params(model), {})
-
-
 def train_averaged(folder: Path, training: TrainOptions) -> None:
-    train_convnet(folder, replace(training, average=0.9))
+    train_embedding(folder, replace(training, average=0.9))
 
 
 if __name__ == '__main__':
     name, folder, epochs = sys.argv[1:]
     training = TrainOptions(epochs=int(epochs), lr=0.01, clip=5.0, decay=True, minutes=60)
-    if name in ('convnet', 'averaged'):
-        training = replace(training, clip=0.0, lr=1e-4)
     globals()[f'train_{name}'](Path(folder), training)
