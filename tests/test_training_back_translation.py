@@ -267,7 +267,8 @@ def test_what_a_decoder_learns_is_to_tell_of_shifted_captions(tales, tmp_path):
     passages, vocabulary = tales
     passages = changed(passages, pairs=0.7, whiten=True, towards_mean=0.3)
     _, figures = trained(passages, vocabulary, tmp_path, epochs=200)
-    assert figures['perplexity_of_the_shifted_vector'] < 1.6  # who saw it is not in the captions
+    # At best 1.2, since captions do not say who saw it.
+    assert figures['perplexity_of_the_shifted_vector'] < 1.35
     assert figures['perplexity_of_the_mean_vector'] > 1.8
     dec = decoder.load_model(tmp_path / 'd.npz', tmp_path / 'd_dictionary.pkl', device='cpu')
     captions = Encoder().encode(CAPTIONS, verbose=False)
