@@ -1,7 +1,9 @@
-"""Train a story decoder on your own books: each passage is told from its own thought vector.
+"""Train a story decoder on your own books: each passage is told from its thought vector.
 
-The encoder is read from a folder, ours or of 2015; the default is that of the bundle. A run that
-was interrupted goes on when the same command is given again.
+The encoder is read from a folder, ours or of 2015; the default is that of the bundle. With
+``--captions`` and ``--pairs``, a share of the passages is told from what the style shift makes of
+captions like them, with c the mean over these captions, and b over all passages of ``--text``. A
+run that was interrupted goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -14,10 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from storyteller import bundle, config, skipthoughts
+from storyteller.captions import load_captions
 from storyteller.command_line import add_options, options_from, run
 from storyteller.search import UNK
 from storyteller.text import Vocabulary
-from storyteller.training import corpus, decoder, documents, fine_tuning, passages, wordvectors
+from storyteller.training import (
+    back_translation,
+    corpus,
+    decoder,
+    documents,
+    fine_tuning,
+    passages,
+    wordvectors,
+)
 from storyteller.training.corpus import Corpus
 from storyteller.training.decoder import DecoderOptions
 from storyteller.training.options import TrainOptions
@@ -31,6 +42,10 @@ def main() -> None:
     parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
     parser.add_argument('--start', type=Path, help='a decoder to go on from, with its sizes')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
+    parser.add_argument('--captions', type=Path, help='a pool of captions, one a line, for --pairs')
+    parser.add_argument('--k', type=int, default=100, help='captions for a passage (%(default)s)')
+    parser.add_argument('--best', type=float, default=1.0, metavar='SHARE',
+                        help='of the passages, those most like captions (%(default)s)')  # fmt: skip
     parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
     parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
@@ -43,6 +58,13 @@ def main() -> None:
     options, training = options_from(DecoderOptions, args), options_from(TrainOptions, args)
     if args.start and args.vectors:
         parser.error('--vectors: the words of a decoder to go on from have theirs')
+    if (options.pairs or args.best != 1) and not args.captions:
+        parser.error('--pairs, --best: expected --captions too, a pool to tell passages from')
+    if args.k < 1 or not 0 < args.best <= 1:
+        parser.error(
+            f'--k: expected 1 or more, found {args.k}; --best: above 0, at most 1, '
+            f'found {args.best}'
+        )
 
     tokens = args.work / 'text.txt'
     documents.tokenise_files(documents.text_files(args.text), tokens, args.kind)
@@ -63,6 +85,9 @@ def main() -> None:
         tokens = args.work / 'held_out.txt'
         documents.tokenise_files(documents.text_files(args.held_out), tokens, args.kind)
         held_out = read_passages(tokens, 'held_out', vocabulary, encoder, options, training, args)
+    if args.captions:
+        fingerprint = bundle.fingerprint([folder])
+        told = pair_with_captions(told, held_out, encoder, fingerprint, args)
     if args.vectors:
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
@@ -105,6 +130,26 @@ def read_passages(
         read, spans, every_word, encoder, args.work / f'{name}_vectors'
     )
     return passages.Passages(told, spans, vectors, options, training.seed)
+
+
+def pair_with_captions(
+    told: passages.Passages,
+    held_out: passages.Passages | None,
+    encoder: skipthoughts.Encoder,
+    fingerprint: str,
+    args: argparse.Namespace,
+) -> passages.Passages:
+    """Give the passages their captions; those to train on that match best.
+
+    The style b is that of all passages, not of the best alone, since which these are hangs on it.
+    """
+    pool = load_captions(args.captions)
+    pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
+    c, b = (np.mean(vectors, 0, dtype=np.float64) for vectors in (pool, told.vectors))
+    for each in (told, held_out):
+        if each is not None:
+            each.pairs = back_translation.back_translate(each.vectors, pool, c, b, args.k)
+    return told.take(back_translation.best_rows(told.pairs.match, args.best))
 
 
 if __name__ == '__main__':

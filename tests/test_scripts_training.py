@@ -146,6 +146,46 @@ def test_a_style_and_a_decoder_for_the_bundle(tmp_path, books):
     assert tell(mine)
 
 
+@pytest.mark.slow
+def test_a_decoder_that_is_told_of_captions(tmp_path, books):
+    """With all the passages, and with the half that could be seen in a photo."""
+    captions, seen = tmp_path / 'captions.txt', []
+    captions.write_text('\n'.join(f'a {size} {thing}' for size in ('big', 'red', 'old')
+                                  for thing in ('boat', 'river', 'letter')))  # fmt: skip
+    for name, best in (('all', ()), ('half', ('--best', 0.5))):
+        run(
+            'train_decoder', '--text', books, '--held-out', books / 'two.txt',
+            '--work', tmp_path / name, '--out', tmp_path / name / 'decoder.safetensors',
+            '--captions', captions, '--pairs', 0.5, '--k', 3, *best,
+            '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60, '--batch-size', 4,
+        )  # fmt: skip
+        figures = last_metrics(tmp_path / name / 'decoder.jsonl')
+        assert figures['perplexity_of_the_shifted_vector'] > 1
+        (vectors,) = (tmp_path / name).glob('captions-*.npy')
+        assert len(np.load(vectors)) == 9
+        seen.append(figures['steps'])
+    assert seen[1] < 0.7 * seen[0]
+    told = decoder.load_model(
+        tmp_path / 'half' / 'decoder.safetensors', tmp_path / 'half' / 'decoder_dictionary.txt'
+    )
+    assert told['options']['pairs'] == 0.5
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (('--pairs', 0.5), '--captions'),
+        (('--best', 0.5), '--captions'),
+        (('--captions', 'pool.txt', '--best', 0), '--best'),
+        (('--captions', 'pool.txt', '--k', 0), '--k'),
+    ],
+)
+def test_captions_to_be_told_of_are_asked_for(tmp_path, books, given, said):
+    where = '--text', books, '--work', tmp_path / 'run', '--out', tmp_path / 'a.npz'
+    error = run('train_decoder', *where, *given, code=2)
+    assert said in error.splitlines()[-1] and not (tmp_path / 'run').exists()
+
+
 def test_vectors_for_words_that_have_theirs_are_refused(tmp_path, books):
     some = tmp_path / 'some'
     error = run(

@@ -16,9 +16,9 @@ from storyteller.training.decoder import (
     DecoderOptions,
     fit,
     initial_params,
-    perplexity,
     written_about,
 )
+from storyteller.training.decoder_report import perplexity
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages, encode_passages

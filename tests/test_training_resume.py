@@ -18,7 +18,10 @@ import together
 OPTIONS = TrainOptions(epochs=2, lr=0.01, clip=5.0, decay=True)
 
 
-@pytest.mark.parametrize('trainer', ['skipthoughts', 'decoder', 'embedding', 'contrastive'])
+@pytest.mark.parametrize(
+    'trainer',
+    ['skipthoughts', 'decoder', 'decoder_from_captions', 'embedding', 'contrastive'],
+)
 def test_stopped_and_taken_up(tmp_path, monkeypatch, trainer):
     train, step = getattr(together, f'train_{trainer}'), loop._Run.step
     (tmp_path / 'whole').mkdir()

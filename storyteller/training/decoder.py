@@ -1,4 +1,4 @@
-"""Training the story decoder: a passage is regenerated from its own thought vector.
+"""Training the story decoder: a passage is regenerated from its thought vector.
 
 The model is that of :mod:`storyteller.decoder`: the vector starts a GRU by way of a tanh layer, and
 the GRU writes the passage word by word.
@@ -6,7 +6,6 @@ the GRU writes the passage word by word.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,11 +20,12 @@ from .. import layers
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import ranks
+from .decoder_report import perplexity, shown
 from .loop import train
 from .options import TrainOptions
 from .passages import Passages
 from .recurrence import run_gru
-from .repeats import repeat_cost, write
+from .repeats import repeat_cost
 from .softmax import SampledSoftmax, full_cost, log_frequencies
 from .whitening import WhitenedAffine, Whitening
 
@@ -48,6 +48,12 @@ class DecoderOptions:
         A passage's vector v is drawn towards the mean m of all vectors, m + a (v - m), with a
         uniform in [1 - towards_mean, 1]: a mean of many captions lies nearer to the middle than
         any single text does.
+    pairs : float
+        Share of passages that are told from what the style shift makes of captions like them, not
+        from their own vectors (:mod:`storyteller.training.back_translation`). Those vectors are
+        not drawn towards the mean: they are as stories are told of.
+    weakest, strongest : float
+        The strength of that shift is uniform between them.
     whiten : bool
         Whether the layer from vector to first state learns from whitened vectors; it is exported
         as the plain layer that it comes to. Most of the variance of thought vectors lies in a few
@@ -70,6 +76,9 @@ class DecoderOptions:
     samples: int = 0
     word_dropout: float = 0.0
     towards_mean: float = 0.0
+    pairs: float = 0.0
+    weakest: float = 0.8
+    strongest: float = 1.3
     whiten: bool = False
     repeats: float = 0.0
     repeats_beam: int = 1
@@ -81,12 +90,17 @@ class DecoderOptions:
         for name in ('dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
-        for name in ('word_dropout', 'towards_mean'):
+        for name in ('word_dropout', 'towards_mean', 'pairs'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
         for name in ('samples', 'repeats'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        if not 0 <= self.weakest <= self.strongest < float('inf'):
+            raise ValueError(
+                f'weakest, strongest: expected finite numbers, 0 or more, in this order, '
+                f'found {self.weakest!r}, {self.strongest!r}'
+            )
 
 
 def initial_params(
@@ -147,12 +161,17 @@ class ConditionalGRU(nn.Module):
         self.register_buffer('mean', torch.tensor(middle, dtype=torch.float32), persistent=False)
 
     def forward(
-        self, x: Tensor, mask: Tensor, context: Tensor, word_cost: Callable | None = None
+        self,
+        x: Tensor,
+        mask: Tensor,
+        context: Tensor,
+        word_cost: Callable | None = None,
+        own: Tensor | None = None,
     ) -> Tensor:
         """Summed cost of the words x (T, B) where the mask (T, B) is 1, given vectors (B, D)."""
         inputs = self.table(x[:-1])
         if self.training:
-            inputs, context = self._without_words(inputs), self.towards_mean(context)
+            inputs, context = self._without_words(inputs), self.towards_mean(context, own)
         states = self.states(inputs, context)
         counted = mask.bool()
         return (word_cost or self.word_cost)(self.top(states[counted]), x[counted], self.output)
@@ -173,12 +192,16 @@ class ConditionalGRU(nn.Module):
         keep = torch.rand(inputs.shape[:2], device=inputs.device) >= self.options.word_dropout
         return inputs * keep[..., None]
 
-    def towards_mean(self, context: Tensor) -> Tensor:
-        """Vectors (B, D), each drawn towards the mean by a random part, if the options say so."""
+    def towards_mean(self, context: Tensor, own: Tensor | None = None) -> Tensor:
+        """Vectors (B, D), each drawn towards the mean by a random part, if the options say so.
+
+        Those that are not a passage's `own` (B,) stay; None: all are own ones.
+        """
         if not self.options.towards_mean:
             return context
         part = 1 - self.options.towards_mean * torch.rand(len(context), 1, device=context.device)
-        return self.mean + part * (context - self.mean)
+        drawn = self.mean + part * (context - self.mean)
+        return drawn if own is None else torch.where(own[:, None], drawn, context)
 
     def params(self) -> dict[str, np.ndarray]:
         """All parameters, float32, under the names of 2015."""
@@ -213,6 +236,7 @@ def fit(
     Parameters
     ----------
     passages : Passages
+        With their captions, for ``options.pairs``.
     training : TrainOptions
     out : path-like
         ``.npz`` (the pair of 2015) or ``.safetensors``; written at each save.
@@ -266,10 +290,12 @@ def fit(
     }
 
     def cost(batch):
-        x, mask, vectors = passages.tensors(ranks.part(batch), device)
-        total = model(x, mask, vectors)
+        batch = ranks.part(batch)
+        x, mask, vectors = passages.tensors(batch, device)
+        vectors, own = passages.told_of(batch, vectors)
+        total = model(x, mask, vectors, own=own)
         if options.repeats:
-            some = written_about(model.towards_mean(vectors), thoughts)
+            some = written_about(model.towards_mean(vectors, own), thoughts)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         return total, int(mask.sum())
 
@@ -309,40 +335,3 @@ def written_about(vectors: Tensor, thoughts: Tensor | None) -> Tensor:
         return vectors[:count]
     drawn = torch.randint(len(thoughts), (count - count // 2,))
     return torch.cat([vectors[: count // 2], thoughts[drawn.to(thoughts.device)]])
-
-
-def shown(
-    model: ConditionalGRU,
-    passages: Passages,
-    vocabulary: Vocabulary,
-    device: torch.device,
-    count: int = 3,
-) -> str:
-    """Some passages, and what the decoder draws at random from the vector of each."""
-    x, mask, vectors = passages.tensors(passages.batches(0)[0][:count], device)
-    drawn = write(model, vectors, len(x), sample=True)
-    pairs = zip(x.T.tolist(), mask.sum(0).int().tolist(), drawn.T.tolist(), strict=True)
-    return '\n'.join(
-        f'truth:  {" ".join(vocabulary.decode(words[: length - 1]))}\n'
-        f'sample: {" ".join(vocabulary.decode(itertools.takewhile(bool, told)))}'
-        for words, length, told in pairs
-    )
-
-
-def perplexity(
-    model: ConditionalGRU, held_out: Passages, device: torch.device, n_batches: int = 8
-) -> dict[str, float]:
-    """Cost per word in nats, and perplexity, over some batches, with their vectors and without."""
-    word_cost = partial(full_cost, dtype=model.dtype)
-    costs, words = np.zeros(2), 0
-    for batch in held_out.batches(0)[:n_batches]:
-        x, mask, vectors = held_out.tensors(batch, device)
-        middle = model.mean.expand_as(vectors)
-        costs += [float(model(x, mask, v, word_cost)) for v in (vectors, middle)]
-        words += int(mask.sum())
-    told, untold = costs / max(1, words)
-    return {
-        'held_out_cost': told,
-        'held_out_perplexity': float(np.exp(told)),
-        'perplexity_of_the_mean_vector': float(np.exp(untold)),
-    }

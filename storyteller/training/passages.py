@@ -18,6 +18,7 @@ from . import ranks
 from .corpus import Corpus, batches_of_equal_length, padded
 
 if TYPE_CHECKING:
+    from .back_translation import BackTranslation
     from .decoder import DecoderOptions
 
 
@@ -34,6 +35,8 @@ class Passages:
         The thought vector of each; may be memory-mapped and of half width.
     options : DecoderOptions
     seed : int
+    pairs : BackTranslation, optional
+        What the style shift makes of captions like each passage.
     """
 
     def __init__(
@@ -43,11 +46,17 @@ class Passages:
         vectors: np.ndarray,
         options: DecoderOptions,
         seed: int = 0,
+        pairs: BackTranslation | None = None,
     ):
         if len(spans) != len(vectors):
             raise ValueError(f'{len(spans)} passages, but {len(vectors)} vectors')
+        if pairs is not None and pairs.content.shape != vectors.shape:
+            raise ValueError(
+                f'pairs: expected shape {vectors.shape}, as the vectors have, '
+                f'found {pairs.content.shape}'
+            )
         self.corpus, self.spans, self.vectors = corpus, spans, vectors
-        self.options, self.seed = options, seed
+        self.options, self.seed, self.pairs = options, seed, pairs
         self.lengths = corpus.sentences[spans[:, 1]] - corpus.sentences[spans[:, 0]]
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -62,9 +71,40 @@ class Passages:
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the vectors (B, D)."""
         x, mask = padded([self.corpus.words(first, end) for first, end in self.spans[batch]])
-        vectors = np.asarray(self.vectors[np.sort(batch)], np.float32)
-        vectors = vectors[np.argsort(np.argsort(batch))]  # read in order of the file
+        vectors = read_rows(self.vectors, batch)
         return [torch.from_numpy(array).to(device) for array in (x, mask, vectors)]
+
+    def told_of(self, batch: np.ndarray, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The vectors (B, D) that a batch is told from in training, given its own.
+
+        A share of ``options.pairs``, by chance, is told from shifted captions. Also whether each
+        (B,) has kept its own; None: all have.
+        """
+        options = self.options
+        if not options.pairs:
+            return vectors, None
+        if self.pairs is None:
+            raise ValueError(
+                f'pairs: a share of {options.pairs} is to be told from captions, '
+                'but the passages have none'
+            )
+        chance, place = torch.rand(2, len(batch))
+        strength = options.weakest + (options.strongest - options.weakest) * place
+        shifted = torch.from_numpy(self.pairs.vectors(batch, strength.numpy())).to(vectors.device)
+        own = (chance >= options.pairs).to(vectors.device)
+        return torch.where(own[:, None], vectors, shifted), own
+
+    def take(self, rows: np.ndarray) -> Passages:
+        """Some of the passages alone."""
+        pairs = self.pairs and self.pairs.take(rows)
+        spans, vectors = self.spans[rows], self.vectors[rows]
+        return Passages(self.corpus, spans, vectors, self.options, self.seed, pairs)
+
+
+def read_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows (n, D) of an array that may be memory-mapped, as float32; read in order of the file."""
+    read = np.asarray(array[np.sort(rows)], np.float32)
+    return read[np.argsort(np.argsort(rows))]
 
 
 def encode_passages(

@@ -17,7 +17,7 @@ from ..formats import PathLike, read_lines
 from ..vocabulary import Vocabulary
 from .corpus import Corpus, passages
 
-QUOTES = frozenset(["``", "''", '"', "'", '`'])
+QUOTES = frozenset(['``', "''", '"', "'", '`'])
 FIRST_AND_SECOND_PERSON = frozenset(
     "i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm".split()
 )

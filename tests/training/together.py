@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from storyteller.training import decoder, embedding, skipthoughts
+from storyteller.training.back_translation import back_translate
 from storyteller.training.corpus import Corpus
 from storyteller.training.options import TrainOptions
 from storyteller.training.passages import Passages
@@ -43,6 +44,20 @@ def train_decoder(folder: Path, training: TrainOptions) -> None:
     vectors = np.random.default_rng(2).normal(size=(len(spans), 7)).astype(np.float32)
     told = Passages(corpus(0), spans, vectors, options)
     decoder.fit(told, training, folder / 'out.npz', folder / 'a.pt', n_words=len(WORDS))
+
+
+def train_decoder_from_captions(folder: Path, training: TrainOptions) -> None:
+    """As :func:`train_decoder`, half of it told from what the style shift makes of captions."""
+    options = decoder.DecoderOptions(
+        dim_word=5, dim=6, word_dropout=0.2, towards_mean=0.5, pairs=0.5, repeats=1.0, batch_size=7
+    )
+    spans, rng = np.stack([np.arange(0, 118), np.arange(2, 120)], 1), np.random.default_rng(2)
+    vectors, captions = (rng.normal(size=(n, 7)).astype(np.float32) for n in (len(spans), 40))
+    pairs = back_translate(vectors, captions, captions.mean(0), vectors.mean(0), k=5)
+    told = Passages(corpus(0), spans, vectors, options, pairs=pairs)
+    decoder.fit(
+        told, training, folder / 'out.npz', folder / 'a.pt', n_words=len(WORDS), held_out=told
+    )
 
 
 def train_embedding(folder: Path, training: TrainOptions, **changes) -> None:

@@ -1,0 +1,172 @@
+"""Back-translation: the vectors that the style shift would make of passages, to tell them from.
+
+A decoder that learns to tell passages from their own thought vectors is, when it tells a story,
+given F(x) = x - c + b of an image's captions, a kind of vector that it has never seen. So each
+passage is translated back into captions, as for translation by Sennrich et al. (2016, "Improving
+Neural Machine Translation Models with Monolingual Data") and for style transfer by Prabhumoye et
+al. (2018, "Style Transfer Through Back-Translation"), and is told from what the shift makes of
+those. With c the mean thought vector of captions, b that of passages, and v the vector of a
+passage p, its captions are the k of a pool whose x_i - c have the largest cosines with v - b, and
+
+    F_hat(p) = x_hat - s (c - b),    x_hat the mean of these x_i,
+
+at strength s. The mean of the k cosines says how much of p could be seen in a photo.
+
+Dimension letters: P passages, N captions of the pool, D thought vector, B passages at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from ..captions import nearest
+from ..formats import MismatchError, PathLike, write_array
+from ..skipthoughts import Encoder
+from .passages import read_rows
+
+
+@dataclass(frozen=True)
+class BackTranslation:
+    """Passages as captions would say them, and how to shift those to the style of passages.
+
+    Attributes
+    ----------
+    content : (P, D) float16 array
+        x_hat - c of each passage; may be memory-mapped.
+    match : (P,) float32 array
+        The mean cosine of each with its captions, in [-1, 1].
+    c, b : (D,) float32 array
+        The mean vectors of captions and of passages.
+    """
+
+    content: np.ndarray
+    match: np.ndarray
+    c: np.ndarray
+    b: np.ndarray
+
+    def vectors(self, rows: np.ndarray, strength: float | np.ndarray = 1.0) -> np.ndarray:
+        """F_hat (n, D), float32, of some passages, at one strength or one for each (n,)."""
+        s = np.asarray(strength, np.float32)[..., None]
+        return read_rows(self.content, rows) + self.c - s * (self.c - self.b)
+
+    def take(self, rows: np.ndarray) -> BackTranslation:
+        """That of some passages alone."""
+        return BackTranslation(self.content[rows], self.match[rows], self.c, self.b)
+
+
+def back_translate(
+    passages: np.ndarray,
+    captions: np.ndarray,
+    c: np.ndarray,
+    b: np.ndarray,
+    k: int = 100,
+    *,
+    block: int = 1024,
+) -> BackTranslation:
+    """Find each passage's captions, and take their mean.
+
+    Parameters
+    ----------
+    passages : (P, D) array
+        Thought vectors; may be memory-mapped and of half width.
+    captions : (N, D) array
+        Those of the pool.
+    c, b : (D,) array
+        The mean vectors of captions and of passages.
+    k : int
+        Captions for a passage, as many as a story is told of.
+    block : int
+        Passages at once; changes the speed, not the result.
+
+    Returns
+    -------
+    BackTranslation
+
+    Raises
+    ------
+    MismatchError
+        If the widths differ.
+    ValueError
+        If `k` is below 1, there are no captions, or a value is not finite.
+    """
+    c, b = (np.asarray(v, np.float32) for v in (c, b))
+    shapes = [np.shape(v) for v in (passages, captions, c, b)]
+    if [len(shape) for shape in shapes] != [2, 2, 1, 1] or len({s[-1] for s in shapes}) > 1:
+        raise MismatchError(
+            f'passages (P, D), captions (N, D) and c, b (D,) must share D, found {shapes}'
+        )
+    centred = np.asarray(captions, np.float32) - c
+    directions, table = _unit_rows(centred), torch.from_numpy(centred)
+    content = np.empty(shapes[0], np.float16)
+    match = np.empty(len(passages), np.float32)
+    blocks = range(0, len(passages), block)
+    for first in tqdm(blocks, desc='passages to captions', unit=' blocks', delay=1):
+        here = slice(first, first + block)
+        wanted = _unit_rows(np.asarray(passages[here], np.float32) - b)
+        rows, cosines = nearest(wanted, directions, k)
+        content[here] = functional.embedding_bag(torch.from_numpy(rows), table, mode='mean')
+        match[here] = cosines.mean(1)
+    return BackTranslation(content, match, c, b)
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+
+def best_rows(match: np.ndarray, best: float) -> np.ndarray:
+    """The share of passages that match best, as rows in order of the passages.
+
+    Parameters
+    ----------
+    match : (P,) array
+        As of :class:`BackTranslation`.
+    best : float
+        Above 0, at most 1, which keeps all. Of equals at the border, the first are kept.
+
+    Returns
+    -------
+    (n,) int64 array
+        Of ``ceil(best * P)`` passages.
+
+    Examples
+    --------
+    >>> best_rows(np.array([0.1, 0.9, 0.3, 0.8]), 0.5)
+    array([1, 3])
+    """
+    if not 0 < best <= 1:
+        raise ValueError(f'best: expected a share above 0, at most 1, found {best!r}')
+    kept = math.ceil(best * len(match))
+    return np.sort(np.argsort(-np.asarray(match), kind='stable')[:kept])
+
+
+def encode_captions(
+    captions: Sequence[str], encoder: Encoder, fingerprint: str, folder: PathLike
+) -> np.ndarray:
+    """The thought vectors of a pool (N, D), float32, kept in `folder` for these captions.
+
+    Parameters
+    ----------
+    captions : sequence of N str
+    encoder : skipthoughts.Encoder
+    fingerprint : str
+        Other for other encoders.
+    folder : path-like
+        Vectors of other captions, or of another encoder, stand there under another name.
+    """
+    facts = json.dumps([fingerprint, *captions]).encode()
+    path = Path(folder) / f'captions-{hashlib.sha256(facts).hexdigest()[:16]}.npy'
+    if not path.exists():
+        write_array(path, encoder.encode(captions, verbose=False))
+    return np.load(path)
