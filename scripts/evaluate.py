@@ -39,7 +39,6 @@ from storyteller import config, decoder, embedding, formats, generate, skipthoug
 from storyteller.command_line import run
 from storyteller.evaluation import (
     ablation,
-    flaws,
     panel,
     passages,
     pool,
@@ -48,6 +47,7 @@ from storyteller.evaluation import (
     sentences,
 )
 from storyteller.evaluation.encoders import MeanWords, TfIdf
+from storyteller.evaluation.flaws import read_words
 from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
@@ -55,7 +55,6 @@ from storyteller.evaluation.stories import common_words
 from storyteller.training.captioned import CaptionedPhotos
 from storyteller.training.photos import read_fc7
 
-TASKS = ('SICK', 'MSRP', 'TREC', *sentence_sets.POLARITY)
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
 
@@ -117,9 +116,9 @@ def judge_sentences(args: argparse.Namespace) -> None:
     """The tasks of the skip-thoughts paper, by the bundle's encoder and by simpler ones."""
     files = config.folder_paths(args.models or config.default_folder())
     model = skipthoughts.load_model(files['skmodels'], files['sktables'])
-    for task in args.task or TASKS:
+    for task in args.task or sentence_sets.TASKS:
         try:
-            data = read_task(args.data, task)
+            data = sentence_sets.read_task(args.data, task)
         except formats.MissingFileError as error:
             if args.task:
                 raise
@@ -131,26 +130,9 @@ def judge_sentences(args: argparse.Namespace) -> None:
             elif name == 'words':
                 encoder = MeanWords(model['utable'], model['btable'])
             else:
-                encoder = TfIdf(texts_of(data))
+                encoder = TfIdf(sentence_sets.training_texts(data))
             for extra, figures in figures_of(task, encoder, data, args):
                 say(task=task, encoder=name, **extra, **figures)
-
-
-def read_task(folder: Path, task: str) -> Any:
-    readers = {
-        'SICK': sentence_sets.read_sick,
-        'MSRP': sentence_sets.read_msrp,
-        'TREC': sentence_sets.read_trec,
-    }
-    if task in readers:
-        return readers[task](folder)
-    return sentence_sets.read_polarity(folder, task)
-
-
-def texts_of(data: Any) -> list[str]:
-    """The sentences that may be learned from."""
-    part = data['train'] if isinstance(data, dict) else data
-    return part.texts if isinstance(part, sentence_sets.Sentences) else part.a + part.b
 
 
 def figures_of(task: str, encoder: Any, data: Any, args: argparse.Namespace):
@@ -235,14 +217,10 @@ def judge_stories(args: argparse.Namespace) -> None:
     """The measures of stories told with and without the style shift, in each style and strength."""
     if args.panel:
         return write_panel(args)
-    leave_out = flaws.read_words(args.leave_out) if args.leave_out else frozenset()
+    leave_out = read_words(args.leave_out) if args.leave_out else frozenset()
     held = HeldOut(args.data, generate.load_all(args.models))
     z, rows = held.z, np.arange(len(held.names))[: args.photos]
-    styles = {
-        name: [text.split() for book in held.novels(files) for text in book]
-        for name, files in args.style or ()
-    }
-    judges = ablation.Judges(held, args.work, leave_out, styles)
+    judges = ablation.Judges(held, args.work, leave_out, dict(args.style or ()))
     novels = judges.flaws_of_novels()
     say(accuracy_of_the_style_judge=judges.style.accuracy, flaws_of_novels=novels)
     found: dict[str, dict[str, Any]] = {}
@@ -271,17 +249,10 @@ def write_panel(args: argparse.Namespace) -> None:
     if not args.out:
         raise ValueError('--panel: expected a folder to write to, --out FOLDER')
     panel.check_free(args.out)
-    texts = panel_texts(
-        generate.load_all(args.models),
-        args.data,
-        args.work,
-        args.panel,
-        readers=args.readers,
-        against=generate.load_all(args.against) if args.against else None,
-        seed=args.seed,
-    )
-    dealt = panel.sheets(texts, args.readers, np.random.default_rng(args.seed))
-    for path in panel.write_panel(args.out, dealt):
+    z = generate.load_all(args.models)
+    other = generate.load_all(args.against) if args.against else None
+    texts = panel_texts(z, args.data, args.work, args.panel, args.readers, other, args.seed)
+    for path in panel.write_panel(args.out, panel.deal(texts, args.readers, args.seed)):
         say(sheet=str(path), form=str(path.with_suffix('.csv')))
 
 
@@ -320,7 +291,9 @@ def main() -> None:
 
     command = job('sentences', judge_sentences)
     command.add_argument('--data', type=Path, required=True, help='folder of the sets')
-    command.add_argument('--task', nargs='+', choices=TASKS, help='default: all that are there')
+    command.add_argument(
+        '--task', nargs='+', choices=sentence_sets.TASKS, help='default: all that are there'
+    )
     command.add_argument('--encoder', nargs='+', choices=ENCODERS, help='default: all')
     command.add_argument('--ngrams', action='store_true', help='two classes: also with n-grams')
     command.add_argument('--folds', type=int, default=10, help='two classes (%(default)s)')
@@ -353,19 +326,11 @@ def main() -> None:
     command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
     command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')
     command.add_argument('--picture', type=Path, help='also draw the figures, .png')
-    command.add_argument(
-        '--leave-out',
-        type=Path,
-        default=LEAVE_OUT if LEAVE_OUT.exists() else None,
-        help='words that no story should say, one a line (%(default)s)',
-    )
-    command.add_argument(
-        '--style',
-        nargs=2,
-        action='append',
-        metavar=('NAME', 'FILES'),
-        help='one more for the style judge: of the novels whose file names begin so',
-    )
+    listed = LEAVE_OUT if LEAVE_OUT.exists() else None
+    help = 'words that no story should say, one a line (%(default)s)'
+    command.add_argument('--leave-out', type=Path, default=listed, help=help)
+    help = 'one more for the style judge: of the novels whose file names begin so'
+    command.add_argument('--style', nargs=2, action='append', metavar=('NAME', 'FILES'), help=help)
     command.add_argument(
         '--panel', type=int, metavar='N', help='write a panel of N stories instead'
     )

@@ -67,8 +67,9 @@ class Judges:
         Folder where the novels that the decoder learned from are kept as tokens.
     leave_out : frozenset of str
         Words that no story should say; see `flaws.read_words`.
-    styles : mapping of str to iterables of sequences of str
-        More styles than novel, caption and lyric: name -> parts of a text in words.
+    styles : mapping of str to str
+        More styles than novel, caption and lyric: name -> how the names of their novels' files
+        begin.
     """
 
     def __init__(
@@ -76,19 +77,20 @@ class Judges:
         held: HeldOut,
         work: PathLike,
         leave_out: frozenset[str] = frozenset(),
-        styles: Mapping[str, Iterable[Sequence[str]]] | None = None,
+        styles: Mapping[str, str] | None = None,
     ):
         self.held, self.leave_out = held, leave_out
         novels = [paragraph.split() for book in held.books for paragraph in book]
         order = np.random.default_rng(0).permutation(len(held.captions))
         captions = [text for i in order for text in preprocess(held.captions[i])]
         songs = [line for song in held.songs() for line in song]
-        texts = {
+        texts: dict[str, Iterable[list[str]]] = {
             'novel': novels,
             'caption': map(str.split, captions),
             'lyric': map(str.split, songs),
-            **(styles or {}),
         }
+        for name, beginning in (styles or {}).items():
+            texts[name] = (text.split() for book in held.novels(beginning) for text in book)
         self.style = stories.StyleJudge(
             {k: stories.pieces(itertools.chain.from_iterable(v)) for k, v in texts.items()}
         )

@@ -21,9 +21,10 @@ TITLES = frozenset(('Mr.', 'Mrs.', 'Mr', 'Mrs', 'Miss', 'Sir', 'Lady'))
 _NO_NAMES = """
 I O God Christmas Easter Sunday Monday Tuesday Wednesday Thursday Friday Saturday January February
 March April May June July August September October November December African American Arab Austrian
-British Chinese Christian Dutch Egyptian English Englishman Englishwoman European French Frenchman
-Frenchwoman German Greek Hebrew Indian Irish Irishman Italian Japanese Jewish Latin Norman Persian
-Polish Roman Russian Saxon Scotch Scotchman Scottish Spaniard Spanish Swiss Turkish Welsh
+British Chinese Christian Dutch Egyptian English Englishman Englishmen Englishwoman European French
+Frenchman Frenchmen Frenchwoman German Greek Hebrew Indian Irish Irishman Italian Japanese Jewish
+Latin Norman Persian Polish Roman Russian Saxon Scotch Scotchman Scottish Spaniard Spanish Swiss
+Turkish Welsh
 """
 _FUNCTION_WORDS = """
 'd 'll 'm 're 's 't 've a about above across after again against ago all almost alone along already
@@ -147,9 +148,9 @@ def folded(word: str) -> str:
 def names(story: str, vocabulary: Container[str]) -> list[str]:
     """The names that a story says, and the titles.
 
-    A word with a capital inside a sentence is one, but those of :data:`NO_NAMES`. So is a word
-    that begins a sentence, or what is quoted, if the vocabulary lacks it (and the parts between
-    its hyphens) in lower case. Each of :data:`TITLES` is one anywhere.
+    A word with a capital inside a sentence is one, but :data:`NO_NAMES` and their plurals. So is a
+    word that begins a sentence, or what is quoted, if the vocabulary lacks it (and the parts
+    between its hyphens) in lower case. Each of :data:`TITLES` is one anywhere.
 
     Examples
     --------
@@ -165,7 +166,7 @@ def names(story: str, vocabulary: Container[str]) -> list[str]:
             continue
         if token in TITLES:
             found.append(token)
-        elif token[0].isupper() and token not in NO_NAMES:
+        elif token[0].isupper() and not {token, token.removesuffix('s')} & NO_NAMES:
             small = token.lower()
             known = small in vocabulary or all(part in vocabulary for part in small.split('-'))
             if not (begins and known):

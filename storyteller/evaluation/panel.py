@@ -61,11 +61,9 @@ class Text:
 # --- sheets --------------------------------------------------------------------------------------
 
 
-def sheets(
-    texts: Mapping[str, Sequence[Text]], readers: int, rng: np.random.Generator
-) -> list[list[Text]]:
+def deal(texts: Mapping[str, Sequence[Text]], readers: int = 1, seed: int = 0) -> list[list[Text]]:
     """Deal the texts of each source out to the readers, as many to each, and shuffle each sheet."""
-    dealt = []
+    rng, dealt = np.random.default_rng(seed), []
     for reader in range(readers):
         own = [text for each in texts.values() for text in each[reader::readers]]
         dealt.append([own[i] for i in rng.permutation(len(own))])
@@ -104,11 +102,11 @@ def write_panel(folder: PathLike, dealt: Sequence[Sequence[Text]]) -> list[Path]
     key: dict[str, dict[int, str]] = {}
     for place, texts in enumerate(dealt, 1):
         name = f'panel-{place}' if len(dealt) > 1 else 'panel'
-        numbered = list(zip(numbers, texts))  # noqa: B905 (numbers go on)
-        key[name] = {number: text.source for number, text in numbered}
-        body = [f'## {n}\n\nCaption: *{t.caption}*\n\n> {t.prose}\n' for n, t in numbered]
+        numbered = list(zip(texts, numbers))  # noqa: B905 (numbers go on)
+        key[name] = {number: text.source for text, number in numbered}
+        body = [f'## {n}\n\nCaption: *{t.caption}*\n\n> {t.prose}\n' for t, n in numbered]
         write_text(folder / f'{name}.md', '\n'.join([HEAD.format(form=f'{name}.csv'), *body]))
-        rows = [','.join(['number', *MARKS]), *(f'{n}{"," * len(MARKS)}' for n, _ in numbered)]
+        rows = [','.join(['number', *MARKS]), *(f'{n}{"," * len(MARKS)}' for _, n in numbered)]
         write_text(folder / f'{name}.csv', '\n'.join(rows) + '\n')
     write_text(folder / KEY, json.dumps(key, indent=1) + '\n')
     return [folder / f'{name}.md' for name in key]

@@ -42,7 +42,6 @@ def panel_texts(
     data: Path,
     work: PathLike,
     n: int,
-    *,
     readers: int = 1,
     against: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -227,7 +226,8 @@ def choose(
     found = []
     for length in lengths:
         if not left.any():
-            raise ValueError(f'novels: expected {len(lengths)} passages, found {len(found)}')
+            expected = f'expected {len(lengths)} passages that have different captions'
+            raise ValueError(f'novels: {expected}, found {len(found)}')
         rows = np.flatnonzero(left)
         near = rows[[_is_near(count, length) for count in counts[rows]]]
         if len(near):
