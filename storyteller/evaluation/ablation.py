@@ -28,7 +28,7 @@ COLUMNS = {
     'caption words said, %': 'overlap',
     'novel over caption, log-odds': 'novel_over_caption',
     'log perplexity': 'log_perplexity',
-    'by sentence': 'log_perplexity_by_sentence',
+    'log perplexity by sentence': 'log_perplexity_by_sentence',
     'repeated 4-grams, %': 'repeated',
     'longest copied, words': 'copied',
     'words': 'words',
