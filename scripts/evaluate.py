@@ -215,7 +215,7 @@ def judge_decoder(args: argparse.Namespace) -> None:
 
 def judge_stories(args: argparse.Namespace) -> None:
     """The measures of stories told with and without the style shift, in each style and strength."""
-    if args.panel:
+    if args.panel is not None:
         return write_panel(args)
     leave_out = read_words(args.leave_out) if args.leave_out else frozenset()
     held = HeldOut(args.data, generate.load_all(args.models))
