@@ -4,6 +4,25 @@ how its captions fit, how its decoder tells passages again, and how its stories 
 Figures go to stdout as JSON, a line each. DATA of `captions`, `decoder` and `stories` holds
 flickr8k/ (photos, captions.txt, dev.txt, fc7_dev.npz), novels/ (the shard romance-13 is held out)
 and lyrics/. Needs the extra `eval`.
+
+What the figures of `stories` mean stands in storyteller.evaluation: `stories` (content, style,
+fluency, variety, copying) and `flaws` (in which share of the stories a reader stumbles: a content
+word twice in a clause, a run of three words twice, a name, no end, a word to leave out). The flaws
+of held-out paragraphs come first, to compare with; `--style NAME FILES` adds a style to the judge.
+
+    evaluate.py stories --data DATA --panel N --readers R --seed S --out FOLDER [--against MODELS]
+
+measures nothing, but writes a blind panel instead: for each of R readers a sheet to read
+(panel-1.md) and a form to fill in (panel-1.csv; without numbers for one reader), of N stories told
+with the default settings, each under its photo's nearest caption; N/2 real passages of held-out
+novels (romance-13, more-26), about as long, each under the caption that fits it best; and N/2
+stories by the models in another folder. panel_key.json says which is which. Of the forms that come
+back
+
+    evaluate.py panel FOLDER FORM...
+
+makes a table: for each source the mean marks over the readers and of each, and how far readers of
+the same text are apart.
 """
 
 from __future__ import annotations
@@ -18,16 +37,26 @@ from tqdm import tqdm
 
 from storyteller import config, decoder, embedding, formats, generate, skipthoughts
 from storyteller.command_line import run
-from storyteller.evaluation import ablation, passages, pool, ranking, sentence_sets, sentences
+from storyteller.evaluation import (
+    ablation,
+    panel,
+    passages,
+    pool,
+    ranking,
+    sentence_sets,
+    sentences,
+)
 from storyteller.evaluation.encoders import MeanWords, TfIdf
+from storyteller.evaluation.flaws import read_words
 from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
+from storyteller.evaluation.panel_texts import panel_texts
 from storyteller.evaluation.stories import common_words
 from storyteller.training.captioned import CaptionedPhotos
 from storyteller.training.flickr8k import read_fc7
 
-TASKS = ('SICK', 'MSRP', 'TREC', *sentence_sets.POLARITY)
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
+LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
 
 
 def say(**figures: Any) -> None:
@@ -87,9 +116,9 @@ def judge_sentences(args: argparse.Namespace) -> None:
     """The tasks of the skip-thoughts paper, by the bundle's encoder and by simpler ones."""
     files = config.folder_paths(args.models or config.default_folder())
     model = skipthoughts.load_model(files['skmodels'], files['sktables'])
-    for task in args.task or TASKS:
+    for task in args.task or sentence_sets.TASKS:
         try:
-            data = read_task(args.data, task)
+            data = sentence_sets.read_task(args.data, task)
         except formats.MissingFileError as error:
             if args.task:
                 raise
@@ -101,26 +130,9 @@ def judge_sentences(args: argparse.Namespace) -> None:
             elif name == 'words':
                 encoder = MeanWords(model['utable'], model['btable'])
             else:
-                encoder = TfIdf(texts_of(data))
+                encoder = TfIdf(sentence_sets.training_texts(data))
             for extra, figures in figures_of(task, encoder, data, args):
                 say(task=task, encoder=name, **extra, **figures)
-
-
-def read_task(folder: Path, task: str) -> Any:
-    readers = {
-        'SICK': sentence_sets.read_sick,
-        'MSRP': sentence_sets.read_msrp,
-        'TREC': sentence_sets.read_trec,
-    }
-    if task in readers:
-        return readers[task](folder)
-    return sentence_sets.read_polarity(folder, task)
-
-
-def texts_of(data: Any) -> list[str]:
-    """The sentences that may be learned from."""
-    part = data['train'] if isinstance(data, dict) else data
-    return part.texts if isinstance(part, sentence_sets.Sentences) else part.a + part.b
 
 
 def figures_of(task: str, encoder: Any, data: Any, args: argparse.Namespace):
@@ -203,10 +215,14 @@ def judge_decoder(args: argparse.Namespace) -> None:
 
 def judge_stories(args: argparse.Namespace) -> None:
     """The measures of stories told with and without the style shift, in each style and strength."""
+    if args.panel is not None:
+        return write_panel(args)
+    leave_out = read_words(args.leave_out) if args.leave_out else frozenset()
     held = HeldOut(args.data, generate.load_all(args.models))
     z, rows = held.z, np.arange(len(held.names))[: args.photos]
-    judges = ablation.Judges(held, args.work)
-    say(accuracy_of_the_style_judge=judges.style.accuracy)
+    judges = ablation.Judges(held, args.work, leave_out, dict(args.style or ()))
+    novels = judges.flaws_of_novels()
+    say(accuracy_of_the_style_judge=judges.style.accuracy, flaws_of_novels=novels)
     found: dict[str, dict[str, Any]] = {}
     for features in args.features or held.features:
         thoughts = generate.mean_thoughts(z, held.nearest(features, rows, args.k))
@@ -228,13 +244,39 @@ def judge_stories(args: argparse.Namespace) -> None:
         ablation.draw(found, args.picture)
 
 
+def write_panel(args: argparse.Namespace) -> None:
+    """Sheets of stories and real passages for readers who do not know which is which."""
+    if not args.out:
+        raise ValueError('--panel: expected a folder to write to, --out FOLDER')
+    panel.check_free(args.out)
+    z = generate.load_all(args.models)
+    other = generate.load_all(args.against) if args.against else None
+    texts = panel_texts(z, args.data, args.work, args.panel, args.readers, other, args.seed)
+    for path in panel.write_panel(args.out, panel.deal(texts, args.readers, args.seed)):
+        say(sheet=str(path), form=str(path.with_suffix('.csv')))
+
+
+def judge_panel(args: argparse.Namespace) -> None:
+    """What readers of a blind panel thought, by the forms that they filled in."""
+    key = panel.read_key(args.folder)
+    readers = [panel.read_marks(path, key) for path in args.forms]
+    found = panel.scores(key, readers)
+    for source, figures in found.items():
+        means = {name: float(np.mean(each)) for name, each in figures.items()}
+        say(source=source, **means, readers=figures)
+    if apart := panel.agreement(readers):
+        say(mean_difference_between_readers=apart)
+    print(panel.table(found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=' '.join(__doc__.split('.')[0].split()))
     jobs = parser.add_subparsers(required=True, metavar='WHAT')
 
-    def job(name, function):
+    def job(name, function, models=True):
         command = jobs.add_parser(name, help=function.__doc__, description=function.__doc__)
-        command.add_argument('--models', type=Path, help='default: the bundle')
+        if models:
+            command.add_argument('--models', type=Path, help='default: the bundle')
         command.set_defaults(job=function)
         return command
 
@@ -249,7 +291,9 @@ def main() -> None:
 
     command = job('sentences', judge_sentences)
     command.add_argument('--data', type=Path, required=True, help='folder of the sets')
-    command.add_argument('--task', nargs='+', choices=TASKS, help='default: all that are there')
+    command.add_argument(
+        '--task', nargs='+', choices=sentence_sets.TASKS, help='default: all that are there'
+    )
     command.add_argument('--encoder', nargs='+', choices=ENCODERS, help='default: all')
     command.add_argument('--ngrams', action='store_true', help='two classes: also with n-grams')
     command.add_argument('--folds', type=int, default=10, help='two classes (%(default)s)')
@@ -282,6 +326,22 @@ def main() -> None:
     command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
     command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')
     command.add_argument('--picture', type=Path, help='also draw the figures, .png')
+    listed = LEAVE_OUT if LEAVE_OUT.exists() else None
+    help = 'words that no story should say, one a line (%(default)s)'
+    command.add_argument('--leave-out', type=Path, default=listed, help=help)
+    help = 'one more for the style judge: of the novels whose file names begin so'
+    command.add_argument('--style', nargs=2, action='append', metavar=('NAME', 'FILES'), help=help)
+    command.add_argument(
+        '--panel', type=int, metavar='N', help='write a panel of N stories instead'
+    )
+    command.add_argument('--out', type=Path, metavar='FOLDER', help='of the panel')
+    command.add_argument('--readers', type=int, default=1, help='sheets of it (%(default)s)')
+    command.add_argument('--seed', type=int, default=0, help='of the panel (%(default)s)')
+    command.add_argument('--against', type=Path, metavar='MODELS', help='also told by these')
+
+    command = job('panel', judge_panel, models=False)
+    command.add_argument('folder', type=Path, metavar='FOLDER', help='of the panel')
+    command.add_argument('forms', type=Path, nargs='+', metavar='FORM', help='filled in, .csv')
     args = parser.parse_args()
     args.job(args)
 

@@ -97,6 +97,7 @@ def data(tmp_path_factory):
 
     for shard in ('romance-00', 'romance-13'):
         text = [f'=== A book -- Somebody ({1850})', *(paragraph(n) for n in (9, 15, 30, 60) * 12)]
+        text += [' '.join(paragraph(7).capitalize() for _ in range(25)) for _ in range(24)]
         (folder / 'novels' / f'{shard}.txt').write_text('\n'.join(text) + '\n')
     song = '\n'.join(paragraph(7) for _ in range(60))
     (folder / 'lyrics' / 'lyrics.txt').write_text(f'{song}\n\n{song}\n')
@@ -157,13 +158,36 @@ def test_stories_by_the_script_are_the_same_again(data, tmp_path):
     def told(run):
         return evaluate(
             'stories', '--data', data, '--work', tmp_path / 'work', '--photos', 4, '--bw', 2,
-            '--features', 'ours', '--setting', 'x', 'style romance',
+            '--features', 'ours', '--setting', 'x', 'style romance', '--style', 'other', 'romance-',
             '--picture', tmp_path / f'{run}.png', '--told', tmp_path / f'{run}.jsonl',
         )  # fmt: skip
 
     rows = told('a')
     assert rows == told('b')
     assert [row['setting'] for row in rows[1:]] == ['x', 'style romance']
+    assert 0 <= rows[0]['flaws_of_novels']['run_again']['mean'] <= 100
+    for row in rows[1:]:
+        assert row['named'].keys() == {'novel', 'caption', 'lyric', 'other'}
+        assert row['median_copied'] <= row['copied_95'] and row['cut_off']['mean'] <= 100
     lines = (tmp_path / 'a.jsonl').read_text().splitlines()
     assert len(lines) == 8 and lines == (tmp_path / 'b.jsonl').read_text().splitlines()
     assert (tmp_path / 'a.png').exists()
+
+
+@pytest.mark.slow
+def test_a_panel_by_the_script(data, tmp_path):
+    out = tmp_path / 'panel'
+    asked = ('stories', '--data', data, '--work', tmp_path / 'work', '--panel', 2, '--readers', 2)
+    told = evaluate(*asked, '--against', ROOT / 'models', '--out', out)
+    assert [Path(row['sheet']).name for row in told] == ['panel-1.md', 'panel-2.md']
+    key = json.loads((out / 'panel_key.json').read_text())
+    for place, row in enumerate(told, 1):
+        assert sorted(key[f'panel-{place}'].values()) == ['other', 'ours', 'ours', 'real']
+        form = Path(row['form'])
+        form.write_text(form.read_text().replace(',,,,', ',4,3,2,yes'))
+    found = evaluate('panel', out, *(row['form'] for row in told))
+    assert {row['source']: row['about'] for row in found} == dict.fromkeys(
+        ('ours', 'other', 'real'), 2
+    )
+    assert 'is there already' in evaluate(*asked, '--out', out, code=2)
+    assert '--out' in evaluate(*asked, code=2)

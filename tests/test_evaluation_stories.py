@@ -89,6 +89,13 @@ def test_styles_that_are_the_same_are_not_told_apart():
     assert 0.2 < judge.accuracy < 0.8
 
 
+def test_of_three_styles_the_likeliest_is_named():
+    words = {'novel': NOVEL, 'caption': CAPTION, 'adventure': ['aye', 'ship', 'sword', '!']}
+    judge = StyleJudge({name: styled(20, each, 1) for name, each in words.items()})
+    for name, each in words.items():
+        assert judge.names(styled(5, each, 2)) == [name] * 5
+
+
 def test_one_text_is_no_style():
     with pytest.raises(ValueError, match='4 of novel, 1 of caption'):
         StyleJudge({'novel': styled(4, NOVEL, 1), 'caption': styled(1, CAPTION, 2)})
@@ -112,6 +119,23 @@ def test_fluent_text_is_likelier_than_the_same_words_shuffled():
     assert judge.perplexity('the zebra sees the cat .') > fluent
     with pytest.raises(ValueError, match='text'):
         judge.perplexity(' ')
+
+
+def test_fluency_by_sentence():
+    rng = np.random.default_rng(0)
+    told = [[*rng.choice(list('abc!'), 5).tolist(), '.'] for _ in range(200)]
+    judge = FluencyJudge([*told, ['rare']])
+    text = 'a b c a b c a b c . A c z z ! b'
+    words, known = ['<s>', '<s>', *text.lower().split()], judge._model
+    looked_up = known.vocab.lookup(words)
+    logs = [np.log(known.score(looked_up[i], looked_up[i - 2 : i])) for i in range(2, len(words))]
+    assert np.log(judge.perplexity(text)) == pytest.approx(-np.mean(logs))
+    slowly = [np.mean(logs[:10]), np.mean(logs[10:15]), logs[15]]
+    assert judge.by_sentence(text) == pytest.approx(-np.mean(slowly))
+    one = 'a b c .'
+    assert judge.by_sentence(one) == pytest.approx(np.log(judge.perplexity(one)))
+    with pytest.raises(ValueError, match='text'):
+        judge.by_sentence('')
 
 
 # --- variety and copying -------------------------------------------------------------------------

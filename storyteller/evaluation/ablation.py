@@ -6,7 +6,7 @@ Dimension letters: B photos, D thought vectors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import skipthoughts, style
 from ..formats import PathLike, atomic_path
 from ..text import preprocess
 from ..training import documents
-from . import stories
+from . import flaws, stories
 from .held_out import HeldOut
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -28,9 +28,14 @@ COLUMNS = {
     'caption words said, %': 'overlap',
     'novel over caption, log-odds': 'novel_over_caption',
     'log perplexity': 'log_perplexity',
+    'log perplexity by sentence': 'log_perplexity_by_sentence',
     'repeated 4-grams, %': 'repeated',
     'longest copied, words': 'copied',
     'words': 'words',
+    'word twice in a clause, %': 'word_twice',
+    'three words again, %': 'run_again',
+    'with a name, %': 'with_a_name',
+    'cut off, %': 'cut_off',
 }
 
 
@@ -60,19 +65,32 @@ class Judges:
     held : HeldOut
     work : path
         Folder where the novels that the decoder learned from are kept as tokens.
+    leave_out : frozenset of str
+        Words that no story should say; see `flaws.read_words`.
+    styles : mapping of str to str
+        More styles than novel, caption and lyric: name -> how the names of their novels' files
+        begin.
     """
 
-    def __init__(self, held: HeldOut, work: PathLike):
-        self.held = held
+    def __init__(
+        self,
+        held: HeldOut,
+        work: PathLike,
+        leave_out: frozenset[str] = frozenset(),
+        styles: Mapping[str, str] | None = None,
+    ):
+        self.held, self.leave_out = held, leave_out
         novels = [paragraph.split() for book in held.books for paragraph in book]
         order = np.random.default_rng(0).permutation(len(held.captions))
         captions = [text for i in order for text in preprocess(held.captions[i])]
         songs = [line for song in held.songs() for line in song]
-        texts = {
+        texts: dict[str, Iterable[list[str]]] = {
             'novel': novels,
             'caption': map(str.split, captions),
             'lyric': map(str.split, songs),
         }
+        for name, beginning in (styles or {}).items():
+            texts[name] = (text.split() for book in held.novels(beginning) for text in book)
         self.style = stories.StyleJudge(
             {k: stories.pieces(itertools.chain.from_iterable(v)) for k, v in texts.items()}
         )
@@ -90,9 +108,10 @@ class Judges:
         Returns
         -------
         dict
-            Means with their intervals; ``median_own_rank``; ``median_copied``; ``named``, the share
-            of each style that the judge takes the stories for, in percent; and what
-            `stories.variety` gives.
+            Means with their intervals, and of what `flaws.flaws` finds the share in percent;
+            ``median_own_rank``; ``median_copied`` and ``copied_95``, the 95th percentile;
+            ``named``, the share of each style that the judge takes the stories for, in percent; and
+            what `stories.variety` gives.
         """
         vectors = skipthoughts.encode(self.held.z['stv'], told, verbose=False)
         own = stories.own_rank(vectors, self.thoughts, photos)
@@ -108,16 +127,29 @@ class Judges:
             'novel_over_caption': self.style.log_odds(told, 'novel', 'caption'),
             'lyric_over_novel': self.style.log_odds(told, 'lyric', 'novel'),
             'log_perplexity': [np.log(self.fluency.perplexity(text)) for text in told],
+            'log_perplexity_by_sentence': [self.fluency.by_sentence(text) for text in told],
             'repeated': [100 * stories.repeated(text) for text in told],
             'copied': copied,
             'words': [len(text.split()) for text in told],
         }
         found = {name: stories.interval(values)._asdict() for name, values in measured.items()}
+        found |= self.flaws(told)
         found['median_own_rank'] = float(np.median(own))
         found['median_copied'] = float(np.median(copied))
+        found['copied_95'] = float(np.percentile(copied, 95))
         names = self.style.names(told)
         found['named'] = {name: 100 * names.count(name) / len(told) for name in self.style.styles}
         return found | stories.variety(told)
+
+    def flaws(self, told: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The share of texts with each flaw, in percent, and its interval."""
+        rows = flaws.flaws(told, self.held.z['dec']['worddict'], self.leave_out)
+        return {name: stories.interval(100.0 * each)._asdict() for name, each in rows.items()}
+
+    def flaws_of_novels(self, wanted: int = 200) -> dict[str, dict[str, float]]:
+        """The same of so many held-out paragraphs: what people's writing has of them."""
+        paragraphs = self.held.paragraphs(50, 140, wanted)
+        return self.flaws(paragraphs) if paragraphs else {}
 
     def _learned(self) -> Iterator[list[str]]:
         return map(str.split, documents.token_lines(self.learned_from))

@@ -87,8 +87,13 @@ class HeldOut:
     @cached_property
     def books(self) -> list[list[str]]:
         """Paragraphs of each held-out novel, tokens between blanks."""
-        (path,) = documents.text_files(self.data / 'novels', f'{self.shard}*')
-        return [[text.strip() for text in preprocess(book)] for book in documents.books(path)]
+        return self.novels(self.shard)
+
+    def novels(self, beginning: str) -> list[list[str]]:
+        """Paragraphs of each novel in the files whose names begin so, tokens between blanks."""
+        files = documents.text_files(self.data / 'novels', f'{beginning}*')
+        found = [book for path in files for book in documents.books(path)]
+        return [[text.strip() for text in preprocess(book)] for book in found]
 
     def paragraphs(self, shortest: int, longest: int, wanted: int) -> list[str]:
         """So many paragraphs of these lengths in words at most, spread over the books."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ POLARITY = {
     'SUBJ': ('subj.subjective', 'subj.objective'),
     'MPQA': ('mpqa.pos', 'mpqa.neg'),
 }
+TASKS = ('SICK', 'MSRP', 'TREC', *POLARITY)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class PairsOfSentences:
     a: list[str]
     b: list[str]
     values: np.ndarray
+
+
+def read_task(folder: PathLike, task: str) -> Any:
+    """Read the set of a task, one of :data:`TASKS`."""
+    readers = {'SICK': read_sick, 'MSRP': read_msrp, 'TREC': read_trec}
+    return readers[task](folder) if task in readers else read_polarity(folder, task)
+
+
+def training_texts(data: Any) -> list[str]:
+    """The sentences of a set that may be learned from."""
+    part = data['train'] if isinstance(data, dict) else data
+    return part.texts if isinstance(part, Sentences) else part.a + part.b
 
 
 def read_sick(folder: PathLike) -> dict[str, PairsOfSentences]:

@@ -3,7 +3,8 @@
 Whether a story is about its photo (:func:`own_rank`, :func:`overlap`), in which style it is
 (:class:`StyleJudge`), whether it is English (:class:`FluencyJudge`), whether stories differ and go
 on (:func:`variety`, :func:`repeated`), and how much is copied (:func:`longest_copied`). A figure
-comes with the interval that resampling the stories gives (:func:`interval`).
+comes with the interval that resampling the stories gives (:func:`interval`). What a reader stumbles
+over is in :mod:`storyteller.evaluation.flaws`.
 
 Dimension letters: S stories, P photos with captions, D thought vectors.
 """
@@ -20,6 +21,7 @@ from nltk.lm import WittenBellInterpolated
 from nltk.lm.preprocessing import padded_everygram_pipeline
 
 from ..layers import unit_rows
+from .flaws import sentences_in
 
 COMMON_WORDS = 500  # as style they count, as content they do not
 TEXT_AT_ONCE = 1 << 21  # words of training text searched together
@@ -190,6 +192,20 @@ class FluencyJudge:
 
     def perplexity(self, text: str) -> float:
         """Of the words of a text; lower is likelier."""
+        return float(np.exp(-np.mean(self._logs(text))))
+
+    def by_sentence(self, text: str) -> float:
+        """The log perplexity of each sentence of a text, in mean over the sentences.
+
+        So a short odd sentence counts as much as a long easy one. What stands before a sentence
+        is seen with it.
+        """
+        lengths = list(map(len, sentences_in(text)))
+        logs = np.split(self._logs(text), np.cumsum(lengths)[:-1])
+        return float(-np.mean([each.mean() for each in logs]))
+
+    def _logs(self, text: str) -> np.ndarray:
+        """The natural logarithm of the probability of each word."""
         words = self._model.vocab.lookup(['<s>'] * (self._order - 1) + _lower_words(text))
         if len(words) < self._order:
             raise ValueError('text: expected at least one word, found none')
@@ -197,7 +213,7 @@ class FluencyJudge:
             self._model.logscore(words[i], words[i - self._order + 1 : i])
             for i in range(self._order - 1, len(words))
         ]
-        return float(2 ** -np.mean(logs))
+        return np.log(2) * np.array(logs)
 
 
 def _lower_words(text: str) -> list[str]:
