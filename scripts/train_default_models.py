@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -27,43 +28,47 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from storyteller import bundle, formats, generate, selfcheck, skipthoughts, style
-from storyteller.captions import nearest
+from storyteller import bundle, efficientnet, formats, generate, selfcheck, skipthoughts
 from storyteller.command_line import run
-from storyteller.convnet import Net, build_convnet, compute_features
-from storyteller.images import load_image
+from storyteller.images import load_image, read_rgb
 from storyteller.layers import unit_rows
+from storyteller.tables import write_table
 from storyteller.text import Vocabulary
-from storyteller.training import convnet, corpus, decoder, documents, embedding, folds, passages
-from storyteller.training import photos as photo_files
+from storyteller.training import (
+    back_translation,
+    decoder,
+    documents,
+    embedding,
+    fine_tuning,
+    flickr8k,
+    passages,
+    prose,
+)
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.captioned import CaptionedPhotos, encode
 from storyteller.training.corpus import Corpus
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions
-from storyteller.training.recipe import Recipe as NetworkRecipe
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 12_000
 GPU = torch.cuda.is_available()
 WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a GPU idle
-MOST_PASSAGES = 300_000 if GPU else 120_000  # on a GPU all there are
-PASSAGES = 80, 110  # words of those that a style is the mean of; stories get about as long
+HELD_OUT = 'romance-13', 'more-26'  # shards of novels to measure on
+LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
+ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
+STYLES = {'romance': 'novels', 'adventure': 'adventure', 'lyric': 'lyrics'}  # and their texts
+PASSAGES = 35, 80  # words of those that the decoder learns from; stories get about as long
+BEST = {'romance': 0.6, 'adventure': 0.8, 'lyric': 0.8}  # share that captions fit best
 NEAREST = 100  # captions that a story is told of
-BLEND = 0.5  # the decoder is so much of the last stage, and the rest of the stage before it
+EYES = efficientnet.Eyes(temperature=1.0, class_weight=1.0)
+VIEWS = 'photo', 'mirrored', 'part-1', 'part-2'  # of each photo that the joint space learns from
 CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
-VIEWS = 'fc7_train', 'fc7_train_flipped'  # of the photos, and of most of them mirrored
-SHARES = {
-    'uni': 0.115,
-    'bi': 0.1,
-    'embedding': 0.035,
-    'labels': 0.095,
-    'convnet': 0.22,
-    'decoder': 0.215,
-    'repeats': 0.22,
-}
+CRANES = 134, 517  # two classes of ImageNet have this one name
+SHARES = {'uni': 0.2, 'bi': 0.2, 'embedding': 0.15, 'decoder': 0.45}  # of the minutes
 
 # What bundle.json says of each file: what it is, and what it learned from.
 FILES = {
@@ -72,14 +77,15 @@ FILES = {
     'bi_skip.safetensors': ('bi-skip encoder', 'novels, captions, the pool'),
     'btable.npy': ('word vectors of the bi-skip encoder', 'novels, captions, the pool'),
     'dictionary.txt': ('words of both tables', 'novels, captions, the pool'),
-    'decoder.safetensors': ('story decoder', 'passages of novels'),
-    'decoder_dictionary.txt': ('words of the decoder', 'novels'),
-    'embedding.safetensors': ('joint space', 'Flickr8k, Tiny ImageNet, the pool'),
+    'decoder.safetensors': ('story decoder', 'passages of novels, songs and ballads'),
+    'decoder_dictionary.txt': ('words of the decoder', 'passages of novels, songs and ballads'),
+    'embedding.safetensors': ('joint space', 'Flickr8k, the pool'),
     'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
-    'convnet.safetensors': ('narrow VGG network', 'Tiny ImageNet, Flickr8k'),
+    'convnet.json': ('how EfficientNet-Lite2 is read', 'held-out photos of Flickr8k'),
     'captions.txt': ('the pool of captions', 'written by write_captions.py'),
     'caption_style.npy': ('c, the style of captions', 'the pool'),
-    'romance_style.npy': ('b, the style of romance', 'narrative passages of novels'),
+    'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),
+    'adventure_style.npy': ('b, the style of adventure', 'plain passages of adventure novels'),
     'lyric_style.npy': ('b, the style of songs', 'songs and ballads'),
 }
 
@@ -102,33 +108,21 @@ DECODER = decoder.DecoderOptions(
     dim_word=256,
     dim=800,
     doutput=True,
-    word_dropout=0.25,
+    word_dropout=0.1,
     towards_mean=0.5,
     whiten=True,
+    pairs=0.85,
     batch_size=64 * WIDER,
-    batch_words=6144 * WIDER,
+    batch_words=4096 * WIDER,
     bfloat16=True,
 )
-UNLOOPED = replace(DECODER, repeats=2.0, repeats_beam=6)  # for the last stage
-NETWORK = NetworkRecipe(
-    label_batch=128 * WIDER,
-    captioned_batch=128 if GPU else 64,
-    labelled_batch=128 if GPU else 32,
-    choice_weight=0.5,
-    label_crop=0.5,
-    crop=0.65,
-    paste=0.8,
-    distil_paste=0.6,
-    erase=0.4,
-    folds=12,  # the photos of one of them are kept from the network
-)
 EMBEDDING = embedding.EmbeddingOptions(
-    dim_image=convnet.NARROW.dim,
+    dim_image=efficientnet.POOLED + efficientnet.CLASSES,
     dim_word=192,
     dim=512,
     unit_images=True,
-    temperature=0.08,
-    candidates_weight=2.0,
+    temperature=0.07,
+    candidates_weight=1.5,
     dropout=0.3,
     batch_size=128,
     bfloat16=True,
@@ -138,9 +132,11 @@ EMBEDDING = embedding.EmbeddingOptions(
 class Recipe:
     """The stages in order. `data` holds the texts and photos, `work` all that is in between."""
 
-    def __init__(self, data: Path, work: Path, out: Path, minutes: float):
+    def __init__(
+        self, data: Path, work: Path, out: Path, minutes: float, start: Path | None = None
+    ):
         self.data, self.work, self.out, self.minutes = data, work, out, minutes
-        self.text = work / 'text'
+        self.text, self.start = work / 'text', start
 
     def training(self, stage: str, **options) -> TrainOptions:
         """A rate that falls over the stage's share of the minutes."""
@@ -151,26 +147,43 @@ class Recipe:
     # --- texts -----------------------------------------------------------------------------------
 
     def tokens(self) -> None:
-        """Novels (one shard held out), captions (photos for measuring left out, ours) and songs."""
+        """Novels by style (two shards held out), captions (but of photos to measure on), songs."""
         novels = documents.text_files(self.data / 'novels')
-        held_out = [file for file in novels if file.name.startswith('romance-13')]
-        training = [file for file in novels if file not in held_out]
-        documents.tokenise_files(training, self.text / 'novels.txt')
-        documents.tokenise_files(held_out, self.text / 'novels_held_out.txt')
+        for held_out, ending in ((False, ''), (True, '_held_out')):
+            files = [file for file in novels if file.name.startswith(HELD_OUT) == held_out]
+            for name in ('novels', 'adventure'):
+                path = self.text / f'{name}{ending}.txt'
+                if not path.exists():
+                    books = self.books(files, adventure=name == 'adventure')
+                    documents.tokenise(books, path, processes=os.cpu_count() or 1)
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
         documents.tokenise_files(songs, self.text / 'lyrics.txt', 'verses')
         names = ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k')
-        measured = list(documents.read_text(self.data / 'flickr8k' / 'dev.txt'))
+        measured = flickr8k.read_names(self.data / 'flickr8k', 'dev')
         files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
         photos = (d for file in files for d in documents.photo_captions(file, measured))
         captions = self.text / 'captions.txt'
         if not captions.exists():
             documents.tokenise(itertools.chain(photos, self.scenes()), captions, split=False)
 
+    def books(self, files: list[Path], adventure: bool) -> Iterator[list[str]]:
+        """The books by authors of adventures, or by all others."""
+        authors = {name for name in prose.read_words(ADVENTURE)}
+        for file in files:
+            for title, paragraphs in documents.titled_books(file):
+                author = title.rpartition(' -- ')[2].partition(' (')[0]
+                if (author.lower() in authors) == adventure:
+                    yield paragraphs
+
     def scenes(self) -> Iterator[list[str]]:
         """The pool as documents of five captions of one scene, like those of one photo."""
         for captions in self.grammar.generate(0).values():
             yield from (captions[i : i + 5] for i in range(0, len(captions) - 4, 5))
+
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """Words that no vocabulary holds."""
+        return prose.read_words(LEFT_OUT)
 
     @cached_property
     def words(self) -> Vocabulary:
@@ -186,30 +199,16 @@ class Recipe:
             Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
         return Vocabulary.load(path)
 
-    @cached_property
-    def story_words(self) -> Vocabulary:
-        """The decoder's: what novels say most, of names only those of several books."""
-        path = self.text / 'decoder_dictionary.txt'
-        if not path.exists():
-            counts, spread = documents.count_words([self.text / 'novels.txt'])
-            chosen = documents.choose_words(counts, spread, DECODER_WORDS - 2)
-            Vocabulary(('<eos>', 'UNK', *chosen)).save(path)
-        return Vocabulary.load(path)
-
-    def corpus(self, name: str, vocabulary: Vocabulary | None = None) -> Corpus:
-        """A token file in the encoder's vocabulary, or in another."""
-        folder = self.work / (name if vocabulary is None else f'{name}_for_decoder')
-        return Corpus.cached(self.text / f'{name}.txt', vocabulary or self.words, folder)
-
     # --- skip-thoughts ---------------------------------------------------------------------------
 
     def encoder(self, kind: str) -> None:
-        """Train the uni or the bi encoder and put it into the bundle."""
+        """Train the uni or the bi encoder and put it into the bundle, less the words left out."""
         options, seed = (UNI, 1) if kind == 'uni' else (BI, 2)
-        texts = self.corpus('novels'), self.corpus('captions')
+        texts = [self.corpus(name, self.words, 'encoder') for name in ('novels', 'captions')]
         units = training_skipthoughts.Units(*texts, options, seed)
+        held_out = self.corpus('novels_held_out', self.words, 'encoder')
         held_out = training_skipthoughts.Units(
-            self.corpus('novels_held_out'), None, replace(options, captions=0.0), seed=9
+            held_out, None, replace(options, captions=0.0), seed=9
         )
         trained = self.work / f'{kind}_full.npz'
         training_skipthoughts.fit(
@@ -223,120 +222,217 @@ class Recipe:
         )
         training_skipthoughts.export(trained, self.out, self.words, 'float16')
 
+    def leave_out(self) -> None:
+        """Take the words that are left out, and their vectors, out of the encoders."""
+        path = self.out / 'dictionary.txt'
+        words = formats.read_lines(path)
+        kept = [i for i, word in enumerate(words) if word.lower() not in self.left_out]
+        if len(kept) == len(words):
+            return
+        for name in ('utable.npy', 'btable.npy'):
+            rows = np.array(formats.open_table(self.out / name))[kept]
+            write_table(self.out / name, rows.shape, 'float16', [rows])
+        formats.write_text(path, ''.join(f'{words[i]}\n' for i in kept))
+
     @cached_property
     def thoughts(self) -> skipthoughts.Encoder:
         """The encoder as users will have it."""
         return skipthoughts.Encoder(skipthoughts.load_model(self.out, self.out))
 
-    # --- the decoder and the styles --------------------------------------------------------------
+    def corpus(self, name: str, vocabulary: Vocabulary, whose: str) -> Corpus:
+        """A token file in somebody's vocabulary."""
+        return Corpus.cached(self.text / f'{name}.txt', vocabulary, self.work / f'{name}_{whose}')
 
-    def passages(self, name: str, options: decoder.DecoderOptions, most: int) -> passages.Passages:
-        """So many passages of a token file, drawn at random, with their vectors."""
-        texts, told = self.corpus(name), self.corpus(name, self.story_words)
+    # --- passages, styles and the decoder --------------------------------------------------------
+
+    def spans(self, name: str) -> tuple[Corpus, Vocabulary, np.ndarray]:
+        """The plain passages of a text with all its words, shuffled."""
+        text, words = Corpus.with_all_words(self.text / f'{name}.txt', self.work / f'{name}_all')
         rng = np.random.default_rng(0)
-        spans = rng.permutation(corpus.passages(texts, rng))
-        unknown = np.concatenate([[0], np.cumsum(told.tokens == 1)])[told.sentences]
-        length = told.sentences[spans[:, 1]] - told.sentences[spans[:, 0]]
-        spans = spans[unknown[spans[:, 1]] - unknown[spans[:, 0]] <= 0.06 * length]
-        spans = spans[:most]
-        vectors = passages.encode_passages(
-            texts, spans, self.words, self.thoughts, self.work / f'{name}_vectors'
-        )
-        return passages.Passages(told, spans, vectors, options)
+        if name == 'lyrics':
+            plain = prose.plain_verses(text, words, self.left_out)
+            spans = prose.plain_passages(text, plain, rng, *PASSAGES)
+        else:
+            counts = dict(zip(words, text.counts(len(words)).tolist(), strict=True))
+            known = prose.plain_words(counts)
+            plain = prose.plain_sentences(text, words, known, prose.Prose(self.left_out))
+            leaning = words.encode(prose.LEANING)
+            spans = prose.plain_passages(text, plain, rng, *PASSAGES, leaning)
+        return text, words, np.random.default_rng(1).permutation(spans)
 
-    def story_thoughts(self) -> np.ndarray:
-        """What stories will be told of, (N, D): each training photo, in each style.
+    def told(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The plain passages of a text, first and last sentence (P, 2), and vectors (P, D)."""
+        path = self.work / f'{name}_spans.npy'
+        text, words, spans = self.spans(name)
+        formats.write_array(path, spans)
+        folder = self.work / f'{name}_vectors'
+        return spans, passages.encode_passages(text, spans, words, self.thoughts, folder)
 
-        The captions of a photo are those nearest to where VGG-19's features put it, since the
-        network of our own comes later.
-        """
-        trained, _ = formats.read_model(self.work / 'embedding.npz')
-        model = embedding.JointEmbedding(trained, EMBEDDING).eval()
-        real = self.real_features()
-        places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
-        chosen, _ = nearest(unit_rows(places), self.sentences(model, self.pool), NEAREST)
-        pool = self.thoughts.encode(self.pool, verbose=False, tokenised=True)
-        own = np.stack([pool[rows].mean(0) for rows in chosen])
-        c, *styles = (
-            np.load(self.out / f'{name}_style.npy') for name in ('caption', 'romance', 'lyric')
-        )
-        return np.concatenate([style.shift(own, c, b) for b in styles])
+    @cached_property
+    def pool_thoughts(self) -> np.ndarray:
+        """The thought vectors of the pool, (N, D) float16."""
+        folder, fingerprint = self.work / 'pool', bundle.sha256(self.out / 'uni_skip.safetensors')
+        return back_translation.encode_captions(self.pool, self.thoughts, fingerprint, folder)
 
-    def decoder(self) -> None:
-        """Train the decoder on the passages of the novels, then also to not repeat itself."""
-        thoughts = self.story_thoughts()  # before all that takes time: it needs other stages
-        self.told('decoder', DECODER, self.training('decoder'))
-        trained, _ = formats.read_model(self.work / 'decoder.npz')
-        training = self.training('repeats', lr=5e-4, warmup=50, average=0.99)
-        self.told('repeats', UNLOOPED, training, trained, thoughts)
-        params, options = formats.read_model(self.work / 'repeats.npz')
-        for name, before in trained.items():
-            params[name] = BLEND * params[name] + (1 - BLEND) * before
-        formats.write_model(self.out / 'decoder.safetensors', params, options, 'float16')
-        self.story_words.save(self.out / 'decoder_dictionary.txt')
+    def pairs(self, style: str) -> tuple[np.ndarray, np.ndarray, back_translation.BackTranslation]:
+        """Of the passages of a style those that captions fit best: spans, vectors, captions."""
+        spans, vectors = self.told(STYLES[style])
+        c = self.pool_thoughts.mean(0, dtype=np.float64).astype(np.float32)
+        b = vectors.mean(0, dtype=np.float64).astype(np.float32)
+        found = back_translation.back_translate(vectors, self.pool_thoughts, c, b, NEAREST)
+        rows = back_translation.best_rows(found.match, BEST[style])
+        vectors = vectors[rows]
+        found = replace(found.take(rows), b=vectors.mean(0, dtype=np.float64, keepdims=True))
+        return spans[rows], vectors, replace(found, b=found.b.astype(np.float32))
 
-    def told(
-        self,
-        stage: str,
-        options: decoder.DecoderOptions,
-        training: TrainOptions,
-        params: dict[str, np.ndarray] | None = None,
-        thoughts: np.ndarray | None = None,
-    ) -> None:
-        """A stage of the decoder, from random weights or from `params`."""
-        decoder.fit(
-            self.passages('novels', options, MOST_PASSAGES),
-            training,
-            self.work / f'{stage}.npz',
-            self.work / f'{stage}.pt',
-            n_words=len(self.story_words),
-            params=params,
-            thoughts=thoughts,
-            held_out=self.passages('novels_held_out', options, 4096),
-        )
+    @cached_property
+    def all_pairs(self) -> dict[str, tuple]:
+        """For each style what :meth:`pairs` gives."""
+        return {style: self.pairs(style) for style in STYLES}
 
     def styles(self) -> None:
-        """c over the pool, b over narrative passages of novels and over songs."""
-        novels, songs = self.corpus('novels'), self.corpus('lyrics')
-        for name, texts in (
-            ('caption', self.pool),
-            ('romance', corpus.narrative_passages(novels, self.words, *PASSAGES)),
-            ('lyric', corpus.narrative_passages(songs, self.words, *PASSAGES, most_quoted=1.0)),
-        ):
-            vector = style.mean_vector(self.thoughts, texts)
-            formats.write_array(self.out / f'{name}_style.npy', vector)
+        """c over the pool, and each b over the passages that the decoder learns from."""
+        formats.write_array(self.out / 'caption_style.npy', self.all_pairs['romance'][2].c)
+        for style, (_, _, found) in self.all_pairs.items():
+            formats.write_array(self.out / f'{style}_style.npy', found.b[0])
+
+    def story_words(self) -> tuple[Vocabulary, np.ndarray]:
+        """The decoder's vocabulary: what the passages say most; and how often they say it."""
+        counts: Counter[str] = Counter()
+        for style, (spans, _, _) in self.all_pairs.items():
+            name = STYLES[style]
+            text, words = Corpus.with_all_words(
+                self.text / f'{name}.txt', self.work / f'{name}_all'
+            )
+            said = np.zeros(len(words), np.int64)
+            for first, last in spans:
+                np.add.at(said, text.words(first, last), 1)
+            counts.update({words[i]: int(said[i]) for i in np.flatnonzero(said)})
+        chosen = [word for word, _ in counts.most_common(DECODER_WORDS - 2)]
+        vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
+        known = np.array([counts[word] for word in vocabulary])
+        known[1] = counts.total() - known.sum()
+        return vocabulary, known
+
+    def decoder(self) -> None:
+        """Train the decoder to tell passages of all styles, most of them from captions like them.
+
+        It goes on from the decoder that `--start` names, or begins at random.
+        """
+        vocabulary, counts = self.story_words()
+        options, params = DECODER, None
+        if self.start:
+            width = self.pool_thoughts.shape[1]
+            params, sizes = fine_tuning.start_from(self.start, vocabulary, counts, width)
+            options = replace(options, **sizes)
+        decoder.fit(
+            self.passages(vocabulary, options),
+            self.training('decoder', lr=4e-4 if self.start else 1e-3),
+            self.work / 'decoder.npz',
+            self.work / 'decoder.pt',
+            n_words=len(vocabulary),
+            params=params,
+            held_out=self.held_out_passages(vocabulary, options),
+            vocabulary=vocabulary,
+        )
+        params, made = formats.read_model(self.work / 'decoder.npz')
+        formats.write_model(self.out / 'decoder.safetensors', params, made, 'float16')
+        vocabulary.save(self.out / 'decoder_dictionary.txt')
+
+    def passages(
+        self, vocabulary: Vocabulary, options: decoder.DecoderOptions
+    ) -> passages.Passages:
+        """The passages of all styles in the decoder's words."""
+        texts, spans, vectors, found = [], [], [], []
+        for style, (own, thoughts, pairs) in self.all_pairs.items():
+            spans.append(own + sum(map(len, texts)))
+            texts.append(self.corpus(STYLES[style], vocabulary, 'decoder'))
+            vectors.append(thoughts)
+            found.append(pairs)
+        order = np.random.default_rng(2).permutation(sum(map(len, spans)))  # styles mixed
+        joined = back_translation.BackTranslation.joined(found).take(order)
+        spans, vectors = np.concatenate(spans)[order], np.concatenate(vectors)[order]
+        return passages.Passages(Corpus.joined(texts), spans, vectors, options, pairs=joined)
+
+    def held_out_passages(
+        self, vocabulary: Vocabulary, options: decoder.DecoderOptions
+    ) -> passages.Passages:
+        """Passages of the novels that are kept from training, with captions like them."""
+        spans, vectors = self.told('novels_held_out')
+        found = self.all_pairs['romance'][2]
+        pairs = back_translation.back_translate(
+            vectors, self.pool_thoughts, found.c, found.b[0], NEAREST
+        )
+        text = self.corpus('novels_held_out', vocabulary, 'decoder')
+        return passages.Passages(text, spans, vectors, options, pairs=pairs)
 
     # --- photos ----------------------------------------------------------------------------------
 
-    def embedding(self) -> None:
-        """Train the joint space on captioned photos as VGG-19 sees them, and on class names.
+    @property
+    def flickr(self) -> Path:
+        return self.data / 'flickr8k'
 
-        A photo also chooses among captions of the pool, by their words, so that the pool's words
-        have their places where no photo of the training set shows them.
+    @cached_property
+    def captioned(self) -> dict[str, list[str]]:
+        """The captions of every photo, those of the training split first, in its order."""
+        found: dict[str, list[str]] = {n: [] for n in flickr8k.read_names(self.flickr, 'train')}
+        for line in documents.read_text(self.flickr / 'captions.txt'):
+            name, caption = line.split('\t')
+            found.setdefault(name, []).append(caption.strip())
+        return found
 
-        Until there is a network of our own, a class of the labelled photos is seen as a direction
-        of its own; its captions teach the sentence encoder what cats and coffee are.
+    @cached_property
+    def training_photos(self) -> list[str]:
+        """All photos with captions but those that are measured on."""
+        measured = set(flickr8k.read_names(self.flickr, 'dev'))
+        return [name for name in self.captioned if name not in measured]
+
+    def seen(self, view: str) -> dict[str, np.ndarray]:
+        """What the network makes of every photo: ``pooled`` (P, 1280), ``logits`` (P, 1000).
+
+        Views are the photo as it is, mirrored, and random parts of it, some of them mirrored.
         """
-        flickr = self.data / 'flickr8k'
-        captions, photo = self.captions_of(photo_files.read_names(flickr, 'train'))
-        classes = [
-            (np.array(self.caption_words.encode(text), np.int64), label)
-            for label, texts in enumerate(self.label_captions)
-            for text in texts
-        ]
-        texts, labels = zip(*classes, strict=True)
-        size = (len(self.label_captions), EMBEDDING.dim_image)
-        codes = unit_rows(np.random.default_rng(0).normal(size=size).astype(np.float32))
+        path = self.work / 'seen' / f'{view}.npz'
+        if not path.exists():
+            net = efficientnet.EfficientNetLite2(efficientnet.read_weights()).eval()
+            photos, outputs = flickr8k.read_photos(self.flickr), []
+            rng = np.random.default_rng([3, int(view[-1]) if view[-1].isdigit() else 0])
+            with torch.inference_mode():
+                for name in tqdm(self.captioned, desc=view, unit=' photos'):
+                    im = torch.from_numpy(_viewed(photos[name], view, rng))
+                    outputs.append(net.see(net.prepare(im)))
+            pooled, logits = (torch.cat(part).half().numpy() for part in zip(*outputs, strict=True))
+            with formats.atomic_path(path) as temporary:
+                np.savez(temporary, pooled=pooled, logits=logits)
+        with np.load(path) as file:
+            return dict(file)
+
+    def features(self, view: str, names: list[str]) -> np.ndarray:
+        """The features (P, F) of photos in a view, unit rows."""
+        rows = {name: row for row, name in enumerate(self.captioned)}
+        found, chosen = self.seen(view), [rows[name] for name in names]
+        net = efficientnet.EfficientNetLite2(efficientnet.read_weights(), EYES)
+        parts = (torch.from_numpy(found[n][chosen].astype(np.float32)) for n in found)
+        return unit_rows(net.features(*parts).numpy())
+
+    def embedding(self) -> None:
+        """Train the joint space on captioned photos and on the classes that the network knows.
+
+        Photos come as the network sees them and, for the second image layer, as VGG-19 does. A
+        photo also chooses among captions of the pool, by their words, so that the pool's words
+        have their places where no photo of the training set shows them; and so does a class, which
+        is seen with no activations at all, but with captions of the grammar.
+        """
+        names = self.training_photos
+        captions, photo = self.captions_of(names)
         pool = [np.array(self.caption_words.encode(text), np.int64) for text in self.pool]
-        among = Candidates(pool, self.class_matches)
-        sources = [
-            embedding.Pairs(
-                texts, np.array(labels), codes, EMBEDDING, 9, once=True, candidates=among
-            )
-        ]
         among = Candidates(pool, self.matches)
-        for seed, name in enumerate(VIEWS):
-            features = self.real_features(name)
+        views = [self.features(view, names) for view in VIEWS]
+        views += [
+            flickr8k.read_fc7(self.flickr / f'fc7_{n}.npz') for n in ('train', 'train_flipped')
+        ]
+        sources = []
+        for seed, features in enumerate(views):
             known = np.flatnonzero(photo < len(features))
             chosen = [captions[i] for i in known]
             sources.append(
@@ -344,9 +440,18 @@ class Recipe:
                     chosen, photo[known], features, EMBEDDING, seed, once=True, candidates=among
                 )
             )
-        names = photo_files.read_names(flickr, 'dev')
-        features = photo_files.read_fc7(flickr / 'fc7_dev.npz').numpy()
-        measured = CaptionedPhotos.from_files(flickr / 'captions.txt', names, features)
+        texts, labels = zip(*self.class_pairs(), strict=True)
+        among = Candidates(pool, self.class_matches)
+        classes = unit_rows(efficientnet.class_features(EYES))
+        sources.append(
+            embedding.Pairs(
+                texts, np.array(labels), classes, EMBEDDING, 9, once=True, candidates=among
+            )
+        )
+        names = flickr8k.read_names(self.flickr, 'dev')
+        measured = CaptionedPhotos.from_files(
+            self.flickr / 'captions.txt', names, self.features('photo', names)
+        )
         embedding.fit(
             sources,
             self.training('embedding', lr=1e-3, clip=2.0, weight_decay=0.1),
@@ -357,153 +462,89 @@ class Recipe:
             report=lambda model: measured.recalls(model, self.caption_words),
         )
 
-    def network(self) -> folds.Stages:
-        """The stages of our network, which learns the places that photos have in the joint space.
+    def class_pairs(self) -> list[tuple[np.ndarray, int]]:
+        """Captions of the grammar as word indices, each with its class."""
+        return [
+            (np.array(self.caption_words.encode(text), np.int64), label)
+            for label, texts in enumerate(self.class_captions)
+            for text in texts
+        ]
 
-        A captioned photo has the place that VGG-19's features give it, a labelled one that of the
-        mean caption of its class, each halfway to where the pool's captions draw it; both also
-        choose among these.
+    def image_layers(self) -> None:
+        """Mix both image layers with ones that learn anew from what people say, and export.
+
+        Photos are found better then, and the pool serves as well as before.
         """
-        run = self.work / 'convnet'
-        trained, _ = formats.read_model(self.work / 'embedding.npz')
-        real = self.real_features()
-        places = real @ trained['ff_image_vgg19_W'] + trained['ff_image_vgg19_b']
-        with torch.no_grad():
-            model = embedding.JointEmbedding(trained, EMBEDDING).eval()
-            means = [self.sentences(model, texts).mean(0) for texts in self.label_captions]
-            vectors = self.sentences(model, self.pool)
-        for name, own, matches in (
-            ('places', places, self.matches),
-            ('class_places', np.stack(means), self.class_matches),
-        ):
-            drawn = unit_rows(own) + matches.places(vectors)
-            formats.write_array(run / f'{name}.npy', unit_rows(drawn))
-        length = {'epochs': 2000, 'weight_decay': 0.05, 'save_minutes': 6}
-        labels = replace(NETWORK.labels, minutes=self.minutes * SHARES['labels'], **length)
-        labels = replace(labels, lr=2e-3 if GPU else 1e-3, average=0.9995)
-        fold = replace(NETWORK.fold, minutes=self.minutes * SHARES['convnet'], **length)
-        fold = replace(fold, average=0.9995)
-        return folds.Stages(
-            self.data,
-            run,
-            replace(NETWORK, labels=labels, fold=fold),
-            targets=run / 'places.npy',
-            class_targets=run / 'class_places.npy',
-            pool=folds.Pool(torch.from_numpy(vectors), self.matches, self.class_matches),
-        )
-
-    def convnet(self) -> None:
-        """Train our network; a twelfth of the captioned photos is kept from it."""
-        self.network().fold(0)
-        params, options = formats.read_model(self.work / 'convnet' / 'fold0.safetensors')
-        formats.write_model(self.out / 'convnet.safetensors', params, options, 'float16')
-
-    def image_layer(self) -> None:
-        """Fit the joint space's layer for our network, in closed form, and export the space.
-
-        To the captioned photos' places and to labelled photos that the network did not train on.
-        """
-        net, run = build_convnet(self.out / 'convnet.safetensors'), self.work / 'convnet'
-        names = photo_files.read_names(self.data / 'flickr8k', 'train')
-        features = folds.photo_features(net, photo_files.read_photos(self.data / 'flickr8k'), names)
-        labelled, classes = self.labelled_features(net)
-        seen = unit_rows(np.concatenate([features, labelled]))
-        wanted = np.load(run / 'places.npy'), np.load(run / 'class_places.npy')[classes]
-        wanted = np.concatenate(wanted)
-        middle, target = seen.mean(0), wanted.mean(0)
         params, options = formats.read_model(self.work / 'embedding.npz')
-        params['ff_image_W'] = folds.ridge(seen - middle, wanted - target, 0.1)
-        params['ff_image_b'] = target - middle @ params['ff_image_W']
-        # Also by what people say: photos are found better, and the pool serves as well as before.
+        names = self.training_photos
         captions, photo = self.captions_of(names)
         vectors = encode(embedding.JointEmbedding(params, EMBEDDING).eval(), captions)
-        real = [self.real_features(name) for name in VIEWS]
-        for layer, views in {'ff_image': [unit_rows(features)], 'ff_image_vgg19': real}.items():
+        own = [self.features(view, names) for view in VIEWS]
+        fc7 = [flickr8k.read_fc7(self.flickr / f'fc7_{n}.npz') for n in ('train', 'train_flipped')]
+        for layer, views in {'ff_image': own, 'ff_image_vgg19': fc7}.items():
+            known = np.flatnonzero(photo < len(views[0]))
             learned = fit_image_layer(
                 views,
-                vectors,
-                photo,
-                TrainOptions(epochs=50, lr=1e-3, decay=True, weight_decay=0.1, average=0.99),
+                vectors[known],
+                photo[known],
+                TrainOptions(epochs=30, lr=1e-3, decay=True, weight_decay=0.1, average=0.99),
                 self.work / f'{layer}.pt',
                 ImageLayerOptions(dropout=0.6),
             )
             for name, value in zip((f'{layer}_W', f'{layer}_b'), learned, strict=True):
                 params[name] = CAPTIONS_SHARE * value + (1 - CAPTIONS_SHARE) * params[name]
+        efficientnet.write_eyes(self.out / 'convnet.json', EYES)
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
-
-    def real_features(self, name: str = VIEWS[0]) -> np.ndarray:
-        """VGG-19's features of the training photos, (P, 4096)."""
-        return photo_files.read_fc7(self.data / 'flickr8k' / f'{name}.npz').numpy()
 
     def embedding_start(self) -> dict[str, np.ndarray]:
         """Word vectors from the uni encoder, the rest random, an image layer for each network."""
         params = embedding.initial_params(EMBEDDING, len(self.caption_words), 0)
-        table = formats.read_model(self.work / 'uni_full.npz')[0]['Wemb']
+        known = Vocabulary.load(self.out / 'dictionary.txt')
+        table = np.array(formats.open_table(self.out / 'utable.npy'), np.float32)
         for index, word in enumerate(self.caption_words):
-            params['Wemb'][index] = table[self.words.encode([word])[0]]
+            params['Wemb'][index] = table[known.encode([word])[0]]
         return embedding.with_second_images(params, 4096, 1)
 
     @cached_property
     def caption_words(self) -> Vocabulary:
-        """The embedding's: what the captions of the training photos say, the pool and labels."""
-        counts: Counter[str] = Counter()
-        for captions in self.captioned('train').values():
-            counts.update(word for caption in captions for word in caption.split())
+        """The embedding's: what captions of the training photos often say, the pool, classes."""
+        names = self.training_photos
+        counts = Counter(w for n in names for text in self.captioned[n] for w in text.split())
         ours = Counter(word for caption in self.pool for word in caption.split())
-        ours.update(w for texts in self.label_captions for text in texts for w in text.split())
+        ours.update(w for texts in self.class_captions for text in texts for w in text.split())
         chosen = {word for word, count in counts.items() if count >= 3} | set(ours)
+        chosen = {word for word in chosen if word.lower() not in self.left_out}
         counts += ours
         return Vocabulary(('<eos>', 'UNK', *sorted(chosen, key=lambda w: (-counts[w], w))))
 
     @cached_property
     def matches(self) -> Matches:
         """How well the pool fits the training photos."""
-        own = list(self.captioned('train').values())
+        own = [self.captioned[name] for name in self.training_photos]
         return Matches.of(own, self.pool, self.content_words)
 
     @cached_property
     def class_matches(self) -> Matches:
-        """How well the pool fits the classes of the labelled photos."""
-        return Matches.of(self.label_captions, self.pool, self.content_words)
+        """How well the pool fits the classes."""
+        return Matches.of(self.class_captions, self.pool, self.content_words)
 
     def content_words(self, caption: str) -> list[str]:
         """The words that carry the meaning of a caption, punctuation apart."""
         return [w for w in self.grammar.content_words(caption) if w[0].isalnum()]
 
-    def captioned(self, split: str) -> dict[str, list[str]]:
-        """The captions of each photo of a split, in its order."""
-        found = {name: [] for name in photo_files.read_names(self.data / 'flickr8k', split)}
-        for line in documents.read_text(self.data / 'flickr8k' / 'captions.txt'):
-            name, caption = line.split('\t')
-            if name in found:
-                found[name].append(caption.strip())
-        return found
-
     def captions_of(self, names: list[str]) -> tuple[list[np.ndarray], np.ndarray]:
-        """All captions of the training photos as word indices, and each one's photo."""
-        by_photo = self.captioned('train')
-        pairs = [(row, caption) for row, name in enumerate(names) for caption in by_photo[name]]
-        texts = [np.array(self.caption_words.encode(caption), np.int64) for _, caption in pairs]
+        """All captions of photos as word indices, and each one's photo."""
+        pairs = [(row, text) for row, name in enumerate(names) for text in self.captioned[name]]
+        texts = [np.array(self.caption_words.encode(text), np.int64) for _, text in pairs]
         return texts, np.array([row for row, _ in pairs])
 
     @cached_property
-    def label_captions(self) -> list[list[str]]:
-        """Captions of the grammar for each class of the labelled photos."""
-        lines = documents.read_text(self.data / 'tinyimagenet' / 'classes.txt')
-        return [self.grammar.captions_for_label(line.split('\t')[1], 120) for line in lines]
-
-    def labelled_features(self, net: Net) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, F) and classes (N,) of labelled photos that no network trained on."""
-        held_out = photo_files.read_labelled(sorted((self.data / 'tinyimagenet').glob('val-*')))
-        pictures = (picture.permute(1, 2, 0).numpy() for picture in held_out.pixels)
-        inputs = (load_image(picture)[1] for picture in pictures)
-        features = np.concatenate([compute_features(net, im) for im in inputs])
-        return features, held_out.labels.numpy()
-
-    def sentences(self, model: embedding.JointEmbedding, captions: list[str]) -> np.ndarray:
-        """Unit vectors (n, E) of captions by an embedding in training."""
-        return encode(model, [self.caption_words.encode(text) for text in captions])
+    def class_captions(self) -> list[list[str]]:
+        """Captions of the grammar for each class of ImageNet."""
+        names = list(documents.read_text(self.data / 'imagenet' / 'classes.txt'))
+        names[CRANES[0]] = 'crane (bird)'
+        return [self.grammar.captions_for_label(name, 60) for name in names]
 
     # --- the pool and the bundle -----------------------------------------------------------------
 
@@ -522,7 +563,7 @@ class Recipe:
         """The captions of the bundle; written by the grammar if they are not there."""
         path = self.out / 'captions.txt'
         if not path.exists():
-            self.grammar.main(['--out', str(path)])
+            self.grammar.write_pool(path, self.grammar.generate(0))
         return formats.read_lines(path)
 
     def describe(self) -> None:
@@ -547,23 +588,40 @@ class Recipe:
         yield 'tokens', self.tokens
         yield 'uni', lambda: self.encoder('uni')
         yield 'bi', lambda: self.encoder('bi')
+        yield 'words', self.leave_out
         yield 'styles', self.styles
         yield 'embedding', self.embedding
+        yield 'images', self.image_layers
         yield 'decoder', self.decoder
-        yield 'convnet', self.convnet
-        yield 'images', self.image_layer
         yield 'describe', self.describe
+
+
+def _viewed(jpeg: bytes, view: str, rng: np.random.Generator) -> np.ndarray:
+    """A photo in a view, as the network takes it: (1, 3, 224, 224)."""
+    pixels = read_rgb(io.BytesIO(jpeg))
+    if view.startswith('part'):
+        height, width = pixels.shape[:2]
+        share = np.sqrt(rng.uniform(0.5, 1, 2))
+        rows, columns = (
+            int(side * part) for side, part in zip((height, width), share, strict=True)
+        )
+        top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
+        pixels = pixels[top : top + rows, left : left + columns]
+    if view == 'mirrored' or (view.startswith('part') and rng.random() < 0.5):
+        pixels = pixels[:, ::-1]
+    return load_image(np.ascontiguousarray(pixels))[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
-    parser.add_argument('--minutes', type=float, default=360, help='for all stages (%(default)s)')
+    parser.add_argument('--minutes', type=float, default=180, help='for all stages (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
     parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
+    parser.add_argument('--start', type=Path, help='a decoder to go on from')
     parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
     args = parser.parse_args()
-    recipe = Recipe(args.data, args.work, args.out, args.minutes)
+    recipe = Recipe(args.data, args.work, args.out, args.minutes, args.start)
     for name, stage in recipe.stages():
         if not args.only or name in args.only:
             print(f'--- {name}', file=sys.stderr)

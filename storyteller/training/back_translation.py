@@ -45,23 +45,41 @@ class BackTranslation:
         x_hat - c of each passage; may be memory-mapped.
     match : (P,) float32 array
         The mean cosine of each with its captions, in [-1, 1].
-    c, b : (D,) float32 array
-        The mean vectors of captions and of passages.
+    c : (D,) float32 array
+        The mean vector of captions.
+    b : (S, D) float32 array
+        The mean vector of passages, for each of S styles.
+    style : (P,) int array
+        The style of each passage, a row of `b`.
     """
 
     content: np.ndarray
     match: np.ndarray
     c: np.ndarray
     b: np.ndarray
+    style: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[BackTranslation]) -> BackTranslation:
+        """Passages of several styles, one part after the other; c is that of the first."""
+        first = np.cumsum([0, *(len(part.b) for part in parts)])
+        return cls(
+            np.concatenate([part.content for part in parts]),
+            np.concatenate([part.match for part in parts]),
+            parts[0].c,
+            np.concatenate([part.b for part in parts]),
+            np.concatenate([part.style + n for part, n in zip(parts, first[:-1], strict=True)]),
+        )
 
     def vectors(self, rows: np.ndarray, strength: float | np.ndarray = 1.0) -> np.ndarray:
         """F_hat (n, D), float32, of some passages, at one strength or one for each (n,)."""
         s = np.asarray(strength, np.float32)[..., None]
-        return read_rows(self.content, rows) + self.c - s * (self.c - self.b)
+        return read_rows(self.content, rows) + self.c - s * (self.c - self.b[self.style[rows]])
 
     def take(self, rows: np.ndarray) -> BackTranslation:
         """That of some passages alone."""
-        return BackTranslation(self.content[rows], self.match[rows], self.c, self.b)
+        some = self.content[rows], self.match[rows]
+        return BackTranslation(*some, self.c, self.b, self.style[rows])
 
 
 def back_translate(
@@ -116,7 +134,7 @@ def back_translate(
         rows, cosines = nearest(wanted, directions, k)
         content[here] = functional.embedding_bag(torch.from_numpy(rows), table, mode='mean')
         match[here] = cosines.mean(1)
-    return BackTranslation(content, match, c, b)
+    return BackTranslation(content, match, c, b[None], np.zeros(len(passages), np.int64))
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

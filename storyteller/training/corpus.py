@@ -126,6 +126,19 @@ class Corpus:
             raise ModelFileError(f'{folder}: the files of the corpus do not belong together')
         return cls(tokens, sentences, documents)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Corpus]) -> Corpus:
+        """Several in one vocabulary, one after the other, in memory."""
+
+        def end_to_end(borders: list[np.ndarray]) -> np.ndarray:
+            return _borders(np.concatenate([np.diff(each) for each in borders]))
+
+        return cls(
+            np.concatenate([part.tokens for part in parts]),
+            end_to_end([part.sentences for part in parts]),
+            end_to_end([part.documents for part in parts]),
+        )
+
     def words(self, first: int, last: int) -> np.ndarray:
         """The word indices of sentences `first` to `last` - 1, end to end."""
         return self.tokens[self.sentences[first] : self.sentences[last]]

@@ -17,20 +17,22 @@ from ..formats import PathLike, read_lines
 from ..vocabulary import Vocabulary
 from .corpus import Corpus, passages
 
-QUOTES = frozenset(['``', "''", '"', "'", '`'])
-FIRST_AND_SECOND_PERSON = frozenset(
-    "i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm".split()
-)
-ARCHAIC = frozenset(
-    'thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea'.split()
-)
-LOOSE = frozenset('-- ; : ( ) [ ] { } * _ ... . . . # & / \\ < > = + | @ % $'.split()) - {'.'}
-ENDS = frozenset('. ! ?'.split())
+_SPEAKERS = """
+    i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm
+"""
+_ARCHAIC = """
+    thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea
+"""
+_LOOSE = '-- ; : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
 # A passage that begins with one of these goes on with something that was said before it.
-LEANING = frozenset(
-    """And But Or Nor So Yet For Then Thus Therefore However Moreover Nevertheless Besides Still
-    Such This That These Those Also Hence Otherwise Whereupon Which Consequently Perhaps""".split()
-)
+_LEANING = """
+    And But Or Nor So Yet For Then Thus Therefore However Moreover Nevertheless Besides Still Such
+    This That These Those Also Hence Otherwise Whereupon Which Consequently Perhaps
+"""
+SPEECH = frozenset(['``', "''", '"', "'", '`', *_SPEAKERS.split(), *_ARCHAIC.split()])
+LOOSE = frozenset(_LOOSE.split())
+LEANING = frozenset(_LEANING.split())
+ENDS = frozenset(['.', '!', '?'])
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def plain_sentences(
     """
     words = list(vocabulary)
     banned = set(prose.left_out)
-    banned |= set() if prose.speech else QUOTES | FIRST_AND_SECOND_PERSON | ARCHAIC
+    banned |= set() if prose.speech else SPEECH
     banned |= set() if prose.loose else LOOSE
     bad = _flags(words, lambda w: w.lower() in banned or not w.isascii() or _numeric(w))
     capital = _flags(words, lambda w: w[0].isupper() and w not in ('I', "I'm", 'O'))
