@@ -536,6 +536,8 @@ class Recipe:
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
+        before = bundle.read_card(self.out) or {}
+        card |= {'search': before['search']} if 'search' in before else {}
         with tempfile.TemporaryDirectory() as folder:  # without the card of before
             for name in FILES:
                 os.symlink((self.out / name).absolute(), Path(folder, name))
