@@ -103,8 +103,8 @@ class Bench:
 
     def contexts(self, count: int) -> np.ndarray:
         """The vectors (count, D) that stories of the first photos are told from."""
-        options = {'k': self.scale.k, 'bw': self.scale.bw, 'maxlen': 1}
-        told = generate.stories(self.z, self.photos[:count], telling=OLD, **options)
+        photos, k = self.photos[:count], self.scale.k
+        told = generate.stories(self.z, photos, k=k, bw=1, maxlen=1, telling=OLD)
         return np.stack([story.vectors['shifted'] for story in told])
 
 
@@ -174,11 +174,8 @@ def commanding(in_all: bool) -> Callable[[Bench], Stage]:
     """``python -m storyteller PHOTO``, with the start of Python: to the first caption, or all."""
 
     def make(bench: Bench) -> Stage:
-        _ = bench.first_load  # the captions are embedded then
-        words = [
-            bench.photos[0],
-            *f'-k {bench.scale.k} --bw {bench.scale.bw} --search-2015'.split(),
-        ]
+        scale, _ = bench.scale, bench.first_load  # the captions are embedded then
+        words = [bench.photos[0], '--search-2015', '-k', str(scale.k), '--bw', str(scale.bw)]
         return Stage(lambda: Run(machine.command_line(words)[in_all]), elsewhere=True)
 
     return make
