@@ -22,7 +22,7 @@ class Telling:
     Attributes
     ----------
     n_best : int
-        How many texts a search gives, the best first.
+        How many texts a search gives, or several draws, the best first.
     length_penalty : float
         The summed cost of a text is divided by its number of words to this power before texts are
         compared: 0 leaves it, as in 2015, which favours short ones; 1 takes the mean.
@@ -49,14 +49,14 @@ class Telling:
         Draw among the likeliest words that have so much of the probability together (Holtzman et
         al. 2020, "The Curious Case of Neural Text Degeneration"); 1: among all.
     no_echo : int
-        A content word, that is none of :mod:`storyteller.function_words`, does not come again, in
-        large or small letters, among the next so many words.
+        A word with content (see ``storyteller.function_words``), in large or small letters, does
+        not come again among the next so many words; 0 allows it.
     candidates : int
-        Of so many finished texts, or of so many draws, the one is told whose own thought is nearest
-        to the one that was to be told; 1 leaves it.
+        Of so many finished texts, or draws, the one is told with the highest mean log-probability
+        of a word plus `closeness` times the cosine between its own thought, encoded again, and the
+        one that was to be told; 1: the first.
     closeness : float
-        What a cosine of 1 between both thoughts is worth beside the mean log-probability of a
-        word, in nats.
+        What a cosine of 1 is worth there, in nats a word.
     """
 
     n_best: int = 1
