@@ -33,6 +33,7 @@ from storyteller import (
 
 MB = 1e6
 STEPS = 10  # of a search, to time one
+OLD = generate.Telling.of_2015()
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Bench:
 
     def contexts(self, count: int) -> np.ndarray:
         """The vectors (count, D) that stories of the first photos are told from."""
-        options = {'k': self.scale.k, 'bw': self.scale.bw, 'maxlen': 1}
-        told = generate.stories(self.z, self.photos[:count], **options)
+        photos, k = self.photos[:count], self.scale.k
+        told = generate.stories(self.z, photos, k=k, bw=1, maxlen=1, telling=OLD)
         return np.stack([story.vectors['shifted'] for story in told])
 
 
@@ -173,9 +174,9 @@ def commanding(in_all: bool) -> Callable[[Bench], Stage]:
     """``python -m storyteller PHOTO``, with the start of Python: to the first caption, or all."""
 
     def make(bench: Bench) -> Stage:
-        _ = bench.first_load  # the captions are embedded then
-        arguments = [bench.photos[0], '-k', str(bench.scale.k), '--bw', str(bench.scale.bw)]
-        return Stage(lambda: Run(machine.command_line(arguments)[in_all]), elsewhere=True)
+        scale, _ = bench.scale, bench.first_load  # the captions are embedded then
+        words = [bench.photos[0], '--search-2015', '-k', str(scale.k), '--bw', str(scale.bw)]
+        return Stage(lambda: Run(machine.command_line(words)[in_all]), elsewhere=True)
 
     return make
 
@@ -295,7 +296,7 @@ def story_of(bench: Bench, photos: list[str]) -> Run:
     z, scale = bench.z, bench.scale
     with watched(z['dec']['_model']) as seen:
         begun = time.perf_counter()
-        told = generate.stories(z, photos, k=scale.k, bw=scale.bw, maxlen=scale.maxlen)
+        told = generate.stories(z, photos, k=scale.k, bw=scale.bw, maxlen=scale.maxlen, telling=OLD)
         seconds = time.perf_counter() - begun
     texts = sorted({caption for story in told for caption, _ in story.captions})
     products = machine.convnet_products(z['net']['options'], len(photos))
@@ -316,8 +317,7 @@ def telling_many(bench: Bench) -> Stage:
         together = story_of(bench, bench.photos)
         calls = sum(story_of(bench, [photo]).seconds for photo in bench.photos)
         note = f'{len(bench.photos)} calls: {calls:.2f} s, {calls / together.seconds:.2f} x'
-        facts = {'calls_seconds': calls}
-        return Run(together.seconds, together.products, note=note, facts=facts)
+        return Run(together.seconds, together.products, note=note, facts={'calls_seconds': calls})
 
     return Stage(run)
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from storyteller import generate
 from storyteller.command_line import run
+from storyteller.options import SearchSettings
 
 MOST_BYTES = '20mb'  # of a photo
 WAITING = 16  # people in the queue; more are asked to come back
 LIMITS = {'k': 200, 'bw': 100}
+QUICK = SearchSettings(bw=20)  # where the models suggest nothing
 
 
 def teller(z: dict[str, Any]) -> Callable[..., tuple[str, str]]:
@@ -47,6 +49,8 @@ def page(z: dict[str, Any]) -> Any:
 
     styles = list(z['styles'])
     first = 'romance' if 'romance' in styles else styles[0]
+    usual = z.get('search', SearchSettings())
+    usual = QUICK if usual == SearchSettings() else usual
     with gradio.Blocks(title='storyteller') as blocks:
         gradio.Markdown(
             '# storyteller\nDrop a photo, and networks that have read many novels tell a little '
@@ -58,10 +62,16 @@ def page(z: dict[str, Any]) -> Any:
                     type='filepath', label='Photo', sources=['upload', 'clipboard']
                 )
                 style = gradio.Dropdown(styles, value=first, label='Style')
-                strength = gradio.Slider(0, 1.5, 1.0, step=0.05, label='Strength of the style')
+                strength = gradio.Slider(
+                    0, 1.5, usual.strength, step=0.05, label='Strength of the style'
+                )
                 with gradio.Accordion('More', open=False):
-                    k = gradio.Slider(1, LIMITS['k'], 100, step=1, label='Captions to average')
-                    bw = gradio.Slider(1, LIMITS['bw'], 20, step=1, label='Beam width')
+                    k, bw = (
+                        gradio.Slider(1, most, min(getattr(usual, name), most), step=1, label=label)
+                        for (name, most), label in zip(
+                            LIMITS.items(), ('Captions to average', 'Beam width'), strict=True
+                        )
+                    )
                     lyric = gradio.Checkbox(False, label='A line for each part between commas')
                     seed = gradio.Number(
                         None, precision=0, label='Seed: sample instead of searching', minimum=0

@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from storyteller import config, decoder, embedding, formats, generate, skipthoughts
-from storyteller.command_line import run
+from storyteller import config, embedding, formats, generate, skipthoughts
+from storyteller.command_line import add_search, run, search_from
 from storyteller.evaluation import (
     ablation,
     panel,
@@ -47,13 +47,13 @@ from storyteller.evaluation import (
     sentences,
 )
 from storyteller.evaluation.encoders import MeanWords, TfIdf
-from storyteller.evaluation.flaws import read_words
 from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
 from storyteller.evaluation.stories import common_words
 from storyteller.training.captioned import CaptionedPhotos
 from storyteller.training.flickr8k import read_fc7
+from storyteller.training.prose import read_words
 
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
@@ -221,15 +221,18 @@ def judge_stories(args: argparse.Namespace) -> None:
     held = HeldOut(args.data, generate.load_all(args.models))
     z, rows = held.z, np.arange(len(held.names))[: args.photos]
     judges = ablation.Judges(held, args.work, leave_out, dict(args.style or ()))
+    chosen = search_from(args, z['search'])
+    way = vars(chosen) | {'telling': chosen.telling.changed(), 'seed': None}
     novels = judges.flaws_of_novels()
     say(accuracy_of_the_style_judge=judges.style.accuracy, flaws_of_novels=novels)
     found: dict[str, dict[str, Any]] = {}
     for features in args.features or held.features:
-        thoughts = generate.mean_thoughts(z, held.nearest(features, rows, args.k))
+        thoughts = generate.mean_thoughts(z, held.nearest(features, rows, chosen.k))
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            told = [str(text) for text in decoder.run_samplers(z['dec'], shifted, args.bw)]
+            texts = generate.texts_of(z, shifted, way)
+            told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)
             if features == OURS:
@@ -320,8 +323,7 @@ def main() -> None:
     command.add_argument('--data', type=Path, required=True)
     command.add_argument('--work', type=Path, default=Path('runs/evaluate'), help='(%(default)s)')
     command.add_argument('--photos', type=int, default=200, help='(%(default)s)')
-    command.add_argument('--k', type=int, default=100, help='nearest captions (%(default)s)')
-    command.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
+    add_search(command, strength=False)
     command.add_argument('--features', nargs='+', choices=(OURS, REAL), help='default: both')
     command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
     command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')

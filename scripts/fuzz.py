@@ -51,6 +51,7 @@ def cards(data: bytes, folder: Path) -> None:
     """The card of a bundle."""
     put(folder / bundle.CARD, data)
     refused(bundle.read_card, folder)
+    refused(lambda folder: bundle.search_settings(folder / 'decoder.safetensors'), folder)
 
 
 def photos(data: bytes, folder: Path) -> None:
@@ -110,7 +111,9 @@ def seeds(name: str) -> list[bytes]:
             return [(path / f'a.{kind}').read_bytes() for kind in ('safetensors', 'npz', 'npy')]
         if name == 'bundle':
             files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
-            return [json.dumps({'format': 1, 'files': files}).encode()]
+            files['decoder.safetensors'] = files['a.npy']
+            search = {'k': 10, 'bw': 8, 'length_penalty': 0.5, 'banned': ['love'], 'groups': 2}
+            return [json.dumps({'format': 1, 'files': files, 'search': search}).encode()]
         if name == 'photo':
             found, picture = [], np.tile(np.uint8(array * 40), (8, 8))
             for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA'):

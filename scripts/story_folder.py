@@ -17,10 +17,9 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_options, add_precision, options_from
-from storyteller.options import Telling
+from storyteller.command_line import add_precision, add_search, search_from
 
-SETTINGS = ('k', 'bw', 'lyric', 'strength', 'seed', 'models')
+SETTINGS = ('lyric', 'seed', 'models')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,16 +29,11 @@ def parser() -> argparse.ArgumentParser:
         'photos', nargs='+', metavar='PHOTOS', help='folders, files, patterns, or - for a list'
     )
     result.add_argument('--out', type=Path, required=True, metavar='DIR', help='for the results')
-    result.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
-    result.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     result.add_argument(
         '--lyric', action='store_true', help='note in each row that it is to be set in lines'
     )
     result.add_argument(
         '--style', action='append', help='a style, or a .npy file; may be given several times'
-    )
-    result.add_argument(
-        '--strength', type=float, default=1.0, help='how far to shift the style (%(default)s)'
     )
     result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
     add_precision(result)
@@ -60,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help='tell on a Ray cluster, or a local one',
     )
     result.add_argument('--actors', type=int, default=1, help='with --ray: tellers (%(default)s)')
-    add_options(result, Telling)
+    add_search(result)
     return result
 
 
@@ -70,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
         for name in ('k', 'bw', 'batch_size', 'actors'):
-            if getattr(args, name) < 1:
-                raise ValueError(f'{name}: expected 1 or more, found {getattr(args, name)}')
+            value = getattr(args, name)
+            if value is not None and value < 1:
+                raise ValueError(f'{name}: expected 1 or more, found {value}')
         shard, plan = many.Shard.read(args.shard), plan_of(args)
         results = args.out / shard.file_name
         photos = shard.of(many.find_photos(args.photos, sys.stdin))
@@ -135,13 +130,14 @@ def told_here(
 
 def plan_of(args: argparse.Namespace) -> many.Plan:
     """What the command line asks for."""
-    telling = options_from(Telling, args)
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    settings['telling'] = telling.changed() or None
+    files = config.resolve(args.models)
+    chosen = vars(search_from(args, bundle.search_settings(files['decmodel'])))
+    settings = chosen | {name: getattr(args, name) for name in SETTINGS}
+    settings['telling'] = many.plain(chosen['telling'].changed()) or None
     settings['precision'] = None if args.precision == 'float32' else args.precision
-    settings['models_sha256'] = bundle.fingerprint(config.folders(config.resolve(args.models)))
-    options = {name: getattr(args, name) for name in SETTINGS if name != 'models'}
-    options |= {'telling': telling, 'allow_truncated': args.allow_truncated}
+    settings['models_sha256'] = bundle.fingerprint(config.folders(files))
+    options = chosen | {name: getattr(args, name) for name in SETTINGS if name != 'models'}
+    options['allow_truncated'] = args.allow_truncated
     styles = tuple(args.style or [None])
     return many.Plan(args.models, styles, options, settings, args.precision)
 

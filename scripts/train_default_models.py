@@ -307,7 +307,8 @@ class Recipe:
             said = np.zeros(len(words), np.int64)
             for first, last in spans:
                 np.add.at(said, text.words(first, last), 1)
-            counts.update({words[i]: int(said[i]) for i in np.flatnonzero(said)})
+            listed = list(words)
+            counts.update({listed[i]: int(said[i]) for i in np.flatnonzero(said)})
         chosen = [word for word, _ in counts.most_common(DECODER_WORDS - 2)]
         vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
         known = np.array([counts[word] for word in vocabulary])
@@ -577,6 +578,8 @@ class Recipe:
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
+        before = bundle.read_card(self.out) or {}
+        card |= {'search': before['search']} if 'search' in before else {}
         with tempfile.TemporaryDirectory() as folder:  # without the card of before
             for name in FILES:
                 os.symlink((self.out / name).absolute(), Path(folder, name))

@@ -8,8 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .command_line import add_options, add_precision, options_from
-from .options import Telling
+from .command_line import add_precision, add_search, search_from
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,13 +20,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--check', action='store_true', help='instead: look whether everything works'
     )
-    result.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
-    result.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
     result.add_argument('--style', help='a style of the models, or a .npy file of your own')
-    result.add_argument(
-        '--strength', type=float, default=1.0, help='how far to shift the style (%(default)s)'
-    )
     result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
     add_precision(result)
     result.add_argument(
@@ -36,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--allow-truncated', action='store_true', help='take photos whose files are cut short'
     )
-    add_options(result, Telling)
+    add_search(result)
     return result
 
 
@@ -55,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(options: argparse.Namespace) -> int:
-    from . import generate  # after the arguments are known to be right: it takes seconds
+    from . import bundle, config, generate  # after the arguments are read: it takes seconds
 
-    names = ('k', 'bw', 'lyric', 'style', 'strength', 'seed', 'allow_truncated')
+    names = ('lyric', 'style', 'seed', 'allow_truncated')
     told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
-        told['telling'] = options_from(Telling, options)
+        suiting = bundle.search_settings(config.resolve(options.models)['decmodel'])
+        told |= vars(search_from(options, suiting))
         _progress('loading the models')
         z = generate.load_all(options.models, precision=options.precision)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
@@ -96,8 +91,9 @@ def _self_check(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what can be refused before models are loaded."""
     for name in ('k', 'bw'):
-        if getattr(options, name) < 1:
-            raise ValueError(f'{name}: expected 1 or more, found {getattr(options, name)}')
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f'{name}: expected 1 or more, found {value}')
 
 
 def _flush() -> None:

@@ -1,4 +1,4 @@
-"""The card of a bundle, ``bundle.json``: which files belong to it, their sizes and hashes.
+"""The card of a bundle, ``bundle.json``: its files, their sizes and hashes, the search that suits.
 
 A folder without a card, such as one of the files of 2015, is taken as it is.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import ModelFileError, PathLike, existing, write_text
+from .options import SearchSettings
 
 CARD = 'bundle.json'
 FACTS = 'bytes', 'sha256'
@@ -56,6 +57,26 @@ def read_card(folder: PathLike) -> dict[str, Any] | None:
         if not right or not re.fullmatch('[0-9a-f]{64}', digest):
             raise ModelFileError(f"{path}: {name}: expected 'bytes' and a 'sha256' of 64 digits")
     return card
+
+
+def search_settings(decoder: PathLike) -> SearchSettings:
+    """The settings that suit a decoder, of which the card beside it may hold some as ``search``.
+
+    They are taken only if the card lists that very file; else they are those of 2015.
+
+    Raises
+    ------
+    ModelFileError
+        If the card is none, or a setting is unknown or out of range.
+    """
+    path = Path(decoder)
+    card = read_card(path.parent)
+    if card is None or path.name not in card['files']:
+        return SearchSettings()
+    try:
+        return SearchSettings.read(card.get('search', {}))
+    except ValueError as error:
+        raise ModelFileError(f'{path.parent / CARD}: search: {error}') from None
 
 
 def problem(folder: PathLike, name: str, facts: dict[str, Any], whole: bool = True) -> str | None:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .options import PRECISIONS
+from .options import PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
 
@@ -26,7 +26,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
         Its docstring describes the fields in a section ``Attributes``. A tuple takes several
         values.
     defaults
-        What takes the place of the class' own defaults.
+        What takes the place of the class' own defaults; None, of a field that is not said, is not
+        shown.
 
     Examples
     --------
@@ -43,7 +44,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         flag, default = '--' + field.name.replace('_', '-'), defaults.get(field.name, field.default)
-        text = f'{described.get(field.name, "")} ({default})'.replace('%', '%%')
+        shown = '' if field.name in defaults and default is None else f' ({default})'
+        text = f'{described.get(field.name, "")}{shown}'.replace('%', '%%')
         if types[field.name] is bool:
             action = argparse.BooleanOptionalAction
             group.add_argument(flag, action=action, default=default, help=text)
@@ -54,6 +56,51 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             many = {'nargs': '+'} if typing.get_origin(types[field.name]) is tuple else {}
             read = plain[0] if plain else types[field.name]
             group.add_argument(flag, type=read, default=default, help=text, **many)
+
+
+def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
+    """Add the flags of how stories are told; what is not said is what suits the models.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    strength : bool
+        Also ``--strength``.
+    """
+    usual, suiting = SearchSettings(), 'default: what suits the models, else'
+    parser.add_argument('-k', '--k', type=int, help=f'captions to average ({suiting} {usual.k})')
+    parser.add_argument('--bw', type=int, help=f'beam width ({suiting} {usual.bw})')
+    if strength:
+        parser.add_argument(
+            '--strength',
+            type=float,
+            help=f'how far to shift the style ({suiting} {usual.strength})',
+        )
+    parser.add_argument(
+        '--search-2015',
+        action='store_true',
+        help='the search of 2015, whatever suits the models; other options then change that one',
+    )
+    add_options(parser, Telling, **dict.fromkeys(each.name for each in dataclasses.fields(Telling)))
+
+
+def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> SearchSettings:
+    """How stories are to be told: what the flags of :func:`add_search` say, else what suits.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range.
+    """
+    said = {name: getattr(arguments, name, None) for name in ('k', 'bw', 'strength')}
+    said['telling'] = Telling.of_2015() if arguments.search_2015 else None
+    chosen = suiting.chosen(getattr(arguments, 'seed', None) is not None, **said)
+    changes = {
+        each.name: value
+        for each in dataclasses.fields(Telling)
+        if (value := getattr(arguments, each.name)) is not None
+    }
+    return dataclasses.replace(chosen, telling=dataclasses.replace(chosen.telling, **changes))
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

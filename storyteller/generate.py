@@ -9,7 +9,6 @@ With :mod:`storyteller.loading`, which it calls, this is what knows all the othe
 
 from __future__ import annotations
 
-import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,12 +19,14 @@ from PIL import Image
 from . import captions as pool
 from . import decoder, embedding, layers, search, skipthoughts
 from . import style as styling
+from .candidates import nearest_first
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Photo, load_image, photo_name
 from .loading import load_all
+from .options import SearchSettings, Telling
 from .result import Story, StoryError, captions_text
-from .telling import Telling, tell
+from .telling import tell
 
 __all__ = [
     'Story',
@@ -43,14 +44,14 @@ __all__ = [
 def story(
     z: Mapping[str, Any],
     image_loc: Photo,
-    k: int = 100,
-    bw: int = 50,
+    k: int | None = None,
+    bw: int | None = None,
     lyric: bool = False,
     *,
     style: styling.Style | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     seed: int | None = None,
-    maxlen: int = 1000,
+    maxlen: int | None = None,
     telling: Telling | None = None,
     allow_truncated: bool = False,
 ) -> Story:
@@ -59,30 +60,34 @@ def story(
     The captions are printed as soon as they are known. To tell from several threads, take
     :func:`stories`, which prints nothing.
 
+    What is None of `k`, `bw`, `strength`, `maxlen` and `telling` is what suits the decoder as its
+    bundle says (``z['search']``), else what 2015 had: 100, 50, 1.0, 1000, and that search.
+
     Parameters
     ----------
     z : dict
         From :func:`load_all`.
     image_loc : path, PIL image or array
         The photo.
-    k : int
+    k : int, optional
         How many captions the thought is averaged over.
-    bw : int
+    bw : int, optional
         Beam width of the search.
     lyric : bool
         Set the story in lines, one for each part between commas.
     style : str, path, (D,) array, mapping or None
         A name in ``z['styles']``, a ``.npy`` file, a vector, or weights for names. None is
         ``z['bpos']``.
-    strength : float
+    strength : float, optional
         s in F(x) = x - s (c - b): 0 keeps the style of captions, 1 is the formula of 2015.
     seed : int or None
         None searches for the most probable story. A number samples one word by word instead, the
-        same one for the same number.
-    maxlen : int
+        same one for the same number; what a bundle says of the search is then left out.
+    maxlen : int, optional
         Most words of a story.
     telling : Telling, optional
-        Other ways to search or to draw than that of 2015, and rules for the words.
+        A way to search or to draw, and rules for the words: taken as it is, and nothing of the
+        bundle's. ``Telling.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
     allow_truncated : bool
         Take a photo whose file is cut short.
 
@@ -99,7 +104,8 @@ def story(
     ValueError
         If an argument is out of range.
     """
-    towards, settings = _way(z, k, bw, lyric, style, strength, seed, maxlen, telling)
+    said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
+    towards, settings = _way(z, lyric, style, seed, said)
     photo = load_image(image_loc, allow_truncated=allow_truncated)
     (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
     print(told.story_text)
@@ -115,13 +121,13 @@ def stories(
     z: Mapping[str, Any],
     images: Iterable[Photo],
     *,
-    k: int = 100,
-    bw: int = 50,
+    k: int | None = None,
+    bw: int | None = None,
     lyric: bool = False,
     style: styling.Style | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     seed: int | None = None,
-    maxlen: int = 1000,
+    maxlen: int | None = None,
     telling: Telling | None = None,
     allow_truncated: bool = False,
     on_error: str = 'raise',
@@ -157,7 +163,8 @@ def stories(
     search.check_count('batch_size', batch_size)
     if _is_one_photo(images):
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
-    towards, settings = _way(z, k, bw, lyric, style, strength, seed, maxlen, telling)
+    said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
+    towards, settings = _way(z, lyric, style, seed, said)
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
@@ -177,37 +184,28 @@ def _is_one_photo(images: Any) -> bool:
 
 def _way(
     z: Mapping[str, Any],
-    k: int,
-    bw: int,
     lyric: bool,
     style: styling.Style | None,
-    strength: float,
     seed: int | None,
-    maxlen: int,
-    telling: Telling | None,
+    said: Mapping[str, Any],
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Check the options of a story: the style's vector (D,), and all of them as plain values."""
     towards = styling.choose(z['styles'], z['bpos'], style)
-    for name, value in (('k', k), ('bw', bw), ('maxlen', maxlen)):
-        search.check_count(name, value)
     if seed is not None:
         search.check_count('seed', seed, least=0)
-    if not isinstance(strength, numbers.Real):
-        raise ValueError(f'strength: expected a number, found {strength!r}')
-    if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
-        raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
+    chosen = z.get('search', SearchSettings()).chosen(seed is not None, **said)
     settings = {
-        'k': int(k),
-        'bw': int(bw),
+        'k': int(chosen.k),
+        'bw': int(chosen.bw),
         'lyric': bool(lyric),
         'style': styling.label(style),
-        'strength': float(strength),
+        'strength': float(chosen.strength),
         'seed': None if seed is None else int(seed),
-        'maxlen': int(maxlen),
+        'maxlen': int(chosen.maxlen),
     }
-    if telling is not None:
-        telling.check_for(seed is not None, int(bw))
-        settings['telling'] = telling.changed()
+    telling = chosen.telling.changed()
+    if telling or said['telling'] is not None:
+        settings['telling'] = telling
     return towards, settings
 
 
@@ -239,7 +237,7 @@ def _tell(
         show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    for i, (row, texts) in enumerate(zip(rows, _texts(z, shifted, settings), strict=True)):
+    for i, (row, texts) in enumerate(zip(rows, texts_of(z, shifted, settings), strict=True)):
         name = photo_name(images[row])
         if isinstance(texts, EmptyStoryError):
             if on_error == 'raise':
@@ -270,22 +268,46 @@ def _loaded(
         return StoryError(error.path, error.reason)
 
 
-def _texts(
-    z: Mapping[str, Any], shifted: np.ndarray, settings: Mapping[str, Any]
+def texts_of(
+    z: Mapping[str, Any], thoughts: np.ndarray, settings: Mapping[str, Any]
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
-    """The texts of vectors (B, D), searched, or drawn if there is a seed, best first."""
+    """Tell thoughts.
+
+    Parameters
+    ----------
+    z : dict
+        From :func:`load_all`.
+    thoughts : (B, D) array
+        After the shift of style.
+    settings : mapping
+        ``bw``, ``maxlen``, ``seed``, which draws if it is not None, and, where it is not that of
+        2015, ``telling``, the changed fields.
+
+    Returns
+    -------
+    list of B lists of (str, float or None), or EmptyStoryError
+        Texts and what they were compared by (None for the search of 2015), the best first.
+    """
     seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
     if settings.get('telling'):
         way = Telling(**settings['telling'])
-        found = tell(z['dec'], shifted, way, bw, maxlen=maxlen, seed=seed)
+        found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed)
+        if way.candidates > 1:
+            found = nearest_first(found, thoughts, way.closeness, lambda texts: _read(z, texts))
         return [
-            texts or EmptyStoryError('the rules leave no text for this story') for texts in found
+            texts[: way.n_best] or EmptyStoryError('the rules leave no text for this story')
+            for texts in found
         ]
     if seed is None:
-        found = decoder.run_samplers(z['dec'], shifted, bw, maxlen=maxlen)
+        found = decoder.run_samplers(z['dec'], thoughts, bw, maxlen=maxlen)
     else:
-        found = decoder.run_samplers(z['dec'], shifted, 1, True, maxlen=maxlen, seed=seed)
+        found = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in found]
+
+
+def _read(z: Mapping[str, Any], texts: list[str]) -> np.ndarray:
+    """The thoughts (N, D) of told texts, whose words stand between blanks."""
+    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True)
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

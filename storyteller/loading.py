@@ -18,6 +18,7 @@ from . import style as styling
 from .convnet import build_convnet
 from .formats import MismatchError, ModelFileError, PathLike
 from .options import PRECISIONS
+from .telling import Rules, words_of
 
 
 def load_all(
@@ -47,7 +48,8 @@ def load_all(
     dict
         With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
         ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32),
-        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); and ``styles``, name -> vector.
+        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``, name -> vector; and
+        ``search``, the `storyteller.options.SearchSettings` that suit the decoder.
 
     Raises
     ------
@@ -63,6 +65,7 @@ def load_all(
     reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
+    suiting = bundle.search_settings(files['decmodel'])
     parts: dict[str, Callable[[], Any]] = {
         'stv': lambda: skipthoughts.load_model(
             files['skmodels'], files['sktables'], device=device, precision=reading
@@ -81,6 +84,12 @@ def load_all(
         known = threads.submit(lambda: pool.cached_vectors(joint.result(), captions.result()))
     z = {name: part.result() for name, part in loading.items()}
     _give_back_memory()
+    try:
+        Rules.of(suiting.telling, words_of(z['dec']))
+    except ValueError as error:
+        beside = Path(files['decmodel']).with_name(bundle.CARD)
+        raise ModelFileError(f'{beside}: search: {error}') from None
+    z['search'] = suiting
     width = _checked_widths(z, files)
     for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
         z[key] = _fitting_style(files[entry], width, files['skmodels'])

@@ -141,8 +141,8 @@ class Shard:
         return f'results{part}.jsonl'
 
 
-# Settings that rows need not have, and that are None where they are as usual.
-UNUSUAL = 'telling', 'precision'
+# Settings that rows need not have, and what they are then.
+USUAL = {'telling': None, 'precision': None, 'maxlen': 1000}
 
 # --- rows ----------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
         except (ValueError, KeyError, TypeError):
             raise ValueError(f'{path}, line {number}: not a row that this script wrote') from None
         for name, value in settings.items():
-            before = told_with.get(name) or None if name in UNUSUAL else told_with.get(name)
+            before = told_with.get(name) or USUAL.get(name, told_with.get(name))
             if name != 'style' and before != value:
                 raise ValueError(
                     f'{path}: {image} was told with {name} {before!r}, not {value!r}; '
@@ -188,6 +188,11 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
         with open(path, 'rb+') as file:
             file.truncate(path.stat().st_size - len(cut))
     return rows
+
+
+def plain(values: Any) -> Any:
+    """Values as they are read again from JSON."""
+    return json.loads(json.dumps(values))
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from . import bundle, config, embedding, generate, skipthoughts
 from .formats import PathLike
 from .layers import unit_rows
+from .options import SearchSettings, Telling
 
 PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors'
 SENTENCE = 'She walked to the sea, and the old dog followed her.'
@@ -58,6 +59,7 @@ def check(models: PathLike | None = None) -> Iterator[Finding]:
         yield Finding('loading', False, str(error))
         return
     yield Finding('loading', True, f'{len(z["cap"]):,} captions, styles: {", ".join(z["styles"])}')
+    yield Finding('search', True, _described(z['search']))
     vectors = known_vectors(z)
     for folder, card in cards.items():
         known = card.get('known') or {}
@@ -101,8 +103,18 @@ def _compared(what: str, found: list[float], expected: Any) -> Finding:
     return Finding(what, away <= TOLERANCE, f'at most {away:.1e} from the known vector')
 
 
+def _described(settings: SearchSettings) -> str:
+    """The settings that suit the decoder, in a line."""
+    if settings == SearchSettings():
+        return 'as in 2015'
+    shown = vars(settings) | settings.telling.changed()
+    del shown['telling']
+    return ', '.join(f'{name} {value}' for name, value in shown.items())
+
+
 def _story(z: Mapping[str, Any]) -> Finding:
-    options = {'k': min(10, len(z['cap'])), 'bw': 3, 'maxlen': 20}
+    # A plain search: twenty words may be too few for the rules that suit whole stories.
+    options = {'k': min(10, len(z['cap'])), 'bw': 3, 'maxlen': 20, 'telling': Telling.of_2015()}
     try:
         (told,) = generate.stories(z, [built_in_picture()], **options)
     except (ValueError, OSError) as error:

@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .function_words import content_words
 from .options import Telling, check_count
 from .search import EOS, START, UNK, Hypothesis, Step, generator
+
+Seed = int | torch.Generator | None
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,15 @@ class Rules:
     telling : Telling
     banned, required : tuples of int
     use_unk : bool
+    content : mapping of int to tuple of int
+        Of each word that must not echo, all that are the same word.
     """
 
     telling: Telling = field(default_factory=Telling)
     banned: tuple[int, ...] = ()
     required: tuple[int, ...] = ()
     use_unk: bool = False
+    content: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, telling: Telling, words: Mapping[str, int], use_unk: bool = False) -> Rules:
@@ -44,7 +50,9 @@ class Rules:
         if unknown := [word for word in telling.required if words.get(word, UNK) <= UNK]:
             raise ValueError(f'required: the decoder does not know the word {unknown[0]!r}')
         banned = tuple(words[w] for w in telling.banned if words.get(w, UNK) > UNK)
-        return cls(telling, banned, tuple(words[w] for w in telling.required), use_unk)
+        required = tuple(words[w] for w in telling.required)
+        known = {word: i for word, i in words.items() if i > UNK} if telling.no_echo else {}
+        return cls(telling, banned, required, use_unk, content_words(known))
 
     def allowed(self, logp: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities (R, V) of what may come after the texts of R rows; else -inf."""
@@ -56,7 +64,7 @@ class Rules:
         for row, text in enumerate(texts):
             if len(text) < self.telling.min_words or set(self.required) - set(text):
                 logp[row, EOS] = -torch.inf
-            if again := self._would_repeat(text):
+            if again := self._would_repeat(text) + self._would_echo(text):
                 logp[row, again] = -torch.inf
         return logp
 
@@ -68,6 +76,11 @@ class Rules:
         last = tuple(text[len(text) - n + 1 :])
         starts = range(len(text) - n + 1)
         return [text[i + n - 1] for i in starts if tuple(text[i : i + n - 1]) == last]
+
+    def _would_echo(self, text: Sequence[int]) -> list[int]:
+        """Words with content that stand among the last ones."""
+        last = text[max(0, len(text) - self.telling.no_echo) :]
+        return [same for word in last for same in self.content.get(word, ())]
 
     def score(self, hypothesis: Hypothesis) -> float:
         """What texts are compared by."""
@@ -95,8 +108,8 @@ def search(
     Returns
     -------
     list of Hypothesis
-        `n_best` of them, or fewer where there are not so many. A text that was cut at `maxlen` is
-        among them only if it has all required words.
+        As many as are `wanted`, or fewer where there are not so many. A text that was cut at
+        `maxlen` is among them only if it has all required words.
 
     Notes
     -----
@@ -131,7 +144,7 @@ def search(
         whole = (h for h in group.live if set(rules.required) <= set(h.words))
         found += [Hypothesis(list(h.words), h.score) for h in whole if len(h.words) == maxlen]
     found = [hypothesis for hypothesis in found if hypothesis.text]
-    return sorted(found, key=rules.score)[: telling.n_best]
+    return sorted(found, key=rules.score)[: telling.wanted]
 
 
 @dataclass(frozen=True)
@@ -209,26 +222,27 @@ def _cheapest(costs: Tensor, k: int) -> list[int]:
 def _decided(groups: Sequence[_Group], rules: Rules, maxlen: int) -> bool:
     """Whether no live hypothesis can be among the best any more."""
     finished = sorted(rules.score(h) for group in groups for h in group.finished if h.text)
-    if len(finished) < rules.telling.n_best:
+    if len(finished) < rules.telling.wanted:
         return False
     lowest = min((h.score for group in groups for h in group.live), default=np.inf)
-    return finished[rules.telling.n_best - 1] <= lowest / maxlen**rules.telling.length_penalty
+    return finished[rules.telling.wanted - 1] <= lowest / maxlen**rules.telling.length_penalty
 
 
 # --- drawing -------------------------------------------------------------------------------------
 
 
 def draw(
-    step: Step, state: Tensor, maxlen: int, seed: int | None, rules: Rules | None = None
+    step: Step, state: Tensor, maxlen: int, seed: Seed, rules: Rules | None = None
 ) -> Hypothesis:
     """Draw a text of one context word by word, by the rules.
 
-    Arguments as for :func:`search`; `seed` makes it repeatable. The score is that of the model's
-    own distribution. Where the rules leave no word, the text ends.
+    Arguments as for :func:`search`; `seed` makes it repeatable, or is a source that goes on. The
+    score is that of the model's own distribution. Where the rules leave no word, the text ends.
     """
     rules = rules or Rules()
     rules.telling.check_for(drawn=True)
-    random, words, score = generator(seed, state.device), [], 0.0
+    random = seed if isinstance(seed, torch.Generator) else generator(seed, state.device)
+    words, score = [], 0.0
     last = torch.tensor([START], device=state.device)
     for _ in range(maxlen):
         logp, state = step(last, state)
@@ -297,7 +311,8 @@ def tell(
     -------
     list of B lists of (str, float)
         Texts, words between blanks, and what they were compared by, best first; empty where there
-        is none.
+        is none. With several `candidates` all of them, in the order in which they were found, with
+        the mean log-probability of a word: for :func:`storyteller.candidates.nearest_first`.
 
     Raises
     ------
@@ -307,16 +322,29 @@ def tell(
     check_count('beam width', beam_width)
     check_count('maxlen', maxlen)
     telling.check_for(seed is not None, beam_width)
-    rules = Rules.of(telling, dec['worddict'], use_unk)
+    rules = Rules.of(telling, words_of(dec), use_unk)
     model, told = dec['_model'], []
     for row in np.atleast_2d(np.asarray(contexts, np.float32)):
         state = model.start(torch.from_numpy(row[None]).to(model.device))
         if seed is None:
             found = search(model.step, state, beam_width, maxlen, rules)
         else:
-            found = [draw(model.step, state, maxlen, seed, rules)]
-        texts = ((h.text, rules.score(h)) for h in found if h.text)
-        told.append(
-            [(' '.join(dec['word_idict'][w] for w in text), score) for text, score in texts]
-        )
+            random = generator(seed, state.device)
+            found = [draw(model.step, state, maxlen, random, rules) for _ in range(telling.wanted)]
+        texts = [h for h in found if h.text]
+        scores = map(rules.score if telling.candidates == 1 else _fluency, texts)
+        told.append([(_text(dec, h), score) for h, score in zip(texts, scores, strict=True)])
     return told
+
+
+def words_of(dec: Mapping[str, Any]) -> dict[str, int]:
+    """The words that a decoder can say; its dictionary may hold more."""
+    return {word: i for word, i in dec['worddict'].items() if i < dec['options']['n_words']}
+
+
+def _text(dec: Mapping[str, Any], hypothesis: Hypothesis) -> str:
+    return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
+
+
+def _fluency(hypothesis: Hypothesis) -> float:
+    return -hypothesis.score / len(hypothesis.text)

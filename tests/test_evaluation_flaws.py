@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from storyteller.evaluation import flaws
+from storyteller.training.prose import read_words
 
 WORDS = {'she', 'went', 'the', 'nobody', 'half', 'way', 'will', 'then', 'no', 'lord', 'french'}
 
@@ -130,7 +131,7 @@ def test_stories_that_are_cut_off():
 
 def test_words_to_leave_out(tmp_path):
     (tmp_path / 'list.txt').write_text('# a comment\nBad\n\nill word # and why\n  worse  \n')
-    words = flaws.read_words(tmp_path / 'list.txt')
+    words = read_words(tmp_path / 'list.txt')
     assert words == {'bad', 'ill word', 'worse'}
     assert flaws.said('A bad , Worse ill word', words) == ['bad', 'ill word', 'worse']
     assert flaws.said('badly ill words', words) == []

@@ -11,7 +11,8 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
-from storyteller import config, generate, loading
+from storyteller import bundle, config, generate, loading
+from storyteller.options import SearchSettings
 from storyteller.result import Story, StoryError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'story_folder.py'
@@ -192,6 +193,40 @@ def test_rows_from_before_there_were_precisions_are_taken(script, photos, calls,
     path.write_text(''.join(old))
     assert script.main(command) == 1
     assert '3 from before' in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_the_models_suggest_stands_in_the_rows(
+    script, photos, calls, tmp_path, capsys, monkeypatch
+):
+    suiting = SearchSettings.read({'k': 7, 'bw': 6, 'maxlen': 30, 'banned': ['love']})
+    monkeypatch.setattr(bundle, 'search_settings', lambda decoder: suiting)
+    command = [str(photos), '--out', str(tmp_path)]
+    script.main([*command, '--no-repeat', '3'])
+    telling = {'no_repeat': 3, 'banned': ['love']}
+    for row in rows(tmp_path):  # also of what failed
+        found = {name: row['settings'][name] for name in ('k', 'bw', 'maxlen', 'telling')}
+        assert found == {'k': 7, 'bw': 6, 'maxlen': 30, 'telling': telling}
+    calls.clear()
+    assert script.main([*command, '--no-repeat', '3']) == 1 and calls == []
+    for flags, name in (
+        ([], 'telling'), (['--bw', '5', '--no-repeat', '3'], 'bw 6, not 5'),
+        (['--search-2015', '--bw', '6', '--no-repeat', '3', '--banned', 'love'],
+         'maxlen 30, not 1000'),
+    ):  # fmt: skip
+        assert script.main([*command, *flags]) == 2
+        assert f'told with {name}' in capsys.readouterr().err
+
+
+def test_rows_of_failures_from_before_have_the_usual_length(script, photos, calls, tmp_path):
+    command = [str(photos), '--out', str(tmp_path), *TELLER]
+    script.main(command)
+    path, old = tmp_path / 'results.jsonl', rows(tmp_path)
+    for row in old:
+        if 'error' in row:
+            del row['settings']['maxlen']
+    path.write_text(''.join(json.dumps(row) + '\n' for row in old))
+    calls.clear()
+    assert script.main(command) == 1 and calls == []
 
 
 def test_rows_of_other_models_are_refused(script, photos, calls, tmp_path, capsys):

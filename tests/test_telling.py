@@ -11,6 +11,7 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import decoder, generate, search, telling
+from storyteller.function_words import has_content
 from storyteller.options import Telling
 from storyteller.search import EOS, UNK, Hypothesis
 from storyteller.telling import Rules
@@ -54,6 +55,12 @@ def repeats(text, n):
     return len(runs) != len(set(runs))
 
 
+def echoes(text, n, content):
+    """Whether a word comes within n words of one that it must not echo."""
+    pairs = ((a, b) for i, a in enumerate(text) for b in text[i + 1 : i + 1 + n])
+    return any(b in content.get(a, ()) for a, b in pairs)
+
+
 def fits(words, rules):
     """Whether a text keeps the rules, by their definition."""
     text, asked = [word for word in words if word != EOS], rules.telling
@@ -63,6 +70,7 @@ def fits(words, rules):
         and set(rules.required) <= set(text)
         and (words[-1] != EOS or len(text) >= asked.min_words)
         and not (asked.no_repeat and repeats(text, asked.no_repeat))
+        and not echoes(text, asked.no_echo, rules.content)
         and bool(text)
     )
 
@@ -83,6 +91,8 @@ CASES = {
     'no word twice': {'no_repeat': 1, 'n_best': 3},
     'no pair twice': {'no_repeat': 2, 'n_best': 3},
     'banned': {'banned': (3,), 'n_best': 3},
+    'no echo': {'no_echo': 2, 'content': {3: (3,), 4: (4,)}, 'n_best': 3},
+    'no echo in other letters': {'no_echo': 3, 'content': {2: (2, 4), 4: (2, 4)}, 'n_best': 3},
     'required': {'required': (4,), 'n_best': 3},
     'two required': {'required': (4, 2)},
     'all of it': {'required': (4,), 'banned': (2,), 'no_repeat': 2, 'length_penalty': 1.0},
@@ -92,6 +102,7 @@ CASES = {
 def rules_of(case):
     case = dict(case)
     words = {name: case.pop(name, ()) for name in ('banned', 'required')}
+    words['content'] = case.pop('content', {})
     return Rules(use_unk=case.pop('use_unk', False), telling=Telling(**case), **words)
 
 
@@ -237,7 +248,7 @@ def test_draws_have_the_chances_of_the_model():
         assert times / 4000 == pytest.approx(chance, abs=4 * (chance / 4000) ** 0.5)
 
 
-@pytest.mark.parametrize('case', ['long', 'no pair twice', 'banned', 'as in 2015'])
+@pytest.mark.parametrize('case', ['long', 'no pair twice', 'banned', 'as in 2015', 'no echo'])
 def test_draws_keep_the_rules(case):
     asked = {key: value for key, value in CASES[case].items() if key != 'n_best'}
     step, state = random_model(2)
@@ -266,7 +277,9 @@ def test_a_draw_ends_where_no_word_is_left():
         ({'top_p': 1.1}, 'top_p'), ({'temperature': 0}, 'temperature'),
         ({'temperature': float('nan')}, 'temperature'), ({'length_penalty': -1}, 'length_penalty'),
         ({'length_penalty': float('inf')}, 'length_penalty'), ({'diversity': -1}, 'diversity'),
-        ({'banned': 'the'}, 'banned'), ({'required': [3]}, 'required'),
+        ({'banned': 'the'}, 'banned'), ({'required': [3]}, 'required'), ({'banned': 3}, 'banned'),
+        ({'no_echo': -1}, 'no_echo'), ({'candidates': 0}, 'candidates'),
+        ({'closeness': -1}, 'closeness'), ({'closeness': True}, 'closeness'),
         ({'banned': ['a'], 'required': ['a', 'b']}, "'a' is in both"),
     ],
 )  # fmt: skip
@@ -318,6 +331,32 @@ def test_words_are_banned_and_required_by_name(dec, contexts):
     assert absent in text.split()
     with pytest.raises(ValueError, match=r"required: .*'zzz'"):
         telling.tell(dec, contexts, Telling(required=('zzz',)), 5)
+
+
+@pytest.mark.parametrize('seed', [None, 1])
+def test_what_has_content_does_not_echo(dec, contexts, seed):
+    def near(text, n):
+        words = [word.lower() for word in text.split()]
+        content = [word for word in words if has_content(word)]
+        assert content
+        return any(has_content(w) and w in words[i + 1 : i + 1 + n] for i, w in enumerate(words))
+
+    options = {'maxlen': 40, 'seed': seed}
+    plain = telling.tell(dec, contexts, Telling(min_words=40), 3, **options)
+    asked = telling.tell(dec, contexts, Telling(min_words=40, no_echo=6), 3, **options)
+    assert any(near(text, 6) for ((text, _),) in plain)
+    assert not any(near(text, 6) for ((text, _),) in asked)
+
+
+def test_words_that_the_decoder_cannot_say_are_unknown_though_its_dictionary_has_them(
+    dec, contexts
+):
+    beyond = dec | {'worddict': dec['worddict'] | {'beyond': dec['options']['n_words']}}
+    plain = telling.tell(dec, contexts, Telling(no_echo=3), 2, maxlen=9)
+    asked = Telling(no_echo=3, banned=('beyond',))
+    assert telling.tell(beyond, contexts, asked, 2, maxlen=9) == plain
+    with pytest.raises(ValueError, match=r"required: .*'beyond'"):
+        telling.tell(beyond, contexts, Telling(required=('beyond',)), 2)
 
 
 def test_drawn_stories_repeat_with_their_seed(dec, contexts):

@@ -13,7 +13,6 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
-from ..formats import PathLike, read_lines
 
 MAXLEN = 1000  # words of a story, as `storyteller.decoder.run_samplers` has it
 TITLES = frozenset(('Mr.', 'Mrs.', 'Mr', 'Mrs', 'Miss', 'Sir', 'Lady'))
@@ -66,7 +65,8 @@ def flaws(
     vocabulary : container of str
         The decoder's words; see :func:`names`.
     leave_out : frozenset of str
-        Words in lower case that no story should say; see :func:`read_words`.
+        Words in lower case that no story should say; see
+        :func:`storyteller.training.prose.read_words`.
     maxlen : int
         The most words that a story could have.
 
@@ -195,12 +195,6 @@ def said(story: str, words: frozenset[str]) -> list[str]:
     """Which of the words (or runs of words, in lower case) a story says, sorted."""
     text = f' {" ".join(story.lower().split())} '
     return sorted(word for word in words if f' {word} ' in text)
-
-
-def read_words(path: PathLike) -> frozenset[str]:
-    """A list of words, one a line, in lower case; what follows a ``#`` is a comment."""
-    lines = (line.partition('#')[0].lower().split() for line in read_lines(path))
-    return frozenset(' '.join(words) for words in lines if words)
 
 
 def sentences_in(story: str) -> list[list[str]]:

@@ -180,8 +180,8 @@ def plain_passages(
 
 def read_words(path: PathLike) -> frozenset[str]:
     """The words of a list, one a line, in lower case; what follows a ``#`` is a remark."""
-    lines = (line.partition('#')[0].strip().lower() for line in read_lines(path))
-    return frozenset(filter(None, lines))
+    lines = (line.partition('#')[0].lower().split() for line in read_lines(path))
+    return frozenset(' '.join(words) for words in lines if words)
 
 
 def _numeric(word: str) -> bool:
