@@ -105,7 +105,8 @@ def captioned(args: argparse.Namespace) -> CaptionedPhotos:
         rows = read_fc7 if args.features.suffix == '.npz' else formats.read_array
         return CaptionedPhotos.from_files(args.captions, names, rows(args.features))
     net = generate.build_convnet(config.folder_paths(args.models or config.default_folder())['vgg'])
-    inputs = np.concatenate([pixels for _, pixels in look_at(args.photo_folder, names)])
+    looked_at = look_at(args.photo_folder, names, net['side'])
+    inputs = np.concatenate([pixels for _, pixels in looked_at])
     return CaptionedPhotos.from_files(args.captions, names, generate.compute_features(net, inputs))
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from storyteller import bundle, efficientnet, formats, generate, selfcheck, skipthoughts
@@ -50,6 +51,7 @@ from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.captioned import CaptionedPhotos, encode
 from storyteller.training.corpus import Corpus
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
+from storyteller.training.imagined import ImaginedPhotos
 from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions
 
@@ -62,10 +64,10 @@ LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
 ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
 STYLES = {'romance': 'novels', 'adventure': 'adventure', 'lyric': 'lyrics'}  # and their texts
 PASSAGES = 35, 80  # words of those that the decoder learns from; stories get about as long
-BEST = {'romance': 0.5, 'adventure': 0.6, 'lyric': 0.6}  # share that captions fit best
+BEST = {'romance': 0.8, 'adventure': 0.9, 'lyric': 0.7}  # share that captions fit best
 NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(temperature=1.0, class_weight=1.0)
-VIEWS = 'photo', 'mirrored', 'part-1', 'part-2'  # of each photo that the joint space learns from
+VIEWS = 'photo', 'mirrored', 'part-0', 'part-1'  # of each photo that the joint space learns from
 CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
 CRANES = 134, 517  # two classes of ImageNet have this one name
 SHARES = {'uni': 0.2, 'bi': 0.2, 'embedding': 0.15, 'decoder': 0.45}  # of the minutes
@@ -397,9 +399,9 @@ class Recipe:
         if not path.exists():
             net = efficientnet.EfficientNetLite2(efficientnet.read_weights()).eval()
             photos, outputs = flickr8k.read_photos(self.flickr), []
-            rng = np.random.default_rng([3, int(view[-1]) if view[-1].isdigit() else 0])
+            rng = np.random.default_rng(int(view[-1]) if view.startswith('part') else 0)
             with torch.inference_mode():
-                for name in tqdm(self.captioned, desc=view, unit=' photos'):
+                for name in tqdm(sorted(self.captioned), desc=view, unit=' photos'):
                     im = torch.from_numpy(_viewed(photos[name], view, rng))
                     outputs.append(net.see(net.prepare(im)))
             pooled, logits = (torch.cat(part).half().numpy() for part in zip(*outputs, strict=True))
@@ -410,7 +412,7 @@ class Recipe:
 
     def features(self, view: str, names: list[str]) -> np.ndarray:
         """The features (P, F) of photos in a view, unit rows."""
-        rows = {name: row for row, name in enumerate(self.captioned)}
+        rows = {name: row for row, name in enumerate(sorted(self.captioned))}
         found, chosen = self.seen(view), [rows[name] for name in names]
         net = efficientnet.EfficientNetLite2(efficientnet.read_weights(), EYES)
         parts = (torch.from_numpy(found[n][chosen].astype(np.float32)) for n in found)
@@ -421,8 +423,8 @@ class Recipe:
 
         Photos come as the network sees them and, for the second image layer, as VGG-19 does. A
         photo also chooses among captions of the pool, by their words, so that the pool's words
-        have their places where no photo of the training set shows them; and so does a class, which
-        is seen with no activations at all, but with captions of the grammar.
+        have their places where no photo of the training set shows them; and so does a class, of
+        which photos are imagined and captions written by the grammar.
         """
         names = self.training_photos
         captions, photo = self.captions_of(names)
@@ -443,7 +445,8 @@ class Recipe:
             )
         texts, labels = zip(*self.class_pairs(), strict=True)
         among = Candidates(pool, self.class_matches)
-        classes = unit_rows(efficientnet.class_features(EYES))
+        seen, weights = self.seen('photo'), efficientnet.read_weights()['_fc.weight'].numpy()
+        classes = ImaginedPhotos(seen['pooled'], seen['logits'], weights, EYES)
         sources.append(
             embedding.Pairs(
                 texts, np.array(labels), classes, EMBEDDING, 9, once=True, candidates=among
@@ -600,19 +603,17 @@ class Recipe:
 
 
 def _viewed(jpeg: bytes, view: str, rng: np.random.Generator) -> np.ndarray:
-    """A photo in a view, as the network takes it: (1, 3, 224, 224)."""
-    pixels = read_rgb(io.BytesIO(jpeg))
+    """A photo in a view, as the network takes it: (1, 3, 260, 260)."""
+    photo = Image.fromarray(read_rgb(io.BytesIO(jpeg)))
     if view.startswith('part'):
-        height, width = pixels.shape[:2]
-        share = np.sqrt(rng.uniform(0.5, 1, 2))
-        rows, columns = (
-            int(side * part) for side, part in zip((height, width), share, strict=True)
-        )
-        top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
-        pixels = pixels[top : top + rows, left : left + columns]
+        share, left, top = rng.uniform(0.6, 0.95), rng.random(), rng.random()
+        width, height = photo.size
+        box = np.array([left, top, left, top]) * (1 - share) + [0, 0, share, share]
+        photo = photo.crop(tuple(box * [width, height, width, height]))
+    _, im = load_image(photo, side=efficientnet.INPUT_SIZE)
     if view == 'mirrored' or (view.startswith('part') and rng.random() < 0.5):
-        pixels = pixels[:, ::-1]
-    return load_image(np.ascontiguousarray(pixels))[1]
+        im = np.ascontiguousarray(im[..., ::-1])
+    return im
 
 
 def main() -> None:

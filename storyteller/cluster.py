@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from . import config
+from .convnet import side_of
 from .formats import ImageError
-from .images import Loaded, load_image
+from .images import CROP, Loaded, load_image
 from .many import Job, Plan
 from .result import StoryError
 
@@ -52,7 +54,8 @@ def tell(
             for photos, style in jobs
         )
         truncated = bool(plan.options.get('allow_truncated'))
-        read = ray.data.from_items(list(items)).map(_read, fn_args=(truncated,))
+        side = side_of(config.resolve(plan.models)['vgg'])
+        read = ray.data.from_items(list(items)).map(_read, fn_args=(truncated, side))
         told = read.map_batches(
             _Teller,
             fn_constructor_args=(plan,),
@@ -68,13 +71,14 @@ def tell(
         ray.shutdown()
 
 
-def _read(item: dict[str, Any], allow_truncated: bool) -> dict[str, Any]:
+def _read(item: dict[str, Any], allow_truncated: bool, side: int | None) -> dict[str, Any]:
     """Add the network's input to a photo, or why there is none."""
     try:
-        rawim, im = load_image(item['path'], allow_truncated=allow_truncated)
+        rawim, im = load_image(item['path'], allow_truncated=allow_truncated, side=side)
         reason = ''
     except ImageError as error:
-        rawim, im = np.zeros((224, 224, 3), np.uint8), np.zeros((1, 3, 224, 224), np.float32)
+        rawim = np.zeros((CROP, CROP, 3), np.uint8)
+        im = np.zeros((1, 3, side or CROP, side or CROP), np.float32)
         reason = error.reason
     style = item['style'] or ''  # columns are of one type
     return item | {'rawim': rawim, 'im': im, 'reason': reason, 'style': style}

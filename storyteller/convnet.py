@@ -125,8 +125,10 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     Returns
     -------
     dict
-        ``dim`` (F), ``input_size`` (pixels), ``options`` (the table of widths, or the settings),
-        and the network itself under a private key.
+        ``dim`` (F), ``input_size`` (pixels), ``side`` (what
+        :func:`storyteller.images.load_image` is to be told: None for the centre of a photo, a
+        number for the whole), ``options`` (the table of widths, or the settings), and the network
+        itself under a private key.
 
     Raises
     ------
@@ -136,7 +138,8 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         If the file is no such network, naming the parameter that is missing, has the wrong shape,
         or is not finite; or if the package holds other weights.
     """
-    if os.fspath(path_to_vgg).endswith('.json'):
+    side = side_of(path_to_vgg)
+    if side:
         module, options = efficientnet.build(path_to_vgg)
         dim = efficientnet.POOLED + efficientnet.CLASSES
         size = efficientnet.INPUT_SIZE
@@ -148,10 +151,16 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     return {
         'dim': dim,
         'input_size': size,
+        'side': side,
         'options': options,
         '_module': module.to(device).requires_grad_(False).eval(),
         '_device': device,
     }
+
+
+def side_of(path: str | os.PathLike[str]) -> int | None:
+    """The ``side`` of the network in a file, known before it is loaded."""
+    return efficientnet.INPUT_SIZE if os.fspath(path).endswith('.json') else None
 
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
@@ -170,8 +179,9 @@ def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.nd
     ----------
     net : dict
         What `build_convnet` returns.
-    im : (N, 3, 224, 224) array of float32
-        Photos as `storyteller.images.load_image` prepares them: BGR, 0 to 255 less the mean.
+    im : (N, 3, 224, 224) array of float32, or (N, 3, S, S) where ``net['side']`` is S
+        Photos as `storyteller.images.load_image` prepares them: BGR, 0 to 255 less the mean. A
+        network that would rather see a whole photo takes the centre too.
     batch_size : int
         Photos that pass through the network together (VGG-19 needs about 60 MB for each).
 
@@ -180,7 +190,7 @@ def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.nd
     (N, F) array of float32
         All values are 0 or more. The joint embedding takes rows of unit length.
     """
-    im = _check_photos(im)
+    im = _check_photos(im, {CROP, net.get('side') or CROP})
     if batch_size < 1:
         raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
     features = np.empty((len(im), net['dim']), dtype=np.float32)
@@ -292,12 +302,12 @@ def _read_model(path: str) -> tuple[Architecture, dict[str, np.ndarray]]:
     return architecture, {name: params[name] for name in architecture.shapes() if name in params}
 
 
-def _check_photos(im: np.ndarray) -> np.ndarray:
+def _check_photos(im: np.ndarray, sides: set[int]) -> np.ndarray:
     im = np.asarray(im)
-    if im.ndim != 4 or im.shape[1:] != (3, CROP, CROP):
+    if im.ndim != 4 or im.shape[1:] not in {(3, side, side) for side in sides}:
+        known = ' or '.join(f'(N, 3, {side}, {side})' for side in sorted(sides))
         raise ValueError(
-            f'im must have the shape (N, 3, {CROP}, {CROP}) that images.load_image gives, '
-            f'got {im.shape}'
+            f'im must have the shape {known} that images.load_image gives, got {im.shape}'
         )
     if not np.issubdtype(im.dtype, np.floating):
         raise ValueError(

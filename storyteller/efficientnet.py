@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -181,16 +180,15 @@ class EfficientNetLite2(nn.Module):
         self.register_buffer('mean', torch.tensor(MEAN_BGR).view(3, 1, 1), persistent=False)
 
     def forward(self, im: Tensor) -> Tensor:
-        """Features (N, F) of photos (N, 3, 224, 224) as :func:`storyteller.images.load_image`
-        gives them: BGR, 0 to 255 less the mean."""
+        """Features (N, F) of photos (N, 3, S, S): BGR, 0 to 255 less the mean, of any size."""
         return torch.cat([self.features(*self.see(self.prepare(x))) for x in im.split(AT_ONCE)])
 
     def prepare(self, im: Tensor) -> Tensor:
         """What the first convolution takes: RGB, (N, 3, 260, 260), about -1 to 1."""
-        rgb = (im + self.mean).flip(1)
-        size = (INPUT_SIZE, INPUT_SIZE)
-        larger = functional.interpolate(rgb, size=size, mode='bilinear', align_corners=False)
-        return ((larger - CENTRE) / SCALE).contiguous(memory_format=torch.channels_last)
+        x = (im + self.mean).flip(1)
+        if (size := (INPUT_SIZE, INPUT_SIZE)) != x.shape[2:]:
+            x = functional.interpolate(x, size=size, mode='bilinear', align_corners=False)
+        return ((x - CENTRE) / SCALE).contiguous(memory_format=torch.channels_last)
 
     def see(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled activations (N, 1280) and logits of the classes (N, 1000)."""
@@ -260,13 +258,3 @@ def build(path_to_eyes: str | os.PathLike[str]) -> tuple[EfficientNetLite2, dict
     """The network with the settings in a file, and these as a dict."""
     eyes = read_eyes(path_to_eyes)
     return EfficientNetLite2(read_weights(), eyes), asdict(eyes)
-
-
-def class_features(eyes: Eyes) -> np.ndarray:
-    """The features (C, F) of a photo that shows nothing but one class, for each class.
-
-    The pooled part is zero: what a layer makes of it is where it puts the class.
-    """
-    features = np.zeros((CLASSES, POOLED + CLASSES), np.float32)
-    features[:, POOLED:] = np.eye(CLASSES, dtype=np.float32) * eyes.class_weight
-    return features

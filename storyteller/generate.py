@@ -106,7 +106,8 @@ def story(
     """
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
     towards, settings = _way(z, lyric, style, seed, said)
-    photo = load_image(image_loc, allow_truncated=allow_truncated)
+    side = z['net'].get('side')
+    photo = load_image(image_loc, allow_truncated=allow_truncated, side=side)
     (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
     print(told.story_text)
     return told
@@ -168,7 +169,7 @@ def stories(
     images, told = list(images), []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
-        loaded = [_loaded(image, on_error, allow_truncated) for image in batch]
+        loaded = [_loaded(z, image, on_error, allow_truncated) for image in batch]
         told += _tell(z, batch, loaded, towards, settings, on_error)
     return told
 
@@ -258,10 +259,10 @@ def _tell(
 
 
 def _loaded(
-    image: Photo, on_error: str, allow_truncated: bool
+    z: Mapping[str, Any], image: Photo, on_error: str, allow_truncated: bool
 ) -> tuple[np.ndarray, np.ndarray] | StoryError:
     try:
-        return load_image(image, allow_truncated=allow_truncated)
+        return load_image(image, allow_truncated=allow_truncated, side=z['net'].get('side'))
     except ImageError as error:
         if on_error == 'raise':
             raise

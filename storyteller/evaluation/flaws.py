@@ -13,7 +13,6 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
-
 MAXLEN = 1000  # words of a story, as `storyteller.decoder.run_samplers` has it
 TITLES = frozenset(('Mr.', 'Mrs.', 'Mr', 'Mrs', 'Miss', 'Sir', 'Lady'))
 

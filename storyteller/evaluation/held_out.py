@@ -59,7 +59,7 @@ class HeldOut:
     @cached_property
     def looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each photo its picture and the network's input."""
-        return look_at(self.data / 'flickr8k', self.names)
+        return look_at(self.data / 'flickr8k', self.names, self.z['net']['side'])
 
     @cached_property
     def features(self) -> dict[str, np.ndarray]:
@@ -110,10 +110,16 @@ class HeldOut:
         return [preprocess(song) for song in documents.verses(path)]
 
 
-def look_at(folder: Path, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photos of a folder or of its ``.tar`` files: of each its picture and the network's input."""
+def look_at(
+    folder: Path, names: Sequence[str], side: int | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos of a folder or of its ``.tar`` files: of each its picture and the network's input.
+
+    `side` is that of the network, see :func:`storyteller.images.load_image`.
+    """
     photos = read_photos(folder)
     missing = [name for name in names if name not in photos]
     if missing:
         raise MissingFileError(f'{folder}: {len(missing)} photos missing, such as {missing[0]}')
-    return [load_image(io.BytesIO(photos[name])) for name in tqdm(names, desc='photos')]
+    files = (io.BytesIO(photos[name]) for name in tqdm(names, desc='photos'))
+    return [load_image(file, side=side) for file in files]

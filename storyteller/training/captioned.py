@@ -233,7 +233,8 @@ def _features(
     net, read, rows = build_convnet(network), [], []
     for name in tqdm(names, desc='features', unit=' photos'):
         try:
-            rows.append(compute_features(net, load_image(folder / name)[1])[0])
+            _, im = load_image(folder / name, side=net['side'])
+            rows.append(compute_features(net, im)[0])
         except ImageError as error:
             tqdm.write(f'passed over: {error}')
         else:
