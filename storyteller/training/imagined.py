@@ -73,9 +73,9 @@ class ImaginedPhotos:
     def __getitem__(self, wanted: np.ndarray) -> np.ndarray:
         """Features (B, F), unit rows; of `wanted` (B,) i is class ``i % C``, setting ``i // C``."""
         n, (kinds, classes) = len(wanted), np.divmod(wanted, len(self.towards))
-        chances = torch.rand(n).tolist()
+        draws = torch.rand(n).tolist()
         rows = [self.settings[kind] for kind in kinds]
-        chosen = np.array([r[int(at * len(r))] for r, at in zip(rows, chances, strict=True)])
+        chosen = np.array([r[int(at * len(r))] for r, at in zip(rows, draws, strict=True)])
         far, left, sure = (
             (low + (high - low) * torch.rand(n, 1).numpy())
             for low, high in (ACTIVATIONS, SETTING, SURE)
