@@ -111,24 +111,24 @@ class _Block(nn.Module):
         return x + y if self.skips else y
 
 
-class _Padded(nn.Conv2d):
-    """A convolution of a padded picture; where the padding is odd, more is below and right."""
-
-    def __init__(self, *sizes: int, stride: int, groups: int, padded: int):
-        super().__init__(*sizes, stride=stride, groups=groups, bias=False)
-        before = padded // 2
-        self.edges = (before, padded - before) * 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(functional.pad(x, self.edges))
-
-
 def _convolution(
     n_in: int, n_out: int, kernel: int, stride: int, side: int, groups: int = 1
-) -> _Padded:
+) -> nn.Conv2d:
     """Padded as TensorFlow pads it ('SAME') for pictures of so many pixels each way."""
     padded = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
-    return _Padded(n_in, n_out, kernel, stride=stride, groups=groups, padded=padded)
+    return _Convolution(n_in, n_out, kernel, stride, padded, groups)
+
+
+class _Convolution(nn.Conv2d):
+    """Where the padding is odd, one more pixel is added below and to the right."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, padded: int, groups: int):
+        even = 0 if padded % 2 else padded // 2
+        super().__init__(n_in, n_out, kernel, stride, even, groups=groups, bias=False)
+        self.edges = (padded // 2, padded - padded // 2) * 2 if padded % 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, self.edges) if self.edges else x)
 
 
 def _norm(width: int) -> nn.BatchNorm2d:

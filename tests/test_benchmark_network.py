@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from storyteller import config, convnet, efficientnet, images
+from storyteller import config, convnet, efficientnet, formats, generate, images
 
 SCRIPTS = Path(__file__).parent.parent / 'scripts'
 
@@ -93,6 +94,25 @@ def test_products_are_those_of_the_layers(bench, networks):
         network(torch.from_numpy(bench.inputs(1)))
     products = networks.machine.convnet_products(net['options'], 3)
     assert sum(product.flops for product in products) == 3 * sum(flops)
+
+
+def test_stories_of_a_bundle_that_sees_through_lite2(benchmark, lite2, tmp_path, monkeypatch):
+    """Random models, but for the network, and an image layer of the width of its features."""
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
+    models = importlib.import_module('benchmark_models')
+    models.make_models(tmp_path, models.TINY)
+    shutil.copy(lite2, tmp_path)
+    file, width = tmp_path / 'coco_embedding.npz', efficientnet.POOLED + efficientnet.CLASSES
+    params, options = formats.read_model(file)
+    layer = models.affine(np.random.default_rng(0), 'ff_image', width, models.TINY.joint)
+    formats.write_model(file, params | layer, options | {'dim_image': width})
+    paths, photos = config.folder_paths(tmp_path), models.sample_photos(tmp_path / 'photos', 2)
+    bench = benchmark.Bench(paths, photos, benchmark.SCALES['tiny'])
+    assert benchmark.stages.telling(bench).run().products
+    for photo in photos:
+        (story,) = generate.stories(bench.z, [photo], k=5, bw=4, maxlen=20)
+        plain = bench.plain.story(photo, bench.z['cap'], bench.z['cvec'], 5, 4, 20)
+        assert plain == story.passage
 
 
 def test_the_runtime_computes_the_same(bench, networks):
