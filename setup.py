@@ -56,7 +56,7 @@ setup(
             'scipy>=1.11',
             'setuptools>=70.1',
         ],
-        'benchmark': ['datasets>=4'],
+        'benchmark': ['datasets>=4', 'onnx>=1.17', 'onnxruntime>=1.20'],
         'demo': ['gradio>=4.44'],
         'eval': ['scikit-learn>=1.5', 'scipy>=1.11', 'joblib>=1.3'],
         'expand': ['gensim>=4.3.3'],
