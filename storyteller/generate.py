@@ -238,7 +238,8 @@ def _tell(
         show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    for i, (row, texts) in enumerate(zip(rows, texts_of(z, shifted, settings), strict=True)):
+    told_texts = texts_of(z, shifted, settings, towards)
+    for i, (row, texts) in enumerate(zip(rows, told_texts, strict=True)):
         name = photo_name(images[row])
         if isinstance(texts, EmptyStoryError):
             if on_error == 'raise':
@@ -270,7 +271,10 @@ def _loaded(
 
 
 def texts_of(
-    z: Mapping[str, Any], thoughts: np.ndarray, settings: Mapping[str, Any]
+    z: Mapping[str, Any],
+    thoughts: np.ndarray,
+    settings: Mapping[str, Any],
+    style: np.ndarray | None = None,
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
     """Tell thoughts.
 
@@ -283,6 +287,8 @@ def texts_of(
     settings : mapping
         ``bw``, ``maxlen``, ``seed``, which draws if it is not None, and, where it is not that of
         2015, ``telling``, the changed fields.
+    style : (D,) array, optional
+        b. Candidates are compared by how they differ from it, since it is most of any thought.
 
     Returns
     -------
@@ -294,7 +300,9 @@ def texts_of(
         way = Telling(**settings['telling'])
         found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed)
         if way.candidates > 1:
-            found = nearest_first(found, thoughts, way.closeness, lambda texts: _read(z, texts))
+            b = 0.0 if style is None else style
+            read = lambda texts: _read(z, texts) - b  # noqa: E731
+            found = nearest_first(found, thoughts - b, way.closeness, read)
         return [
             texts[: way.n_best] or EmptyStoryError('the rules leave no text for this story')
             for texts in found
