@@ -9,6 +9,7 @@ With :mod:`storyteller.loading`, which it calls, this is what knows all the othe
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -300,9 +301,9 @@ def texts_of(
         way = Telling(**settings['telling'])
         found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed)
         if way.candidates > 1:
-            b = 0.0 if style is None else style
-            read = lambda texts: _read(z, texts) - b  # noqa: E731
-            found = nearest_first(found, thoughts - b, way.closeness, read)
+            b = np.zeros(1, np.float32) if style is None else style
+            encode = functools.partial(_read, z, b=b)
+            found = nearest_first(found, thoughts - b, way.closeness, encode)
         return [
             texts[: way.n_best] or EmptyStoryError('the rules leave no text for this story')
             for texts in found
@@ -314,9 +315,9 @@ def texts_of(
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in found]
 
 
-def _read(z: Mapping[str, Any], texts: list[str]) -> np.ndarray:
-    """The thoughts (N, D) of told texts, whose words stand between blanks."""
-    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True)
+def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:
+    """The thoughts (N, D) of told texts, words between blanks, as they differ from their style."""
+    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True) - b
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
