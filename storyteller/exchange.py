@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import config, convnet, formats
+from . import config, convnet, efficientnet, formats
 from .embedding import IMAGE_LAYERS
 from .formats import PathLike
 from .images import MEAN_BGR
@@ -165,6 +165,13 @@ def _images_of(
 def _convnet(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     path = paths['vgg']
     if not path.exists():
+        return
+    if path.suffix == '.json':
+        if old:
+            yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+        else:
+            efficientnet.write_eyes(out / path.name, efficientnet.read_eyes(path))
+            yield path.name
         return
     architecture, params = convnet.read_params(path)
     if not old:
