@@ -90,7 +90,8 @@ class Candidates:
     def __init__(self, captions: Sequence[np.ndarray], matches: Matches, count: int = 128):
         self.captions, self.matches, self.count = captions, matches, count
         similarity = matches.similarity
-        self.fits = np.exp(similarity.data.astype(np.float64) / matches.sharpness).cumsum()
+        self.sums = np.zeros(len(similarity.data) + 1)  # of how well the captions before fit
+        np.cumsum(np.exp(similarity.data / matches.sharpness, dtype=np.float64), out=self.sums[1:])
 
     def draw(self, photos: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """For photos (B,): words (T, K), their mask (T, K), and the photos' shares (B, K).
@@ -110,10 +111,9 @@ class Candidates:
         """
         begin, end = (self.matches.similarity.indptr[photos + i] for i in (0, 1))
         begin, end = begin[end > begin], end[end > begin]
-        sums = np.concatenate([[0.0], self.fits])
         points = torch.rand(len(begin), dtype=torch.float64).numpy()
-        points = sums[begin] + points * (sums[end] - sums[begin])
-        found = np.clip(np.searchsorted(self.fits, points, side='right'), begin, end - 1)
+        points = self.sums[begin] + points * (self.sums[end] - self.sums[begin])
+        found = np.clip(np.searchsorted(self.sums, points, side='right') - 1, begin, end - 1)
         return self.matches.similarity.indices[found]
 
 
