@@ -54,6 +54,7 @@ setup(
             'jinja2>=3.1',
             'playwright>=1.50',
             'scipy>=1.11',
+            'efficientnet-lite-pytorch>=0.1',  # to compare with
             'setuptools>=70.1',
         ],
         'benchmark': ['datasets>=4'],

@@ -16,6 +16,7 @@ import pytest
 CHECKOUT = pathlib.Path(__file__).parent.parent
 # Names under which a distribution is imported, where they differ.
 IMPORTED = {
+    'efficientnet-lite-pytorch': 'efficientnet_lite_pytorch',
     'faiss-cpu': 'faiss',
     'pillow': 'PIL',
     'scikit-learn': 'sklearn',
