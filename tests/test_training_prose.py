@@ -224,8 +224,8 @@ def test_verses_equal_a_slow_version(verses):
 
 def test_a_verse_may_speak_and_needs_no_end():
     verses = [
-        'Come with me , oh my love', 'and Oh , I am yours -- thou', 'come', 'Where Mary is', 'Mary is',
-        'the slur', 'in 1790', 'au café',
+        'Come with me , oh my love', 'and Oh , I am yours -- thou', 'come', 'Where Mary is',
+        'Mary is', 'the slur', 'in 1790', 'au café',
     ]  # fmt: skip
     corpus, vocabulary = corpus_of([verses])
     assert plain_verses(corpus, vocabulary, LEFT_OUT).tolist() == [True] * 3 + [False] * 5
