@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import config, convnet, formats
+from . import config, convnet, efficientnet, formats
 from .embedding import IMAGE_LAYERS
 from .formats import PathLike
 from .images import MEAN_BGR
@@ -166,12 +166,19 @@ def _convnet(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     path = paths['vgg']
     if not path.exists():
         return
+    left_out = f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+    if convnet.side_of(path):
+        eyes = efficientnet.read_eyes(path)
+        if not old:
+            efficientnet.write_eyes(out / 'convnet.json', eyes)
+        yield left_out if old else 'convnet.json'
+        return
     architecture, params = convnet.read_params(path)
     if not old:
         formats.write_model(out / 'convnet.safetensors', params, architecture.options())
         yield 'convnet.safetensors'
     elif [len(block) for block in architecture.blocks] != [len(b) for b in convnet.VGG19.blocks]:
-        yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+        yield left_out
     else:
         last = np.zeros((architecture.dim, CLASSES), np.float32), np.zeros(CLASSES, np.float32)
         values = [params[name] for name in architecture.shapes()]
