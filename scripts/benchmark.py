@@ -22,6 +22,7 @@ from typing import Any
 
 import benchmark_machine as machine
 import benchmark_models
+import benchmark_network as networks
 import benchmark_stages as stages
 import numpy as np
 import torch
@@ -72,9 +73,9 @@ ROWS = {
     'import_generate': Row('import storyteller.generate', stages.importing('storyteller.generate')),
     'load_cold': Row('load, cold', stages.loading(cold=True)),
     'load_warm': Row('load, warm', stages.loading(cold=False), '2 s, 1500 MB anonymous'),
-    'photo': Row('a photo read', stages.preprocessing),
-    'vgg_1': Row('network, 1 photo', stages.network(1), '80 %'),
-    'vgg_16': Row('network, 16 photos', stages.network(PHOTOS), '90 %'),
+    'photo': Row('a photo read', networks.preprocessing),
+    'vgg_1': Row('network, 1 photo', networks.network(1), '80 %'),
+    'vgg_16': Row('network, 16 photos', networks.network(PHOTOS), '90 %'),
     'encode_100': Row('100 captions encoded', stages.encoding(100), '75 %'),
     'encode_100_bfloat16': Row(
         '100 captions encoded, bfloat16', stages.encoding(100, precision='bfloat16')
@@ -90,6 +91,25 @@ ROWS = {
     'search': Row('a search, early stop', stages.searching),
     'story_1': Row('a story', stages.telling),
     'stories_16': Row('16 stories in a call', stages.telling_many, '1.1 x 16 calls'),
+    'bundle_network_1': Row(
+        f'bundle: network, 1 photo, plain: {networks.RUNTIME}',
+        networks.bundled(1),
+        '1 x',
+        bundled=True,
+        always_plain=True,
+    ),
+    'bundle_network_16': Row(
+        f'bundle: network, {PHOTOS} photos, plain: {networks.RUNTIME}',
+        networks.bundled(PHOTOS),
+        '1 x',
+        bundled=True,
+        always_plain=True,
+    ),
+    'bundle_network_memory': Row(
+        f'bundle: network built and shown {PHOTOS} photos',
+        networks.memory(PHOTOS),
+        bundled=True,
+    ),
     'bundle_stories_16': Row(
         'bundle: 16 stories in a call', stages.telling_many, '2 x 16 calls', bundled=True
     ),
@@ -194,8 +214,11 @@ def measure(row: Row, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     squares.append(machine.square(bench.scale.square))
     figures = timing(runs, stage.whole) | {'goal': row.goal}
     figures |= shares(figures, np.mean(squares), mean(shapes), mean(reads))
-    figures['peak_mb'] = peak[-1] / MB if peak and not stage.elsewhere else None
+    figures.setdefault('peak_mb', peak[-1] / MB if peak and not stage.elsewhere else None)
     notes = [stage.note, run.note]
+    if stage.items > 1:
+        figures['seconds_each'] = figures['seconds'] / stage.items
+        notes.insert(0, f'{figures["seconds_each"]:.3g} s each')
     if stage.plain and (args.compare or row.always_plain):
         plain, note = compare(stage, bench, args, figures['seconds'])
         figures |= plain
@@ -206,8 +229,9 @@ def measure(row: Row, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 def compare(
     stage: Stage, bench: Bench, args: argparse.Namespace, ours: float
 ) -> tuple[dict[str, Any], str]:
-    """The figures of plain PyTorch, whose models are loaded before, and its note."""
-    _ = bench.plain
+    """The figures of plain PyTorch, whose models are loaded before, or of a peer; and its note."""
+    if not stage.peer:
+        _ = bench.plain
     runs = list(repeated(stage.plain, args.seconds))
     seconds = timing(runs, stage.whole)['seconds']
     found = {'plain_seconds': seconds, 'times': seconds / ours, **runs[-1].facts}

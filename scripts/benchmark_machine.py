@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from storyteller import efficientnet
 
 MOST_FLOPS = 1e10  # of a product that is measured: more rows change no rate
 MOST_NUMBERS = 1 << 26  # of one of its matrices
@@ -91,6 +94,11 @@ def describe() -> dict[str, Any]:
 
 
 def convnet_products(options: Mapping[str, Any], photos: int) -> list[Product]:
+    """Of a network, a VGG or EfficientNet-Lite2, as its options say."""
+    return vgg_products(options, photos) if 'blocks' in options else lite2_products(photos)
+
+
+def vgg_products(options: Mapping[str, Any], photos: int) -> list[Product]:
     """Of a VGG network: a convolution is 9 n_in by n_out for each pixel of each photo."""
     side, n_in, products = options['input_size'], 3, []
     for block in options['blocks']:
@@ -103,6 +111,23 @@ def convnet_products(options: Mapping[str, Any], photos: int) -> list[Product]:
         products.append(Product(photos, n_in, n_out))
         n_in = n_out
     return products
+
+
+def lite2_products(photos: int) -> list[Product]:
+    """Of EfficientNet-Lite2, without its convolutions of single channels, which are no products."""
+    side, n_in = math.ceil(efficientnet.INPUT_SIZE / 2), efficientnet.STEM
+    products = [Product(photos * side**2, 27, n_in)]
+    for count, _, stride, expansion, n_out in efficientnet.STAGES:
+        for width, step, times in ((n_in, stride, 1), (n_out, 1, count - 1)):
+            inner, before = expansion * width, side
+            side = math.ceil(side / step)
+            if times and expansion > 1:
+                products.append(Product(photos * before**2, width, inner, times))
+            if times:
+                products.append(Product(photos * side**2, inner, n_out, times))
+        n_in = n_out
+    products.append(Product(photos * side**2, n_in, efficientnet.POOLED))
+    return [*products, Product(photos, efficientnet.POOLED, efficientnet.CLASSES)]
 
 
 def gru_products(words: int, batch: int, width: int, hidden: int) -> list[Product]:

@@ -1,8 +1,8 @@
 """The work of a story in plain PyTorch and NumPy, as one writes it first, to compare with.
 
-Convolutions one after the other; sentences in padded batches, a GRU cell a step and a mask; all
-captions scored and sorted; and the beam search of 2015. Nothing of the library computes here, only
-its readers of files, its tokeniser and the resize of photos are used.
+Sentences in padded batches, a GRU cell a step and a mask; all captions scored and sorted; and the
+beam search of 2015. Nothing of the library computes here, only its readers of files, its tokeniser
+and the resize of photos are used. Photos go through the networks of `benchmark_plain_networks`.
 
 Dimension letters: B batch, T time, R live hypotheses, V vocabulary, W word vector, H hidden state,
 D thought vector, E joint space, F image feature, N pool of captions.
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from benchmark_plain_networks import Params, linear, load_network
 from torch import Tensor, nn
 
 from storyteller import config, convnet, formats, images
 from storyteller.text import preprocess
 
-Params = Mapping[str, np.ndarray]
 Next = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 EOS, UNK = 0, 1
@@ -29,16 +29,6 @@ MAXLEN = 1000  # most words of a story
 
 
 # --- layers --------------------------------------------------------------------------------------
-
-
-def linear(params: Params, prefix: str) -> nn.Linear:
-    """An affine layer from its arrays of 2015, which are (in, out)."""
-    weight, bias = params[f'{prefix}_W'], params[f'{prefix}_b']
-    layer = nn.Linear(*weight.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor(weight.T))
-        layer.bias.copy_(torch.tensor(bias))
-    return layer
 
 
 def cell(params: Params, prefix: str) -> nn.GRUCell:
@@ -73,24 +63,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 # --- models --------------------------------------------------------------------------------------
-
-
-def vgg(path: formats.PathLike) -> nn.Sequential:
-    """Photos (B, 3, 224, 224) to fc7 (B, F), from a file that the library reads."""
-    architecture, params = convnet.read_params(path)
-    layers: list[nn.Module] = []
-    if architecture.input_size != images.CROP:
-        layers.append(nn.AdaptiveAvgPool2d(architecture.input_size))
-    for i, block in enumerate(architecture.blocks, 1):
-        for j in range(1, len(block) + 1):
-            weight = torch.tensor(params[f'conv{i}_{j}_W'])
-            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-            convolution.weight = nn.Parameter(weight)
-            convolution.bias = nn.Parameter(torch.tensor(params[f'conv{i}_{j}_b']))
-            layers += [convolution, nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
-    layers += [nn.Flatten(), linear(params, 'fc6'), nn.ReLU(), linear(params, 'fc7'), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)
@@ -303,7 +275,8 @@ class Plain:
 
     thoughts: Thoughts
     joint: Joint
-    network: nn.Sequential
+    network: nn.Module
+    side: int | None  # of the photos that the network wants, as for `images.load_image`
     teller: Teller
     style: np.ndarray  # b - c
 
@@ -314,13 +287,14 @@ class Plain:
         return cls(
             Thoughts.load(files['skmodels'], files['sktables']),
             Joint.load(files['vsemodel']),
-            vgg(files['vgg']),
+            load_network(files['vgg']),
+            convnet.side_of(files['vgg']),
             Teller.load(files['decmodel'], files['dictionary']),
             style.reshape(-1),
         )
 
     def features(self, photos: np.ndarray) -> np.ndarray:
-        """fc7 (B, F) of photos (B, 3, 224, 224)."""
+        """Features (B, F) of photos (B, 3, S, S)."""
         with torch.no_grad():
             return self.network(torch.from_numpy(photos)).numpy()
 
@@ -328,7 +302,7 @@ class Plain:
         self, photo: str, captions: Sequence[str], vectors: np.ndarray, k: int, bw: int, maxlen: int
     ) -> str:
         """The story of a photo file, from the nearest of the captions (N,), vectors (N, E)."""
-        features = unit(self.features(images.load_image(photo)[1]))
+        features = unit(self.features(images.load_image(photo, side=self.side)[1]))
         (rows,) = nearest(self.joint.encode_images(features), vectors, k)
         thought = self.thoughts.encode([captions[row] for row in rows]).mean(axis=0)
         return self.teller.tell(thought + self.style, bw, maxlen)

@@ -24,6 +24,7 @@ from storyteller import (
     config,
     convnet,
     decoder,
+    efficientnet,
     embedding,
     generate,
     images,
@@ -62,13 +63,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """Something to time, and the same in plain PyTorch; `whole` times that is the whole work."""
+    """Something to time, and the same in plain PyTorch; `whole` times that is the whole work.
+
+    `peer` names what does the same if that is not plain PyTorch; `items` are done at once.
+    """
 
     run: Callable[[], Run]
     plain: Callable[[], Run] | None = None
     whole: float = 1.0
     note: str = ''
     elsewhere: bool = False  # in processes of its own
+    items: int = 1
+    peer: str = ''
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,15 @@ class Bench:
     def plain(self) -> Plain:
         return Plain.load(self.paths)
 
+    @property
+    def side(self) -> int | None:
+        """Of the photos that the network wants, as for `images.load_image`."""
+        return convnet.side_of(self.paths['vgg'])
+
     def inputs(self, count: int) -> np.ndarray:
         """The first photos as the network takes them."""
-        return np.concatenate([images.load_image(path)[1] for path in self.photos[:count]])
+        photos = self.photos[:count]
+        return np.concatenate([images.load_image(path, side=self.side)[1] for path in photos])
 
     def part(self, count: int) -> list[str]:
         """Captions, `count` if they are not more than those that stand for more."""
@@ -154,6 +166,8 @@ def loading(cold: bool) -> Callable[[Bench], Stage]:
     def make(bench: Bench) -> Stage:
         first, cache = bench.first_load, os.environ['STORYTELLER_CACHE']
         folders = [*config.folders(bench.paths), cache]
+        if bench.side:  # its weights are those of a package
+            folders.append(str(efficientnet.weights_file().parent))
 
         def run() -> Run:
             dropped = machine.drop_from_cache(folders) if cold else True
@@ -182,22 +196,6 @@ def commanding(in_all: bool) -> Callable[[Bench], Stage]:
 
 
 # --- stages --------------------------------------------------------------------------------------
-
-
-def preprocessing(bench: Bench) -> Stage:
-    return Stage(timed(lambda: images.load_image(bench.photos[0])))
-
-
-def network(count: int) -> Callable[[Bench], Stage]:
-    def make(bench: Bench) -> Stage:
-        net, photos = bench.z['net'], bench.inputs(count)
-        products = machine.convnet_products(net['options'], count)
-        return Stage(
-            timed(lambda: convnet.compute_features(net, photos), *products),
-            timed(lambda: bench.plain.features(photos)),
-        )
-
-    return make
 
 
 def encoding(count: int, precision: str = 'float32') -> Callable[[Bench], Stage]:

@@ -232,7 +232,7 @@ def judge_stories(args: argparse.Namespace) -> None:
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            texts = generate.texts_of(z, shifted, way)
+            texts = generate.texts_of(z, shifted, way, z['bpos'])
             told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)

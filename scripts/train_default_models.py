@@ -69,6 +69,15 @@ NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(temperature=1.0, class_weight=1.0)
 VIEWS = 'photo', 'mirrored', 'part-0', 'part-1'  # of each photo that the joint space learns from
 CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
+_PEOPLE = """
+    man men woman women boy boys girl girls person people child children kid kids baby babies
+    toddler toddlers lady ladies couple family group crowd guy guys player players he she his her
+    their someone bride groom teenager teenagers adult adults chef cook worker workers workman
+    workmen rider cyclist runner skier diver swimmer surfer climber hiker fisherman farmer soldier
+    policeman officer doctor nurse dancer singer drummer guitarist friends father mother son
+    daughter sister brother tourist tourists hand hands finger
+"""
+PEOPLE = frozenset(_PEOPLE.split())  # a caption with one of these speaks of people
 CRANES = 134, 517  # two classes of ImageNet have this one name
 SHARES = {'uni': 0.2, 'bi': 0.2, 'embedding': 0.15, 'decoder': 0.45}  # of the minutes
 
@@ -446,7 +455,9 @@ class Recipe:
         texts, labels = zip(*self.class_pairs(), strict=True)
         among = Candidates(pool, self.class_matches)
         seen, weights = self.seen('photo'), efficientnet.read_weights()['_fc.weight'].numpy()
-        classes = ImaginedPhotos(seen['pooled'], seen['logits'], weights, EYES)
+        people = self.show_people()
+        settings = np.flatnonzero(~people), np.flatnonzero(people)
+        classes = ImaginedPhotos(seen['pooled'], seen['logits'], weights, settings, EYES)
         sources.append(
             embedding.Pairs(
                 texts, np.array(labels), classes, EMBEDDING, 9, once=True, candidates=among
@@ -467,11 +478,28 @@ class Recipe:
         )
 
     def class_pairs(self) -> list[tuple[np.ndarray, int]]:
-        """Captions of the grammar as word indices, each with its class."""
+        """Captions of the grammar as word indices, each with its class and setting."""
         return [
             (np.array(self.caption_words.encode(text), np.int64), label)
-            for label, texts in enumerate(self.class_captions)
+            for label, texts in enumerate(self.set_captions)
             for text in texts
+        ]
+
+    def show_people(self) -> np.ndarray:
+        """Which photos show people, as most of their captions say; in order of their names."""
+        share = [
+            np.mean([_speaks_of_people(c) for c in self.captioned[n]])
+            for n in sorted(self.captioned)
+        ]
+        return np.array(share) > 0.5
+
+    @property
+    def set_captions(self) -> list[list[str]]:
+        """The captions of each class that speak of no people, then those that do, (2 C,) lists."""
+        return [
+            [text for text in texts if _speaks_of_people(text) == people]
+            for people in (False, True)
+            for texts in self.class_captions
         ]
 
     def image_layers(self) -> None:
@@ -531,7 +559,7 @@ class Recipe:
     @cached_property
     def class_matches(self) -> Matches:
         """How well the pool fits the classes."""
-        return Matches.of(self.class_captions, self.pool, self.content_words)
+        return Matches.of(self.set_captions, self.pool, self.content_words)
 
     def content_words(self, caption: str) -> list[str]:
         """The words that carry the meaning of a caption, punctuation apart."""
@@ -600,6 +628,10 @@ class Recipe:
         yield 'images', self.image_layers
         yield 'decoder', self.decoder
         yield 'describe', self.describe
+
+
+def _speaks_of_people(caption: str) -> bool:
+    return not PEOPLE.isdisjoint(caption.lower().split())
 
 
 def _viewed(jpeg: bytes, view: str, rng: np.random.Generator) -> np.ndarray:

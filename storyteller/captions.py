@@ -28,7 +28,7 @@ from .formats import MismatchError, ModelFileError, atomic_path, read_lines
 from .packed import Linear
 from .sequences import as_texts
 
-CAPTIONS_AT_ONCE = 8192  # captions embedded between two writes
+CAPTIONS_AT_ONCE = 1 << 15  # captions embedded between two writes
 LARGE_POOL = 100_000  # captions from which on each block is kept until all are there
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
 

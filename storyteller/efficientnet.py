@@ -37,7 +37,7 @@ INPUT_SIZE = 260  # pixels of a side
 POOLED, CLASSES = 1280, 1000  # widths of the two parts
 CENTRE, SCALE = 127.0, 128.0  # of the pixels, 0 to 255
 NORM_EPS = 1e-3
-AT_ONCE = 8  # photos: more take more memory (14 MB each) and are no faster
+AT_ONCE = 4  # photos: more take more memory (14 MB each) and are hardly faster
 
 STEM = 32
 # Blocks, kernel, stride of the first block, expansion, channels: width and depth of B0 times 1.1

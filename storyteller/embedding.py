@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,13 @@ from tqdm import tqdm
 from . import formats, layers
 from .formats import MismatchError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
-from .packed import gru_for
-from .sequences import as_texts, batches, last_states
+from .packed import GRU, gru_for
+from .sequences import as_texts, batches, last_states, states_by_prefix
 
 EOS, UNK = 0, 1
+MANY = 1024  # captions from which on it pays to look for equal beginnings
+AT_ONCE = 1 << 15  # captions read so: 130 MB for states at the published E = 1024
+LONGEST_CAPTION = 60  # words
 IMAGE_LAYERS = ('ff_image', 'ff_image_vgg19')  # ours may hold one for each of two convnets
 
 # White space as Python 2 saw it in byte strings: a no-break space is part of a word.
@@ -138,7 +141,7 @@ def encode_sentences(
     sequences = [_ids(model, text) for text in unique]
     vectors = np.empty((len(unique), width(model)), dtype=np.float32)
     with tqdm(total=len(unique), disable=not verbose, unit='sentence') as progress:
-        for rows in batches([len(s) for s in sequences], batch_size):
+        for rows in _batches(model, np.array([len(s) for s in sequences]), batch_size):
             vectors[rows] = _encode(model, [sequences[row] for row in rows])
             progress.update(len(rows))
     vectors = unit_rows(vectors)[[unique[text] for text in texts]]
@@ -152,9 +155,22 @@ def _ids(model: dict[str, Any], text: str) -> np.ndarray:
     return ids
 
 
+def _batches(model: dict[str, Any], lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows to encode together: very many captions by what they begin with, the rest by length."""
+    captions = np.flatnonzero(lengths <= LONGEST_CAPTION)
+    if len(captions) < MANY or not isinstance(model['_gru'], GRU):
+        captions = captions[:0]
+    yield from np.split(captions, range(AT_ONCE, len(captions), AT_ONCE)) if len(captions) else ()
+    rest = np.setdiff1d(np.arange(len(lengths)), captions)
+    yield from (rest[rows] for rows in batches(lengths[rest], batch_size))
+
+
 def _encode(model: dict[str, Any], sequences: list[np.ndarray]) -> np.ndarray:
     if model['_gru'] is not None:
-        return last_states(model['_gru'], sequences, model['_words'].__getitem__)
+        many = len(sequences) >= MANY and isinstance(model['_gru'], GRU)
+        short = max(map(len, sequences)) <= LONGEST_CAPTION
+        read = states_by_prefix if many and short else last_states
+        return read(model['_gru'], sequences, model['_words'].__getitem__)
     return np.stack([model['_words'][ids].sum(axis=0) for ids in sequences])
 
 

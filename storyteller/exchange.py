@@ -166,19 +166,19 @@ def _convnet(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     path = paths['vgg']
     if not path.exists():
         return
-    left_out = f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
-    if convnet.side_of(path):
-        eyes = efficientnet.read_eyes(path)
-        if not old:
-            efficientnet.write_eyes(out / 'convnet.json', eyes)
-        yield left_out if old else 'convnet.json'
+    if path.suffix == '.json':
+        if old:
+            yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+        else:
+            efficientnet.write_eyes(out / path.name, efficientnet.read_eyes(path))
+            yield path.name
         return
     architecture, params = convnet.read_params(path)
     if not old:
         formats.write_model(out / 'convnet.safetensors', params, architecture.options())
         yield 'convnet.safetensors'
     elif [len(block) for block in architecture.blocks] != [len(b) for b in convnet.VGG19.blocks]:
-        yield left_out
+        yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
     else:
         last = np.zeros((architecture.dim, CLASSES), np.float32), np.zeros(CLASSES, np.float32)
         values = [params[name] for name in architecture.shapes()]

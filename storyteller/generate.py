@@ -9,6 +9,7 @@ With :mod:`storyteller.loading`, which it calls, this is what knows all the othe
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -238,7 +239,8 @@ def _tell(
         show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    for i, (row, texts) in enumerate(zip(rows, texts_of(z, shifted, settings), strict=True)):
+    told_texts = texts_of(z, shifted, settings, towards)
+    for i, (row, texts) in enumerate(zip(rows, told_texts, strict=True)):
         name = photo_name(images[row])
         if isinstance(texts, EmptyStoryError):
             if on_error == 'raise':
@@ -270,7 +272,10 @@ def _loaded(
 
 
 def texts_of(
-    z: Mapping[str, Any], thoughts: np.ndarray, settings: Mapping[str, Any]
+    z: Mapping[str, Any],
+    thoughts: np.ndarray,
+    settings: Mapping[str, Any],
+    style: np.ndarray | None = None,
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
     """Tell thoughts.
 
@@ -283,6 +288,8 @@ def texts_of(
     settings : mapping
         ``bw``, ``maxlen``, ``seed``, which draws if it is not None, and, where it is not that of
         2015, ``telling``, the changed fields.
+    style : (D,) array, optional
+        b. Candidates are compared by how they differ from it, since it is most of any thought.
 
     Returns
     -------
@@ -294,7 +301,9 @@ def texts_of(
         way = Telling(**settings['telling'])
         found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed)
         if way.candidates > 1:
-            found = nearest_first(found, thoughts, way.closeness, lambda texts: _read(z, texts))
+            b = np.zeros(1, np.float32) if style is None else style
+            encode = functools.partial(_read, z, b=b)
+            found = nearest_first(found, thoughts - b, way.closeness, encode)
         return [
             texts[: way.n_best] or EmptyStoryError('the rules leave no text for this story')
             for texts in found
@@ -306,9 +315,9 @@ def texts_of(
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in found]
 
 
-def _read(z: Mapping[str, Any], texts: list[str]) -> np.ndarray:
-    """The thoughts (N, D) of told texts, whose words stand between blanks."""
-    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True)
+def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:
+    """The thoughts (N, D) of told texts, words between blanks, as they differ from their style."""
+    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True) - b
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

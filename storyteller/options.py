@@ -54,7 +54,7 @@ class Telling:
     candidates : int
         Of so many finished texts, or draws, the one is told with the highest mean log-probability
         of a word plus `closeness` times the cosine between its own thought, encoded again, and the
-        one that was to be told; 1: the first.
+        one that was to be told, both less the style's b; 1: the first.
     closeness : float
         What a cosine of 1 is worth there, in nats a word.
     """

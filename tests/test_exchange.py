@@ -178,9 +178,8 @@ def test_settings_of_a_published_network_stay_ours(tmp_path):
     assert list(exchange.convert(tmp_path / 'a', tmp_path / 'c', 'ours')) == ['convnet.json']
     assert efficientnet.read_eyes(tmp_path / 'c' / 'convnet.json') == eyes
     path.write_text('{}')
-    for to in ('2015', 'ours'):
-        with pytest.raises(formats.ModelFileError, match=r'convnet\.json'):
-            list(exchange.convert(tmp_path / 'a', tmp_path / 'd', to))
+    with pytest.raises(formats.ModelFileError, match=r'convnet\.json'):
+        list(exchange.convert(tmp_path / 'a', tmp_path / 'd', 'ours'))
 
 
 def test_folders_that_will_not_do(tmp_path):

@@ -7,13 +7,16 @@ of linear discriminant analysis, whose weights are the inverse of S times the me
     mean of the class = mean of all + S w,  up to a factor.
 
 For classes that captioned photos do show, this direction has a cosine of 0.74 with that of their
-own mean. So a photo of a class is imagined as a captioned photo, whatever it shows, with its
-activations moved in that direction; and the class is named beside what was seen before.
+own mean. So a photo of a class is imagined as a captioned photo with its activations moved in that
+direction; and the class is named beside what was seen before. A caption that speaks of people wants
+a photo that shows some, and one that does not wants another: so there are kinds of settings.
 
-Dimension letters: P photos, C classes, B batch, F features.
+Dimension letters: P photos, C classes, S settings, B batch, F features.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,6 +40,8 @@ class ImaginedPhotos:
         What the network says of the same photos.
     weights : (C, 1280) array
         Of the network's last layer.
+    settings : sequence of S int arrays
+        Kinds of photos to move, as rows of `pooled`.
     eyes : Eyes
         How the two parts of features are put together.
 
@@ -45,7 +50,14 @@ class ImaginedPhotos:
     Drawn by torch's generator, so that a training that goes on draws the same.
     """
 
-    def __init__(self, pooled: np.ndarray, logits: np.ndarray, weights: np.ndarray, eyes: Eyes):
+    def __init__(
+        self,
+        pooled: np.ndarray,
+        logits: np.ndarray,
+        weights: np.ndarray,
+        settings: Sequence[np.ndarray],
+        eyes: Eyes,
+    ):
         seen = unit_rows(np.asarray(pooled, np.float32))
         self.mean = seen.mean(0)
         self.others = seen - self.mean
@@ -53,15 +65,17 @@ class ImaginedPhotos:
         self.towards = unit_rows((weights - weights.mean(0)) @ covariance)
         scaled = np.asarray(logits, np.float32) / eyes.temperature
         self.named = torch.softmax(torch.from_numpy(scaled), 1).numpy()
-        self.eyes = eyes
+        self.settings, self.eyes = settings, eyes
 
     def __len__(self) -> int:
-        return len(self.towards)
+        return len(self.towards) * len(self.settings)
 
-    def __getitem__(self, classes: np.ndarray) -> np.ndarray:
-        """Features (B, F) of photos of these classes (B,), unit rows."""
-        n = len(classes)
-        chosen = torch.randint(len(self.others), (n,)).numpy()
+    def __getitem__(self, wanted: np.ndarray) -> np.ndarray:
+        """Features (B, F), unit rows; of `wanted` (B,) i is class ``i % C``, setting ``i // C``."""
+        n, (kinds, classes) = len(wanted), np.divmod(wanted, len(self.towards))
+        draws = torch.rand(n).tolist()
+        rows = [self.settings[kind] for kind in kinds]
+        chosen = np.array([r[int(at * len(r))] for r, at in zip(rows, draws, strict=True)])
         far, left, sure = (
             (low + (high - low) * torch.rand(n, 1).numpy())
             for low, high in (ACTIVATIONS, SETTING, SURE)
