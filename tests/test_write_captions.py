@@ -96,6 +96,13 @@ def test_numbers_agree(pool):
     assert not [c for c in pool if re.match(r'An? (?:\w+ )?(?:dog|man|woman|boy) are ', c)]
 
 
+def test_a_verb_can_tell_how_many_it_is_said_of(script):
+    """It agrees with a marked phrase alone: '(a cat/two cats) [lie]' would give 'two cats lies'."""
+    several = re.compile(r'(?:\(|/)(?:two|three|four|several|some|many) [^()]*\) \[')
+    templates = [t for each in script.load_grammar().scenes.values() for t, _ in each]
+    assert len(templates) > 1000 and not list(filter(several.search, templates))
+
+
 @pytest.mark.parametrize(
     ('template', 'forms'),
     [
