@@ -55,6 +55,7 @@ setup(
             'jinja2>=3.1',
             'playwright>=1.50',
             'scipy>=1.11',
+            'efficientnet-lite-pytorch>=0.1,<0.2',  # to compare with
             'setuptools>=70.1',
         ],
         'benchmark': ['datasets>=4', 'onnx>=1.17', 'onnxruntime>=1.20'],

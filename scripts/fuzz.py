@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from storyteller import bundle, formats, images, text
+from storyteller import bundle, efficientnet, formats, images, text
 from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
@@ -54,14 +54,20 @@ def cards(data: bytes, folder: Path) -> None:
     refused(lambda folder: bundle.search_settings(folder / 'decoder.safetensors'), folder)
 
 
+def networks(data: bytes, folder: Path) -> None:
+    """The settings of a convolutional network."""
+    refused(efficientnet.read_eyes, put(folder / 'convnet.json', data))
+
+
 def photos(data: bytes, folder: Path) -> None:
-    """The loader of photos."""
-    for allow in (False, True):
+    """The loader of photos: the centre, and the whole."""
+    for allow, side in ((False, None), (True, 60)):
         try:
-            rawim, im = images.load_image(io.BytesIO(data), allow_truncated=allow)
+            rawim, im = images.load_image(io.BytesIO(data), allow_truncated=allow, side=side)
         except ImageError:
             continue
-        assert rawim.shape == (224, 224, 3) and np.isfinite(im).all()
+        assert rawim.shape == (224, 224, 3) and im.shape[2:] == (side or 224,) * 2
+        assert np.isfinite(im).all()
 
 
 def tokens(data: bytes, folder: Path) -> None:
@@ -76,6 +82,7 @@ TARGETS: dict[str, Target] = {
     'pickle': pickles,
     'model': models,
     'bundle': cards,
+    'network': networks,
     'photo': photos,
     'text': tokens,
 }
@@ -114,6 +121,9 @@ def seeds(name: str) -> list[bytes]:
             files['decoder.safetensors'] = files['a.npy']
             search = {'k': 10, 'bw': 8, 'length_penalty': 0.5, 'banned': ['love'], 'groups': 2}
             return [json.dumps({'format': 1, 'files': files, 'search': search}).encode()]
+        if name == 'network':
+            efficientnet.write_eyes(path / 'a.json', efficientnet.Eyes(2.0, 0.5))
+            return [(path / 'a.json').read_bytes()]
         if name == 'photo':
             found, picture = [], np.tile(np.uint8(array * 40), (8, 8))
             for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA'):

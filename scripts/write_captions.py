@@ -44,7 +44,7 @@ IRREGULAR = dict(pair.split(':') for pair in _IRREGULAR.split())
 HEAD_ENDS = re.compile(
     r' (?=(?:in|on|with|of|at|from|near|under|wearing|holding|for|full|covered (?:in|with)|like) )'
 )
-AN = re.compile(r'(?:[aio](?!ne\b)|e(?!u)|u(?!ni(?!n)|s|ti|k)|hour)')
+AN = re.compile(r'(?i:[aio](?!ne\b)|e(?!u)|u(?!ni(?!n)|s|ti|k)|hour)')
 COUNTS = ['two'] * 9 + ['three'] * 4 + ['four', 'several', 'several', 'some', 'a group of']
 
 

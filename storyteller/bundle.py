@@ -17,7 +17,7 @@ from .options import SearchSettings
 
 CARD = 'bundle.json'
 FACTS = 'bytes', 'sha256'
-SUFFIXES = '.safetensors', '.npz', '.npy', '.pkl', '.txt'  # of models
+SUFFIXES = '.safetensors', '.npz', '.npy', '.pkl', '.txt', '.json'  # of models
 HASHED_AT_LOAD = 1 << 26  # bytes of a file; larger ones would take seconds, and are mapped
 
 

@@ -136,6 +136,10 @@ def test_fingerprints_tell_models_apart(folder, tmp_path_factory):
     assert bundle.fingerprint([folder]) == bundle.fingerprint([other])
     (other / 'a.npy').write_bytes(b'other bytes')
     assert bundle.fingerprint([folder]) != bundle.fingerprint([other])
+    (other / 'a.npy').write_bytes((folder / 'a.npy').read_bytes())
+    assert bundle.fingerprint([folder]) == bundle.fingerprint([other])
+    (other / 'convnet.json').write_text('{}')  # settings of a network are part of the models
+    assert bundle.fingerprint([folder]) != bundle.fingerprint([other])
 
 
 # --- the self-check ------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_a_lasagne_pickle_of_any_width(tmp_path):
     architecture, im = narrow_vgg19(), photos(1)
     params = random_params(architecture)
     net = build_convnet(lasagne(tmp_path, architecture, params), device='cpu')
-    assert (net['input_size'], net['dim']) == (64, 10)
+    assert (net['input_size'], net['dim'], net['side']) == (64, 10, None)
     ours = build_convnet(save(tmp_path / 'n.safetensors', architecture, params), device='cpu')
     np.testing.assert_array_equal(compute_features(net, im), compute_features(ours, im))
 
@@ -189,6 +189,7 @@ def test_gpu_gives_the_same(tmp_path):
         np.zeros((1, 224, 224, 3), 'f4'),
         np.zeros((1, 3, 56, 56), 'f4'),
         np.zeros((1, 1, 224, 224), 'f4'),
+        np.zeros((1, 3, 260, 260), 'f4'),
     ],
 )
 def test_wrong_shape(tmp_path, im):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import convnet, embedding, exchange, formats, skipthoughts
+from storyteller import convnet, efficientnet, embedding, exchange, formats, skipthoughts
 
 PARTS = ('decoder', 'embedding', 'skipthoughts', 'story')
 SMALL_VGG = convnet.Architecture(
@@ -168,6 +168,18 @@ def test_a_network_that_2015_cannot_build_is_left_out(tmp_path):
     formats.write_model(path, random_params(small), small.options())
     (line,) = exchange.convert(tmp_path / 'a', tmp_path / 'b', '2015')
     assert line.startswith('left out: convnet.safetensors')
+
+
+def test_settings_of_a_published_network_stay_ours(tmp_path):
+    path, eyes = tmp_path / 'a' / 'convnet.json', efficientnet.Eyes(2.0, 0.5)
+    efficientnet.write_eyes(path, eyes)
+    (line,) = exchange.convert(tmp_path / 'a', tmp_path / 'b', '2015')
+    assert line.startswith('left out: convnet.json') and not (tmp_path / 'b').exists()
+    assert list(exchange.convert(tmp_path / 'a', tmp_path / 'c', 'ours')) == ['convnet.json']
+    assert efficientnet.read_eyes(tmp_path / 'c' / 'convnet.json') == eyes
+    path.write_text('{}')
+    with pytest.raises(formats.ModelFileError, match=r'convnet\.json'):
+        list(exchange.convert(tmp_path / 'a', tmp_path / 'd', 'ours'))
 
 
 def test_folders_that_will_not_do(tmp_path):

@@ -241,7 +241,13 @@ def test_what_is_missing_from_a_folder_of_2015_has_its_name_of_2015(tmp_path):
     assert entries['vgg'].endswith('vgg19.pkl')
     assert entries['vsemodel'].endswith('coco_embedding.npz')
     (tmp_path / 'decoder.safetensors').touch()
-    assert config.folder_paths(tmp_path)['vgg'].endswith('convnet.safetensors')
+    assert config.folder_paths(tmp_path)['vgg'].endswith('convnet.json')
+
+
+def test_a_folder_may_hold_a_network_of_earlier_bundles(tmp_path):
+    for name in ('vgg19.pkl', 'convnet.safetensors', 'convnet.json'):
+        (tmp_path / name).touch()
+        assert config.folder_paths(tmp_path)['vgg'] == str(tmp_path / name)  # the latest wins
 
 
 def test_a_folder_may_hold_files_of_2015(tmp_path):

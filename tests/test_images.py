@@ -15,7 +15,7 @@ from PIL import Image
 from skimage.transform import resize
 
 from storyteller.formats import ImageError
-from storyteller.images import CROP, MAX_PIXELS, MEAN_BGR, load_image, read_rgb
+from storyteller.images import CROP, MAX_PIXELS, MEAN_BGR, Loaded, load_image, read_rgb
 
 VGG = REFERENCE / 'vgg'
 PICTURES = {
@@ -226,6 +226,64 @@ def test_broken_exif_is_ignored(tmp_path):
     image = Image.fromarray(noise(20, 30, 3))
     found = stored(tmp_path, image, 'png', exif=b'Exif\0\0MM\0*\0\0\xff\xff garbage')
     np.testing.assert_array_equal(found, np.asarray(image))
+
+
+# --- the whole photo -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('side', [260, 224, 7])
+@pytest.mark.parametrize('height, width', [(300, 401), (40, 30), (260, 260), (10, 600)])
+def test_the_whole_photo_is_squashed_as_pillow_does(height, width, side):
+    picture = noise(height, width, 3)
+    rawim, im = load_image(picture, side=side)
+    assert im.dtype == np.float32 and im.shape == (1, 3, side, side) and im.flags.c_contiguous
+    whole = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+    expected = np.asarray(whole, np.float64)[:, :, ::-1] - MEAN_BGR
+    np.testing.assert_allclose(im[0].transpose(1, 2, 0), expected, atol=1e-4)
+    np.testing.assert_array_equal(rawim, load_image(picture)[0])  # for display as before
+
+
+def test_the_corners_are_in_the_whole_photo_alone():
+    picture = np.zeros((300, 600, 3), np.uint8)
+    picture[:, :100] = 255
+    assert not load_image(picture)[0].any()
+    whole = load_image(picture, side=60)[1] + np.array(MEAN_BGR).reshape(1, 3, 1, 1)
+    assert (whole[..., :9] > 254).all() and (whole[..., 12:] < 1).all()
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_the_whole_photo_is_upright(tmp_path, orientation):
+    upright = noise(20, 30, 3)
+    turns = {1: 0, 3: 2, 6: 1, 8: -1}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored_as = np.ascontiguousarray(np.rot90(upright, turns[orientation]))
+    Image.fromarray(stored_as).save(tmp_path / 'a.png', exif=exif)
+    for found, expected in zip(
+        load_image(tmp_path / 'a.png', side=26), load_image(upright, side=26), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_transparent_parts_of_the_whole_photo_are_white():
+    image = Image.new('RGBA', (80, 60), (200, 200, 200, 255))
+    image.paste((10, 10, 10, 0), (0, 0, 40, 60))
+    whole = load_image(image, side=40)[1] + np.array(MEAN_BGR).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(whole[..., :19], 255, atol=1e-3)
+    np.testing.assert_allclose(whole[..., 21:], 200, atol=1e-3)
+
+
+@pytest.mark.parametrize('height, width', [(1, 50000), (50000, 1), (10, 10000), (1, 65)])
+def test_slivers_are_refused_whole_too(height, width):
+    for side in (None, 260):
+        with pytest.raises(ImageError, match='narrow'):
+            load_image(noise(height, width, 3), side=side)
+
+
+def test_what_was_read_before_stays_as_it_is():
+    read = Loaded('a', *load_image(noise(50, 60, 3), side=260))
+    rawim, im = load_image(read, side=260)
+    assert rawim is read.rawim and im is read.im
 
 
 # --- what cannot be used -------------------------------------------------------------------------

@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyteller import config, decoder, embedding, formats, skipthoughts
+from storyteller import (
+    config,
+    convnet,
+    decoder,
+    efficientnet,
+    embedding,
+    formats,
+    skipthoughts,
+)
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'
@@ -213,8 +221,11 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
         lines += [f'{i}.png\ta {colour} wall {n}' for n in range(2)]
     (tmp_path / 'captions.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     sizes = '--dim-word', 8, '--dim', 10, '--epochs', 2, '--batch-size', 4
+    efficientnet.write_eyes(tmp_path / 'convnet.json', efficientnet.Eyes())
+    captioned = '--captions', tmp_path / 'captions.txt', '--photo-folder', folder
     for name, where in (
-        ('folder', ('--captions', tmp_path / 'captions.txt', '--photo-folder', folder)),
+        ('folder', captioned),
+        ('network', (*captioned, '--network', tmp_path / 'convnet.json')),
         ('dataset', ('--dataset', tmp_path / 'f8k')),
     ):
         if name == 'dataset':
@@ -223,14 +234,15 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
                 (tmp_path / f'f8k_{split}_caps.txt').write_text('\n'.join(captions) + '\n')
                 np.save(tmp_path / f'f8k_{split}_ims.npy', rng.random((12, 20)).astype('f4'))
         out = tmp_path / name / 'embedding.npz'
-        held_out = ('--held-out', 3) if name == 'folder' else ()
+        held_out = () if name == 'dataset' else ('--held-out', 3)
         run('train_embedding', *where, *held_out, '--work', tmp_path / name, '--out', out, *sizes)
         assert 'sum_of_recalls' in last_metrics(tmp_path / name / 'embedding.jsonl')
         model = embedding.load_model(out)
         assert embedding.encode_sentences(model, ['a red wall']).shape == (1, 10)
-    width = formats.read_model(config.folder_paths(ROOT / 'models')['vgg'])[1]['fc'][-1]
-    kept = formats.read_model(tmp_path / 'folder' / 'embedding.npz')[1]
-    assert kept['dim_image'] == width  # photos were seen through the bundle's network
+    bundled = convnet.build_convnet(config.folder_paths(ROOT / 'models')['vgg'])['dim']
+    for name, width in (('folder', bundled), ('network', 2280), ('dataset', 20)):
+        kept = formats.read_model(tmp_path / name / 'embedding.npz')[1]
+        assert kept['dim_image'] == width  # what the photos were seen through
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_there_are_as_many_groups_as_part_the_beam(bw, groups):
 def linked(folder, search=None, **changes):
     """The default bundle, by links, with a card of its own and few captions."""
     for path in MODELS.iterdir():
-        if path.suffix in bundle.SUFFIXES and path.name != 'captions.txt':
+        if path.suffix in bundle.SUFFIXES and path.name not in ('captions.txt', bundle.CARD):
             (folder / path.name).symlink_to(path.absolute())
     captions = (MODELS / 'captions.txt').read_text(encoding='utf-8').splitlines()[::100]
     (folder / 'captions.txt').write_text('\n'.join(captions), encoding='utf-8')

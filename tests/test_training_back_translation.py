@@ -10,6 +10,7 @@ import torch
 from storyteller import decoder, formats, style
 from storyteller.formats import MismatchError
 from storyteller.training.back_translation import (
+    BackTranslation,
     back_translate,
     best_rows,
     encode_captions,
@@ -93,6 +94,8 @@ def test_blocks_give_what_a_slow_search_gives(block, k):
     found = back_translate(*spaces, k, block=block)
     content, match = slowly(*spaces, k)
     assert found.content.dtype == np.float16 and found.match.dtype == np.float32
+    np.testing.assert_array_equal(found.b, spaces[3][None].astype(np.float32))
+    assert found.style.tolist() == [0] * len(spaces[0])
     np.testing.assert_allclose(found.content, content, atol=2e-3)
     np.testing.assert_allclose(found.match, match, atol=1e-5)
 
@@ -119,6 +122,52 @@ def test_strengths():
     found = found.vectors(rows, np.array([0, 0.8, 1.3]))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.fixture
+def styles():
+    """Passages of three styles: of one, and of two that were joined before."""
+    passages, captions, c, b = random_spaces()
+    parts = [
+        back_translate(passages[rows], captions, c, mean.astype(np.float32), 5)
+        for rows, mean in ((slice(0, 20), b), (slice(20, 50), passages[3]), (slice(50, 70), -b))
+    ]
+    return parts[0], BackTranslation.joined(parts[1:])
+
+
+def test_each_passage_is_shifted_to_its_own_style(styles):
+    passages, captions, c, b = random_spaces()
+    both = BackTranslation.joined(styles)
+    assert both.b.shape == (3, 6) and both.style.tolist() == [0] * 20 + [1] * 30 + [2] * 20
+    rows = np.random.default_rng(0).permutation(70)
+    for s in (0.0, 0.7, np.linspace(0, 1.5, 70)):
+        found = both.vectors(rows, s)
+        for row, vector, strength in zip(rows, found, np.broadcast_to(s, 70), strict=True):
+            mean = (b, passages[3], -b)[both.style[row]].astype(np.float32)
+            one = back_translate(passages[row : row + 1], captions, c, mean, 5)
+            x_hat = one.content[0].astype(np.float32) + c
+            np.testing.assert_allclose(vector, style.shift(x_hat, c, mean, strength), atol=1e-5)
+            assert both.match[row] == pytest.approx(one.match[0], abs=1e-5)
+
+
+def test_parts_are_joined_in_their_order(styles):
+    both, sizes = BackTranslation.joined(styles), [len(part.content) for part in styles]
+    for part, first in zip(styles, np.cumsum([0, *sizes]), strict=False):
+        rows = np.arange(len(part.content))
+        np.testing.assert_array_equal(both.vectors(first + rows, 0.8), part.vectors(rows, 0.8))
+    alone = BackTranslation.joined(styles[:1])
+    np.testing.assert_array_equal(alone.vectors([2, 1]), styles[0].vectors([2, 1]))
+
+
+def test_some_passages_keep_their_style(styles):
+    both, rows = BackTranslation.joined(styles), np.array([60, 3, 22, 69])
+    some = both.take(rows)
+    assert some.style.tolist() == [2, 0, 1, 2]
+    np.testing.assert_array_equal(some.match, both.match[rows])
+    np.testing.assert_array_equal(some.vectors(np.arange(4), 1.2), both.vectors(rows, 1.2))
+    np.testing.assert_array_equal(some.take([2]).vectors([0]), both.vectors([22]))
+    again = BackTranslation.joined([some, both.take([5])])  # b may hold more than is needed
+    np.testing.assert_array_equal(again.vectors([0, 4]), both.vectors([60, 5]))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +324,7 @@ def test_what_a_decoder_learns_is_to_tell_of_shifted_captions(tales, tmp_path):
     right = 0
     for row, thing in enumerate(THINGS):  # a photo's captions: two of three
         mean = captions[row::5][:2].mean(0)
-        told = decoder.run_sampler(dec, style.shift(mean, passages.pairs.c, passages.pairs.b))
+        told = decoder.run_sampler(dec, style.shift(mean, passages.pairs.c, passages.pairs.b[0]))
         right += thing in told.split()
     assert right >= 4  # by chance, one
 

@@ -122,6 +122,36 @@ def test_every_sentence_and_document_is_kept(tmp_path_factory, documents):
     assert np.diff(corpus.documents).tolist() == [len(document) for document in documents]
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4), min_size=1, max_size=3),
+        min_size=1, max_size=4,
+    )
+)  # fmt: skip
+def test_corpora_are_joined_end_to_end(parts):
+    joined = Corpus.joined([corpus_of(documents) for documents in parts])
+    whole = corpus_of([document for documents in parts for document in documents])
+    words = np.concatenate([np.arange(sum(map(sum, documents))) for documents in parts])
+    np.testing.assert_array_equal(joined.tokens, words)
+    np.testing.assert_array_equal(joined.sentences, whole.sentences)
+    np.testing.assert_array_equal(joined.documents, whole.documents)
+    assert joined.tokens.dtype == np.int32
+    assert joined.sentences.dtype == joined.documents.dtype == np.int64
+
+
+def test_a_joined_corpus_is_the_text_of_its_parts(tmp_path, token_file):
+    one = Corpus.build(token_file, WORDS, tmp_path / 'one')
+    (tmp_path / 'two.txt').write_text('He sat .\n\n')
+    two = Corpus.build(tmp_path / 'two.txt', WORDS, tmp_path / 'two')
+    both = Corpus.joined([one, two, one])
+    assert len(both) == 7
+    assert both.words(0, 3).tolist() == both.words(4, 7).tolist() == one.words(0, 3).tolist()
+    assert both.words(3, 4).tolist() == two.words(0, 1).tolist()
+    assert both.documents.tolist() == [0, 2, 3, 4, 6, 7]
+    np.testing.assert_array_equal(both.counts(8), 2 * one.counts(8) + two.counts(8))
+
+
 def test_no_corpus_no_text_and_an_empty_text_are_named(tmp_path, token_file):
     with pytest.raises(MissingFileError, match='no corpus here'):
         Corpus.open(tmp_path / 'none')

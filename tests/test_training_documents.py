@@ -18,6 +18,7 @@ from storyteller.training.documents import (
     photo_captions,
     read_text,
     text_files,
+    titled_books,
     token_documents,
     tokenise,
     tokenise_files,
@@ -114,6 +115,30 @@ def test_a_file_without_titles_is_one_book(tmp_path):
 def test_titles_without_text_are_no_books(tmp_path):
     path = save(tmp_path, 'a.txt', '=== One\n=== Two\nIt rained.\n=== Three\n')
     assert list(books(path)) == [['It rained.']]
+
+
+def test_books_with_their_titles(tmp_path):
+    found = list(titled_books(save(tmp_path, 'a.txt.xz', NOVELS)))
+    assert [title for title, _ in found] == ['The Café', 'Another Book']
+    assert [book for _, book in found] == list(books(tmp_path / 'a.txt.xz'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [
+        ('PART ONE\nIt rained.\n\nIt rained again.\n', [('', ['It rained.', 'It rained again.'])]),
+        ('It rained.\n=== One \nIt rained.', [('', ['It rained.']), ('One', ['It rained.'])]),
+        ('=== One\n=== Two\nIt rained.\n=== Three\n', [('Two', ['It rained.'])]),
+        ('=== A === B\nIt rained.\n', [('A === B', ['It rained.'])]),
+        ('=== \nIt rained.\n', [('', ['It rained.'])]),
+        ('===One\n', []),
+        ('', []),
+    ],
+)
+def test_what_has_a_title_and_what_has_none(tmp_path, content, expected):
+    path = save(tmp_path, 'a.txt', content)
+    assert list(titled_books(path)) == expected
+    assert list(books(path)) == [book for _, book in expected]
 
 
 @pytest.mark.parametrize('end', ['.', '!', '?', ':', ';', ',', '"', "'", ')', '-', '. '])

@@ -109,6 +109,7 @@ def plain_sentences(
     bad = _flags(words, lambda w: w.lower() in banned or not w.isascii() or _numeric(w))
     capital = _flags(words, lambda w: w[0].isupper() and w not in ('I', "I'm", 'O'))
     name = _flags(words, lambda w: w[0].isupper() and w.lower() not in plain and len(w) > 1)
+    begins = capital | _flags(words, lambda w: w == 'I')  # with 'O', somebody is called
     ends = _flags(words, ENDS.__contains__)
     tokens, borders = np.asarray(corpus.tokens), corpus.sentences
     first, last, lengths = borders[:-1], borders[1:] - 1, np.diff(borders)
@@ -116,7 +117,7 @@ def plain_sentences(
     found[first] = bad[tokens[first]] | name[tokens[first]]
     sums = np.concatenate([[0], np.cumsum(found)])
     fits = (lengths >= prose.fewest) & (lengths <= prose.most)
-    return (sums[borders[1:]] == sums[first]) & fits & capital[tokens[first]] & ends[tokens[last]]
+    return (sums[borders[1:]] == sums[first]) & fits & begins[tokens[first]] & ends[tokens[last]]
 
 
 def plain_verses(corpus: Corpus, vocabulary: Vocabulary, left_out: Collection[str]) -> np.ndarray:
@@ -144,7 +145,7 @@ def plain_passages(
     longest: int,
     leaning: Iterable[int] = (),
 ) -> np.ndarray:
-    """Cut passages of plain sentences.
+    """Cut passages of plain sentences, two or more of one document each.
 
     Parameters
     ----------
