@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,8 +141,8 @@ def encode_sentences(
     sequences = [_ids(model, text) for text in unique]
     vectors = np.empty((len(unique), width(model)), dtype=np.float32)
     with tqdm(total=len(unique), disable=not verbose, unit='sentence') as progress:
-        for rows in _batches(model, np.array([len(s) for s in sequences]), batch_size):
-            vectors[rows] = _encode(model, [sequences[row] for row in rows])
+        for rows, read in _batches(model, np.array([len(s) for s in sequences]), batch_size):
+            vectors[rows] = read(model, [sequences[row] for row in rows])
             progress.update(len(rows))
     vectors = unit_rows(vectors)[[unique[text] for text in texts]]
     return vectors[0] if isinstance(X, str) else vectors
@@ -155,22 +155,28 @@ def _ids(model: dict[str, Any], text: str) -> np.ndarray:
     return ids
 
 
-def _batches(model: dict[str, Any], lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows to encode together: very many captions by what they begin with, the rest by length."""
+def _batches(
+    model: dict[str, Any], lengths: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Callable[..., np.ndarray]]]:
+    """Rows to encode together, and how: very many captions by beginnings, the rest by length."""
     captions = np.flatnonzero(lengths <= LONGEST_CAPTION)
     if len(captions) < MANY or not isinstance(model['_gru'], GRU):
         captions = captions[:0]
-    yield from np.split(captions, range(AT_ONCE, len(captions), AT_ONCE)) if len(captions) else ()
+    for rows in np.array_split(captions, -(-len(captions) // AT_ONCE) or 1):
+        if len(rows):
+            yield rows, _encode_by_prefix
     rest = np.setdiff1d(np.arange(len(lengths)), captions)
-    yield from (rest[rows] for rows in batches(lengths[rest], batch_size))
+    for rows in batches(lengths[rest], batch_size):
+        yield rest[rows], _encode
+
+
+def _encode_by_prefix(model: dict[str, Any], sequences: list[np.ndarray]) -> np.ndarray:
+    return states_by_prefix(model['_gru'], sequences, model['_words'].__getitem__)
 
 
 def _encode(model: dict[str, Any], sequences: list[np.ndarray]) -> np.ndarray:
     if model['_gru'] is not None:
-        many = len(sequences) >= MANY and isinstance(model['_gru'], GRU)
-        short = max(map(len, sequences)) <= LONGEST_CAPTION
-        read = states_by_prefix if many and short else last_states
-        return read(model['_gru'], sequences, model['_words'].__getitem__)
+        return last_states(model['_gru'], sequences, model['_words'].__getitem__)
     return np.stack([model['_words'][ids].sum(axis=0) for ids in sequences])
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller import embedding, formats
+from storyteller.sequences import last_states, states_by_prefix
 
 FOLDER = REFERENCE / 'embedding'
 CAPTIONS = json.loads((FOLDER / 'captions.json').read_text(encoding='utf-8'))
@@ -312,3 +313,41 @@ def test_fingerprint_follows_all_that_a_sentence_depends_on(tmp_path, parts, gru
     assert plain != fingerprint(params={'encoder_Ux': params['encoder_Ux'] * 2})
     assert plain != fingerprint(options={'n_words': 200})
     assert plain != fingerprint(dictionary=list(dictionary)[::-1])
+
+
+# --- many captions that begin alike --------------------------------------------------------------
+
+
+def test_many_captions_are_read_as_each_alone(gru, monkeypatch):
+    """Beginnings that captions share are read once; long texts among them by themselves."""
+    rng, words = np.random.default_rng(0), list(gru['worddict'])[:9]
+    texts = [' '.join(rng.choice(words, rng.integers(0, 6))) for _ in range(200)]
+    texts += ['', 'unheard of', ' '.join(words * 9), 'a ' * 70]
+    alone = embedding.encode_sentences(gru, texts)
+    monkeypatch.setattr(embedding, 'MANY', 8)
+    for at_once in (7, 64, 1000):
+        monkeypatch.setattr(embedding, 'AT_ONCE', at_once)
+        together = embedding.encode_sentences(gru, texts)
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
+def test_equal_beginnings_are_read_once(gru, monkeypatch):
+    if not hasattr(gru['_gru'], 'step'):
+        pytest.skip('no packed GRU here')
+    read, step = [], gru['_gru'].step
+
+    def counted(projected, state):
+        read.append(len(state))
+        return step(projected, state)
+
+    monkeypatch.setattr(gru['_gru'], 'step', counted)
+    sequences = [np.array(ids) for ids in ([2, 3, 4, 0], [2, 3, 5, 0], [2, 3, 4, 6, 0], [7, 0])]
+    found = states_by_prefix(gru['_gru'], sequences, gru['_words'].__getitem__)
+    beginnings = {
+        tuple(s[: n + 1]) for s in map(np.ndarray.tolist, sequences) for n in range(len(s))
+    }
+    assert sum(read) == len(beginnings) == 9
+    monkeypatch.undo()
+    for sequence, state in zip(sequences, found, strict=True):
+        (alone,) = last_states(gru['_gru'], [sequence], gru['_words'].__getitem__)
+        np.testing.assert_allclose(state, alone, rtol=0, atol=1e-6)
