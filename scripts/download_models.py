@@ -1,44 +1,74 @@
 """Fetch the models published in 2015 (6.8 GB) into a folder that load_all takes.
 
+    python scripts/download_models.py --list
     python scripts/download_models.py --out published
     python -m storyteller --models published PHOTO
 
-What is there already is left alone, and a download that was cut goes on.
+Of each file, one source after the other is tried. What is there already is left alone, and a
+download that was cut goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from storyteller import download
+from storyteller import download, published
 from storyteller.command_line import run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where to')
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='of the files below')
-    parser.add_argument('--mirror', metavar='URL', help='a place that holds all files by name')
-    parser.add_argument('--list', action='store_true', help='print the files and fetch nothing')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='where to')
+    names = ', '.join(part.name for part in published.PARTS)
+    parser.add_argument(
+        '--only', nargs='+', metavar='NAME', help=f'parts ({names}), or files of --list'
+    )
+    parser.add_argument(
+        '--mirror', metavar='URL', help='a place that holds all files by name, to ask instead'
+    )
+    parser.add_argument(
+        '--list', action='store_true', help='print the files and their sources, fetch nothing'
+    )
     args = parser.parse_args()
-    files = download.FILES
-    if args.only:
-        known = {file.name: file for file in files}
-        if unknown := [name for name in args.only if name not in known]:
-            raise ValueError(f'--only: {unknown[0]!r} is none of {", ".join(known)}')
-        files = tuple(known[name] for name in args.only)
+    parts = published.chosen(args.only) if args.only else published.PARTS
     if args.list:
-        for file in files:
-            print(f'{file.url}  {file.size:,} bytes  sha256 {file.sha256 or "not known"}')
+        print(published.listing(parts, args.mirror))
         return
-    failed = download.fetch_all(args.out, files, args.mirror)
-    for why in failed.values():
-        print(f'not had: {why}', file=sys.stderr)
-    print(f'{args.out}: {len(files) - len(failed)} of {len(files)} files are there')
-    if failed:
+    if not args.out:
+        parser.error('--out: expected a folder to fetch into')
+    lacking = download.fetch_all(
+        args.out, parts, args.mirror, tell=lambda line: print(line, file=sys.stderr)
+    )
+    report(args.out, parts, lacking)
+    if lacking:
         sys.exit(1)
+
+
+def report(
+    folder: Path, parts: Sequence[published.Part], lacking: Mapping[str, Sequence[str]]
+) -> None:
+    """Print what is there, what could not be had, and what can be done with the former."""
+    for part in parts:
+        files = lacking.get(part.name, [])
+        if part.one and files:
+            print(f'{part.name}: not had, in none of its forms')
+        elif part.one:
+            there = [file.name for file in part.files if download.is_there(folder, file)]
+            notes = [file.note for file in part.files if file.name == there[0]]
+            print(f'{part.name}: {there[0]} ({notes[0]})')
+        elif files:
+            count = len(part.files) - len(files)
+            print(f'{part.name}: {count} of {len(part.files)} files; not had: {", ".join(files)}')
+        else:
+            print(f'{part.name}: all there')
+    if any(folder.glob('*.part')):
+        print('What was begun goes on when this is run again.')
+    had = [part.name for part in published.PARTS if not download.missing(folder, part)]
+    print(f'With what is in {folder}:')
+    print(published.uses(folder, had))
 
 
 if __name__ == '__main__':

@@ -1,17 +1,19 @@
 """Fetching the files published in 2015, which ``generate.load_all`` loads as they are.
 
-A download that is cut goes on where it stopped, in this run or the next; what arrives is compared
-with its hash, where that is known, before it takes its name.
+Every source of a file is tried until one gives it. A download that is cut goes on where it stopped,
+in this run or the next, at this source or another; what arrives is compared with its sum, where
+that is known, before it takes its name.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pooch
@@ -19,109 +21,48 @@ import requests
 from tqdm import tqdm
 
 from .formats import ModelFileError, PathLike, atomic_path, stand_in
+from .published import PARTS, Part, Published
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of a body
-ATTEMPTS = 4
+ATTEMPTS = 4  # at one source, if it cuts what it began to give
 PIECE = 1 << 16  # what of a cut connection is lost at most
 MOST_EXPANSION = 100  # of an archive: text shrinks to a quarter, bombs to a thousandth
 
-
-@dataclass(frozen=True)
-class Published:
-    """A file to fetch.
-
-    Attributes
-    ----------
-    url : str
-    size : int
-        In bytes; where it is not known, about what it was.
-    sha256 : str or None
-        None where nobody has written it down.
-    holds : tuple of str
-        For an archive, the files that must come out of it.
-    """
-
-    url: str
-    size: int
-    sha256: str | None = None
-    holds: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.url.rpartition('/')[2]
+# How answers begin that are not the file, whatever their code says. No file begins so.
+_PAGES = {
+    b'<!doctype html': 'a web page',
+    b'<html': 'a web page',
+    b'<?xml': 'a message in XML',
+    b'<error': 'a message in XML',
+}
 
 
-_TORONTO = 'http://www.cs.toronto.edu/~rkiros'
-
-# The sums are those that users of the skip-thoughts files have published.
-FILES = (
-    Published(
-        f'{_TORONTO}/neural_storyteller.zip',
-        600_000_000,
-        holds=(
-            'romance.npz', 'romance.npz.pkl', 'romance_dictionary.pkl', 'caption_style.npy',
-            'romance_style.npy', 'coco_train_caps.txt', 'coco_embedding.npz',
-            'coco_embedding.npz.pkl', 'coco_embedding.npz.dictionary.pkl',
-        ),
-    ),
-    Published(
-        f'{_TORONTO}/models/dictionary.txt',
-        7_996_547,
-        '4dc5622978a30cddea8c975c871ea8b6382423efb107d27248ed7b6cfa490c7c',
-    ),
-    Published(
-        f'{_TORONTO}/models/utable.npy',
-        2_342_138_474,
-        '790951d4b08e843e3bca0563570f4134ffd17b6bd4ab8d237d2e5ae15e4febb3',
-    ),
-    Published(
-        f'{_TORONTO}/models/btable.npy',
-        2_342_138_474,
-        '4a4ed9d7560bb87f91f241739a8f80d8f2ba787a871da96e1119e913ccd61c53',
-    ),
-    Published(
-        f'{_TORONTO}/models/uni_skip.npz',
-        663_989_216,
-        '7f40ff16ff5c54ce9b02bd1a3eb24db3e6adaf7712a7a714f160af3a158899c8',
-    ),
-    Published(
-        f'{_TORONTO}/models/uni_skip.npz.pkl',
-        693,
-        'd58740d46cba28417cbc026af577f530c603d81ac9de43ffd098f207c7dc4411',
-    ),
-    Published(
-        f'{_TORONTO}/models/bi_skip.npz',
-        289_340_074,
-        '8ab7965d2db5d146a907956d103badfa723b57e0acffb75e10198ba9f124edb0',
-    ),
-    Published(
-        f'{_TORONTO}/models/bi_skip.npz.pkl',
-        689,
-        'd7e81430fcdcbc60b36b92b3f879200919c75d3015505ee76ae3b206634a0eb6',
-    ),
-    Published(
-        'https://s3.amazonaws.com/lasagne/recipes/pretrained/imagenet/vgg19.pkl', 574_670_000
-    ),
-)  # fmt: skip
+class RefusedError(OSError):
+    """A source that does not give the file; the message says why."""
 
 
 def fetch_all(
-    folder: PathLike, files: Sequence[Published] = FILES, mirror: str | None = None
-) -> dict[str, str]:
+    folder: PathLike,
+    parts: Sequence[Part] = PARTS,
+    mirror: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[str]]:
     """Fetch files that are not in a folder yet.
 
     Parameters
     ----------
     folder : path-like
         Made if it is not there.
-    files : sequence of Published
+    parts : sequence of Part
     mirror : str, optional
-        A place that holds them all by name, instead of where each was published.
+        A place that holds them all by name, instead of their own sources.
+    tell : callable
+        Called with a line for each source that was tried.
 
     Returns
     -------
-    dict of str to str
-        Name -> why it could not be had; empty if all are there.
+    dict of str to list of str
+        Name of a part -> its files that could not be had; empty if all are there.
 
     Raises
     ------
@@ -130,111 +71,212 @@ def fetch_all(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in files if not is_there(folder, file)]
-    check_room(folder, missing)
-    failed = {}
-    for file in missing:
-        url = f'{mirror.rstrip("/")}/{file.name}' if mirror else file.url
+    check_room(folder, parts)
+    lacking = {part.name: _fetch_part(folder, part, mirror, tell) for part in parts}
+    return {name: files for name, files in lacking.items() if files}
+
+
+def _fetch_part(
+    folder: Path, part: Part, mirror: str | None, tell: Callable[[str], None]
+) -> list[str]:
+    """Fetch a part, or one form of it; the names of the files that it lacks then."""
+    for file in missing(folder, part):
+        if _fetch_file(folder, file, mirror, tell) and part.one:
+            for form in part.files:  # what was begun of others is of no more use
+                _part(folder, form).unlink(missing_ok=True)
+            break
+    return [file.name for file in missing(folder, part)]
+
+
+def _fetch_file(
+    folder: Path, file: Published, mirror: str | None, tell: Callable[[str], None]
+) -> bool:
+    """Fetch a file from the first source that gives it; whether one did."""
+    for url in file.addresses(mirror):
         try:
-            fetch(url, folder / file.name, file.sha256)
-            if file.holds:
-                unpack(folder / file.name, folder, file.holds)
-                (folder / file.name).unlink()
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            failed[file.name] = f'{url}: {error}'
-    return failed
+            fetch(url, folder, file)
+        except (RefusedError, ModelFileError) as error:
+            line = f'{file.name}: {url}: {error}'  # in it may be what a server says
+            tell(''.join(char if char.isprintable() else ' ' for char in line))
+        else:
+            tell(f'{file.name}: {url}: fetched; {file.check}')
+            return True
+    return False
+
+
+def missing(folder: PathLike, part: Part) -> list[Published]:
+    """The files of a part that are not in the folder; none, if one that is there is enough."""
+    found = [file for file in part.files if not is_there(Path(folder), file)]
+    return [] if part.one and len(found) < len(part.files) else found
 
 
 def is_there(folder: Path, file: Published) -> bool:
-    """Whether a file, or what an archive holds, is in the folder, of the right size if known."""
+    """Whether a file, or what an archive holds, is in the folder, of the size that it should be."""
     if file.holds:
         return all((folder / name).is_file() for name in file.holds)
     path = folder / file.name
-    return path.is_file() and (file.sha256 is None or path.stat().st_size == file.size)
+    return path.is_file() and _has_size(file, path.stat().st_size)
 
 
-def check_room(folder: Path, files: Sequence[Published]) -> None:
+def _has_size(file: Published, size: int) -> bool:
+    """Whether a file may have that size; what an archive had is not known well enough."""
+    if file.exact:
+        return size == file.size
+    return bool(file.holds) or 0.9 * file.size <= size <= 1.1 * file.size
+
+
+def check_room(folder: Path, parts: Sequence[Part]) -> None:
     """Refuse to begin what the disk cannot hold; archives need their room and what they hold."""
-    parts = [_part(folder / file.name) for file in files]
-    wanted = sum(file.size * (3 if file.holds else 1) for file in files)
-    wanted -= sum(part.stat().st_size for part in parts if part.exists())
+    wanted = 0
+    for part in parts:
+        rooms = [_room(folder, file) for file in missing(folder, part)]
+        wanted += max(rooms, default=0) if part.one else sum(rooms)
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise OSError(f'{folder}: {wanted / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free')
 
 
-def fetch(url: str, path: Path, sha256: str | None = None) -> None:
-    """Fetch one file, going on from what an earlier attempt left beside it (``.part``).
+def _room(folder: Path, file: Published) -> int:
+    """What a file will take on the disk, in bytes, beyond what is there of it."""
+    part = _part(folder, file)
+    have = part.stat().st_size if part.exists() else 0
+    return file.size * (3 if file.holds else 1) - have
+
+
+def fetch(url: str, folder: Path, file: Published) -> None:
+    """Fetch a file from one source; of an archive, what it holds.
+
+    What an earlier attempt left beside it (``.part``) is gone on from, at whatever source it began.
 
     Raises
     ------
-    ValueError
-        If what arrived has not that hash, or is a web page.
-    OSError
-        If the server cannot be reached, or does not give the file.
+    ModelFileError
+        If what arrived has not that size or sum, or is a damaged or hostile archive.
+    RefusedError
+        If the server cannot be reached, gives something else, or breaks off again and again.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            _receive(url, _part(path))
-            break
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ):
-            if attempt == ATTEMPTS - 1:
-                raise
+    part = _part(folder, file)
+    if not file.digest and not file.holds:
+        part.unlink(missing_ok=True)  # nothing would tell a mixture of two sources
+    begun = part.exists()
+    _receive_all(url, part, file)
     try:
-        if what := stand_in(_part(path)):
-            raise ModelFileError(f'found {what}')
-        if sha256 and (found := pooch.file_hash(str(_part(path)))) != sha256:
-            raise ModelFileError(f'its SHA-256 is {found}, not {sha256}')
+        _check(part, file)
+        if file.holds:
+            unpack(part, folder, file.holds)
     except ModelFileError:
-        _part(path).unlink()  # to go on from wrong bytes would never end well
+        part.unlink()  # to go on from wrong bytes would never end well
+        if begun:  # and those may be another source's
+            return fetch(url, folder, file)
         raise
-    os.replace(_part(path), path)
+    if file.holds:
+        part.unlink()
+    else:
+        os.replace(part, folder / file.name)
+    return None
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f'{path.name}.part')
+def _part(folder: Path, file: Published) -> Path:
+    return folder / f'{file.name}.part'
 
 
-def _receive(url: str, part: Path) -> None:
+def _check(part: Path, file: Published) -> None:
+    """Refuse what is not the file: a stand-in for it, a wrong size, a wrong sum."""
+    if what := stand_in(part):
+        raise ModelFileError(f'found {what}')
+    if not _has_size(file, size := part.stat().st_size):
+        raise ModelFileError(f'found {size:,} bytes, expected {file.size:,}')
+    if file.digest:
+        algorithm, _, digits = file.digest.partition(':')
+        found = pooch.file_hash(str(part), algorithm)
+        if not found.startswith(digits):
+            raise ModelFileError(f'its {algorithm} is {found}, not {digits}')
+
+
+def _receive_all(url: str, part: Path, file: Published) -> None:
+    """Add what is missing to a part, in several attempts if the connection is cut."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _receive(url, part, file)
+        except requests.RequestException as error:
+            if attempt == ATTEMPTS:
+                raise RefusedError(f'broke off, {ATTEMPTS} times: {_why(error)}') from None
+    return None
+
+
+def _receive(url: str, part: Path, file: Published) -> None:
     """Add what is missing to a part; all of it, if the server cannot begin in the middle."""
     have = part.stat().st_size if part.exists() else 0
     # Without compression, so that places in the body are places in the file.
     headers = {'Accept-Encoding': 'identity'} | ({'Range': f'bytes={have}-'} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with _ask(url, headers) as answer:
         if answer.status_code == 416:  # nothing comes after what is there
             if _whole(answer.headers) == have:
                 return
             part.unlink()
-            return _receive(url, part)
-        answer.raise_for_status()
+            return _receive(url, part, file)
+        if not answer.ok:
+            raise RefusedError(f'{answer.status_code} {answer.reason}')
         begin = have if answer.status_code == 206 else 0
-        length = answer.headers.get('Content-Length')
-        whole = begin + int(length) if length else None
+        length = answer.headers.get('Content-Length', '')
+        whole = begin + int(length) if length.isdecimal() else None
+        pieces = answer.iter_content(PIECE)
+        first = next(pieces, b'')
+        if not begin:  # before anything that is there is written over
+            _refuse_page(first)
+        if whole is not None and not _has_size(file, whole):
+            raise RefusedError(f'offers {whole:,} bytes, expected {file.size:,}')
         with (
-            open(part, 'r+b' if begin else 'wb') as file,
+            open(part, 'r+b' if begin else 'wb') as target,
             tqdm(total=whole, initial=begin, unit='B', unit_scale=True, desc=part.stem) as progress,
         ):
-            file.seek(begin)
-            for piece in answer.iter_content(PIECE):
-                file.write(piece)
+            target.seek(begin)
+            for piece in itertools.chain((first,), pieces):
+                target.write(piece)
                 progress.update(len(piece))
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
+            target.truncate()
+            target.flush()
+            os.fsync(target.fileno())
         found = part.stat().st_size
         if whole is not None and found < whole:
             raise requests.ConnectionError(f'the connection ended at {found} of {whole} bytes')
     return None
 
 
+def _ask(url: str, headers: Mapping[str, str]) -> requests.Response:
+    """What a server answers; its body is still to come.
+
+    Raises
+    ------
+    RefusedError
+        If it does not answer, or there is none.
+    """
+    try:
+        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.RequestException as error:
+        raise RefusedError(f'no answer: {_why(error)}') from None
+
+
+def _why(error: Exception) -> str:
+    """What is at the bottom of an error of requests, without what it is wrapped in."""
+    inner = error.args[0] if error.args else error
+    if isinstance(inner, Exception) and not (reason := getattr(inner, 'reason', None)):
+        reason = inner.args[0] if inner.args else inner
+    return str(reason if isinstance(inner, Exception) else error)
+
+
+def _refuse_page(begins: bytes) -> None:
+    """Refuse an answer that says something, in HTML or XML, instead of giving the file."""
+    begins = begins[:64].removeprefix(b'\xef\xbb\xbf').lstrip().lower()
+    for start, what in _PAGES.items():
+        if begins.startswith(start):
+            raise RefusedError(f'gives {what} instead of the file')
+
+
 def _whole(headers: Mapping[str, str]) -> int | None:
     """The size of the file by an answer's ``Content-Range: bytes */SIZE``."""
     size = headers.get('Content-Range', '').rpartition('/')[2]
-    return int(size) if size.isdigit() else None
+    return int(size) if size.isdecimal() else None
 
 
 def unpack(archive: Path, folder: Path, holds: Sequence[str]) -> None:
@@ -243,30 +285,45 @@ def unpack(archive: Path, folder: Path, holds: Sequence[str]) -> None:
     Raises
     ------
     ModelFileError
-        If a member would leave the folder, is no plain file, or expands beyond reason; if one of
-        `holds` is not in it. Nothing is unpacked then.
+        If it is damaged; if a member would leave the folder, is no plain file, or expands beyond
+        reason; if one of `holds` is not in it. Nothing is unpacked then.
     """
-    with zipfile.ZipFile(archive) as content:
-        members = {}
-        for member in content.infolist():
-            path, kind = PurePosixPath(member.filename), stat.S_IFMT(member.external_attr >> 16)
-            if member.is_dir() or path.name.startswith('.') or '__MACOSX' in path.parts:
-                continue
-            outside = path.is_absolute() or '..' in path.parts or '\\' in member.filename
-            if outside or kind not in (0, stat.S_IFREG):
-                raise ModelFileError(f'{archive}: {member.filename!r} is not a plain file in it')
-            members[path.name] = member
-        if missing := [name for name in holds if name not in members]:
-            raise ModelFileError(f'{archive}: {", ".join(missing)} missing from the archive')
-        whole = sum(member.file_size for member in members.values())
-        if whole > MOST_EXPANSION * archive.stat().st_size:
-            raise ModelFileError(f'{archive}: it would expand to {whole} bytes')
-        if whole > shutil.disk_usage(folder).free:
-            raise OSError(f'{folder}: no room for the {whole / 1e9:.1f} GB of {archive.name}')
-        for name, member in members.items():
-            with (
-                atomic_path(folder / name) as temporary,
-                content.open(member) as source,
-                open(temporary, 'wb') as target,
-            ):
-                shutil.copyfileobj(source, target, PIECE)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = _members(content, archive, holds)
+            if broken := content.testzip():
+                raise ModelFileError(f'{archive}: {broken!r} in it is damaged')
+            for name, member in members.items():
+                with (
+                    atomic_path(folder / name) as temporary,
+                    content.open(member) as source,
+                    open(temporary, 'wb') as target,
+                ):
+                    shutil.copyfileobj(source, target, PIECE)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelFileError(f'{archive}: not a readable archive: {error}') from None
+
+
+def _members(
+    content: zipfile.ZipFile, archive: Path, holds: Sequence[str]
+) -> dict[str, zipfile.ZipInfo]:
+    """Name -> member, of those to unpack, once it is known that they may be."""
+    members = {}
+    for member in content.infolist():
+        path, kind = PurePosixPath(member.filename), stat.S_IFMT(member.external_attr >> 16)
+        if member.is_dir() or path.name.startswith('.') or '__MACOSX' in path.parts:
+            continue
+        outside = path.is_absolute() or '..' in path.parts or '\\' in member.filename
+        if outside or kind not in (0, stat.S_IFREG):
+            raise ModelFileError(f'{archive}: {member.filename!r} is not a plain file in it')
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ModelFileError(f'{archive}: {member.filename!r} is packed in an unusual way')
+        members[path.name] = member
+    if lacking := [name for name in holds if name not in members]:
+        raise ModelFileError(f'{archive}: {", ".join(lacking)} missing from the archive')
+    whole = sum(member.file_size for member in members.values())
+    if whole > MOST_EXPANSION * archive.stat().st_size:
+        raise ModelFileError(f'{archive}: it would expand to {whole} bytes')
+    if whole > (free := shutil.disk_usage(archive.parent).free):
+        raise OSError(f'{archive}: {whole / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free')
+    return members
