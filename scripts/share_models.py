@@ -1,0 +1,42 @@
+"""Upload a folder of models, so that others load it by name: ``hf://OWNER/NAME``.
+
+The page of the repository says what it holds, what each part learned from, and under which terms,
+as far as ``bundle.json`` knows; a README.md of the folder follows it. The folder stays as it is.
+Needs the extra `hub`, and a login by ``hf auth login`` or ``HF_TOKEN``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from storyteller import generate, hub, model_card
+from storyteller.command_line import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('models', type=Path, help='a folder that holds all that a story needs')
+    parser.add_argument('name', metavar='OWNER/NAME', help='of the repository, made if need be')
+    parser.add_argument(
+        '--licence',
+        '--license',
+        help="its terms, such as 'mit' or 'other'; default: 'licence' in bundle.json",
+    )
+    parser.add_argument('--private', action='store_true', help='if it is made: for you alone')
+    parser.add_argument('--revision', metavar='BRANCH', help='to upload to (the main one)')
+    parser.add_argument('--dry-run', action='store_true', help='only print the page, and the files')
+    args = parser.parse_args()
+    hub.Address.read(f'hf://{args.name}')
+    card = model_card.completed(args.models)
+    files = model_card.contents(args.models, card, args.name, args.licence)
+    generate.load_all(args.models, device='cpu')  # what does not fit together is kept at home
+    if args.dry_run:
+        print(files[model_card.PAGE].decode())
+        print('files:', *files)
+    else:
+        print(hub.share(card, files, args.name, private=args.private, revision=args.revision))
+
+
+if __name__ == '__main__':
+    run(main)
