@@ -138,10 +138,10 @@ def main() -> None:
         scale = replace(scale, part=args.part)
     photos = benchmark_models.sample_photos(args.folder / 'photos', PHOTOS)
     if args.models:
-        paths = config.folder_paths(args.models)
+        paths = config.resolve(args.models)
     else:
         paths = benchmark_models.make_models(args.folder, benchmark_models.PRESETS[args.sizes])
-    bundled = config.folder_paths(config.default_folder())
+    bundled = config.folder_paths(config.local(None))
     own, bundle = Bench(paths, photos, scale), Bench(bundled, photos, scale)
     found = {
         'date': datetime.date.today().isoformat(),
@@ -168,7 +168,7 @@ def parse() -> argparse.Namespace:
         '--folder', type=Path, required=True, help='for models and caches, 9 GB if published'
     )
     parser.add_argument('--sizes', choices=SCALES, default='published', help='(%(default)s)')
-    parser.add_argument('--models', type=Path, metavar='DIR', help='measure these models instead')
+    command_line.add_models(parser)
     parser.add_argument('--compare', action='store_true', help='with plain PyTorch as well')
     parser.add_argument('--only', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS))
     parser.add_argument('--part', type=int, help='captions that stand for more (1000; 40 if tiny)')

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from storyteller import caption_index, captions, config, embedding
-from storyteller.command_line import run
+from storyteller.command_line import add_models, run
 from storyteller.formats import open_table
 from storyteller.layers import unit_rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', type=Path, help='whose pool; default: the bundle')
+    add_models(parser)
     parser.add_argument('--vectors', type=Path, help='instead: unit rows (N, E), .npy')
     parser.add_argument('--kind', choices=caption_index.KINDS, default='ivf', help='(%(default)s)')
     parser.add_argument('--effort', type=int, default=64, help='lists looked at (%(default)s)')
@@ -57,9 +57,9 @@ def main() -> None:
         print(f'{name}: {1000 * np.median(times):.2f} ms a photo')
 
 
-def pool_vectors(models: Path | None) -> np.ndarray:
-    """The vectors of a folder's pool, from the cache if they are there."""
-    files = config.folder_paths(models or config.default_folder())
+def pool_vectors(models: str | list[str] | None) -> np.ndarray:
+    """The vectors of the models' pool, from the cache if they are there."""
+    files = config.resolve(models)
     vse = embedding.load_model(files['vsemodel'])
     return captions.caption_vectors(vse, captions.load_captions(files['captions']), verbose=True)
 

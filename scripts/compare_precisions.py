@@ -19,14 +19,14 @@ from benchmark_models import TINY, make_models
 from tqdm import tqdm
 
 from storyteller import captions, decoder, generate, search, skipthoughts, style
-from storyteller.command_line import run
+from storyteller.command_line import add_models, run
 
 BATCH = 16  # stories searched at once
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', metavar='DIR', help='(those of the package)')
+    add_models(parser)
     parser.add_argument('--count', type=int, default=1000, help='of captions (%(default)s)')
     parser.add_argument('--random', type=int, default=0, help='stories of random decoders')
     parser.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from storyteller import generate
-from storyteller.command_line import run
+from storyteller.command_line import add_models, run
 from storyteller.options import SearchSettings
 
 MOST_BYTES = '20mb'  # of a photo
@@ -87,7 +87,7 @@ def page(z: dict[str, Any]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    add_models(parser)
     parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0: everybody (%(default)s)')
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
     args = parser.parse_args()

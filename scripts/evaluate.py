@@ -36,7 +36,7 @@ import numpy as np
 from tqdm import tqdm
 
 from storyteller import config, embedding, formats, generate, skipthoughts
-from storyteller.command_line import add_search, run, search_from
+from storyteller.command_line import add_models, add_search, run, search_from
 from storyteller.evaluation import (
     ablation,
     panel,
@@ -85,11 +85,11 @@ def rank(args: argparse.Namespace) -> None:
         say(search=search.__name__, **found._asdict())
 
 
-def embedding_file(models: Path | None) -> str:
+def embedding_file(models: str | list[str] | None) -> str:
     """The embedding of a bundle, or the file itself."""
-    if models is not None and models.is_file():
-        return str(models)
-    return config.folder_paths(models or config.default_folder())['vsemodel']
+    if isinstance(models, str) and Path(models).is_file():
+        return models
+    return config.resolve(models)['vsemodel']
 
 
 def captioned(args: argparse.Namespace) -> CaptionedPhotos:
@@ -104,7 +104,7 @@ def captioned(args: argparse.Namespace) -> CaptionedPhotos:
     if args.features:
         rows = read_fc7 if args.features.suffix == '.npz' else formats.read_array
         return CaptionedPhotos.from_files(args.captions, names, rows(args.features))
-    net = generate.build_convnet(config.folder_paths(args.models or config.default_folder())['vgg'])
+    net = generate.build_convnet(config.resolve(args.models)['vgg'])
     looked_at = look_at(args.photo_folder, names, net['side'])
     inputs = np.concatenate([pixels for _, pixels in looked_at])
     return CaptionedPhotos.from_files(args.captions, names, generate.compute_features(net, inputs))
@@ -115,7 +115,7 @@ def captioned(args: argparse.Namespace) -> CaptionedPhotos:
 
 def judge_sentences(args: argparse.Namespace) -> None:
     """The tasks of the skip-thoughts paper, by the bundle's encoder and by simpler ones."""
-    files = config.folder_paths(args.models or config.default_folder())
+    files = config.resolve(args.models)
     model = skipthoughts.load_model(files['skmodels'], files['sktables'])
     for task in args.task or sentence_sets.TASKS:
         try:
@@ -153,7 +153,7 @@ def figures_of(task: str, encoder: Any, data: Any, args: argparse.Namespace):
 
 def rank_thoughts(args: argparse.Namespace) -> None:
     """Image-sentence ranking with a linear map of given features and of thoughts."""
-    files = config.folder_paths(args.models or config.default_folder())
+    files = config.resolve(args.models)
     model = skipthoughts.load_model(files['skmodels'], files['sktables'])
     parts = []
     for names, features in zip(args.photos, args.features, strict=True):
@@ -280,7 +280,7 @@ def main() -> None:
     def job(name, function, models=True):
         command = jobs.add_parser(name, help=function.__doc__, description=function.__doc__)
         if models:
-            command.add_argument('--models', type=Path, help='default: the bundle')
+            add_models(command)
         command.set_defaults(job=function)
         return command
 
@@ -340,7 +340,7 @@ def main() -> None:
     command.add_argument('--out', type=Path, metavar='FOLDER', help='of the panel')
     command.add_argument('--readers', type=int, default=1, help='sheets of it (%(default)s)')
     command.add_argument('--seed', type=int, default=0, help='of the panel (%(default)s)')
-    command.add_argument('--against', type=Path, metavar='MODELS', help='also told by these')
+    command.add_argument('--against', metavar='MODELS', help='also told by these')
 
     command = job('panel', judge_panel, models=False)
     command.add_argument('folder', type=Path, metavar='FOLDER', help='of the panel')

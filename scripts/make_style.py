@@ -9,8 +9,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from storyteller import bundle, config, formats, skipthoughts, style
-from storyteller.command_line import run
+from storyteller import bundle, captions, config, formats, skipthoughts, style
+from storyteller.command_line import add_encoder, run
 from storyteller.training import documents
 from storyteller.training.corpus import Corpus, narrative_passages
 
@@ -21,8 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('texts', type=Path, nargs='*', metavar='FILE', help='.txt(.gz, .xz)')
     parser.add_argument('--text', type=Path, help='a file or a folder, instead')
+    parser.add_argument(
+        '--captions', type=Path, metavar='POOL', help='instead: the style of all of these captions'
+    )
     parser.add_argument('--kind', choices=['books', 'verses', 'captions'], default='books')
-    parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
+    add_encoder(parser)
     parser.add_argument('--out', type=Path, required=True, help='NAME_style.npy')
     parser.add_argument(
         '--min-words', '--shortest', type=int, default=101, help='of a passage (%(default)s)'
@@ -36,11 +39,19 @@ def main() -> None:
         '--few', action='store_true', help=f'be content with fewer than {FEWEST} passages'
     )
     args = parser.parse_args()
-    if not args.texts and args.text is None:
-        raise ValueError('expected files of text, or --text FOLDER')
-    files = args.texts or documents.text_files(args.text)
-    folder = args.encoder or config.default_folder()
+    if bool(args.texts) + (args.text is not None) + (args.captions is not None) != 1:
+        raise ValueError('expected files of text, or --text FOLDER, or --captions POOL')
+    found = captions.load_captions(args.captions) if args.captions else None
+    folder = config.local(args.encoder)
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
+    vector = style.mean_vector(encoder, found or drawn_passages(args))
+    bundle.strike(args.out)
+    formats.write_array(args.out, vector)
+
+
+def drawn_passages(args: argparse.Namespace) -> list[str]:
+    """Passages of the texts to average over, unless there are too few."""
+    files = args.texts or documents.text_files(args.text)
     with tempfile.TemporaryDirectory() as run:
         tokens = Path(run) / 'text.txt'
         documents.tokenise_files(files, tokens, args.kind)
@@ -52,9 +63,7 @@ def main() -> None:
             f'found {len(found)} passages, expected at least {FEWEST}: give more text, or shorter '
             'passages by --min-words, or take what there is by --few'
         )
-    vector = style.mean_vector(encoder, found)
-    bundle.strike(args.out)
-    formats.write_array(args.out, vector)
+    return found
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_precision, add_search, search_from
+from storyteller.command_line import add_models, add_precision, add_search, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--style', action='append', help='a style, or a .npy file; may be given several times'
     )
-    result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    add_models(result)
     add_precision(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
     result.add_argument(

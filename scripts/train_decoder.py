@@ -17,7 +17,7 @@ import numpy as np
 
 from storyteller import bundle, config, skipthoughts
 from storyteller.captions import load_captions
-from storyteller.command_line import add_options, options_from, run
+from storyteller.command_line import add_encoder, add_options, options_from, run
 from storyteller.search import UNK
 from storyteller.text import Vocabulary
 from storyteller.training import (
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--kind', choices=['books', 'verses'], default='books')
-    parser.add_argument('--encoder', type=Path, help='folder of skip-thoughts; default: the bundle')
+    add_encoder(parser)
     parser.add_argument('--start', type=Path, help='a decoder to go on from, with its sizes')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--captions', type=Path, help='a pool of captions, one a line, for --pairs')
@@ -71,7 +71,7 @@ def main() -> None:
     counts, spread = documents.count_words([tokens])
     chosen = documents.choose_words(counts, spread, args.n_words - 2, books=args.books)
     vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
-    folder = args.encoder or config.default_folder()
+    folder = config.local(args.encoder)
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
     width = encoder.encode([], verbose=False).shape[1]
     table = params = held_out = None

@@ -23,7 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--captions', type=Path, help='lines photo<TAB>caption')
     parser.add_argument('--photo-folder', type=Path, help='the photos that the captions name')
-    parser.add_argument('--network', type=Path, help="what sees them; default: the bundle's")
+    parser.add_argument(
+        '--network',
+        '--models',
+        metavar='FILE',
+        help='what sees them: a network in any form, or models that have one; default: the bundle',
+    )
     parser.add_argument('--photos', type=Path, help='names, one a line, where there are features')
     parser.add_argument('--features', type=Path, help='.npy, a row for each name')
     parser.add_argument(
@@ -67,8 +72,9 @@ def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPho
         if Path(f'{args.dataset}_dev_caps.txt').exists():
             return photos, CaptionedPhotos.from_2015(args.dataset, 'dev')
     elif args.captions and args.photo_folder:
-        network = args.network or Path(config.folder_paths(config.default_folder())['vgg'])
-        folder = args.photo_folder, network, args.work
+        single = args.network and Path(args.network).is_file()
+        network = args.network if single else config.resolve(args.network)['vgg']
+        folder = args.photo_folder, Path(network), args.work
         photos = CaptionedPhotos.from_folder(args.captions, *folder)
     elif args.captions and args.photos and args.features:
         names, features = read_lines(args.photos), read_array(args.features)

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .command_line import add_precision, add_search, search_from
+from .command_line import add_models, add_precision, add_search, search_from
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
     result.add_argument('--style', help='a style of the models, or a .npy file of your own')
-    result.add_argument('--models', metavar='DIR', help='a folder of models to use instead')
+    add_models(result)
     add_precision(result)
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
@@ -55,10 +55,11 @@ def _tell(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in names}
     try:
         _check(options)
-        suiting = bundle.search_settings(config.resolve(options.models)['decmodel'])
+        files = config.resolve(options.models)
+        suiting = bundle.search_settings(files['decmodel'])
         told |= vars(search_from(options, suiting))
         _progress('loading the models')
-        z = generate.load_all(options.models, precision=options.precision)
+        z = generate.load_all(files, precision=options.precision)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)

@@ -103,6 +103,44 @@ def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> Searc
     return dataclasses.replace(chosen, telling=dataclasses.replace(chosen.telling, **changes))
 
 
+def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
+    """Add ``--models``, which `storyteller.generate.load_all` takes.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    several : bool
+        Whether it may be said more than once.
+    """
+    more = '; if said again, for the parts that the first has not' if several else ''
+    parser.add_argument(
+        '--models',
+        metavar='DIR',
+        action=_OneOrMore if several else 'store',
+        help=f'a folder of models to use instead, or hf://OWNER/NAME[@REVISION]{more}',
+    )
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Add ``--encoder``, also called ``--models``: a folder whose skip-thoughts are used."""
+    parser.add_argument(
+        '--encoder',
+        '--models',
+        metavar='DIR',
+        help='folder of skip-thoughts, ours or of 2015, or hf://OWNER/NAME; default: the bundle',
+    )
+
+
+class _OneOrMore(argparse.Action):
+    """Keeps one value as it is, and several as a list."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            value = [*([before] if isinstance(before, str) else before), value]
+        setattr(namespace, self.dest, value)
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add ``--precision``, in which the models compute."""
     parser.add_argument(

@@ -3,15 +3,18 @@
 `paths` is what :func:`storyteller.generate.load_all` reads when it is called. It starts as the
 bundle that comes with the package, or as the folder that the environment variable
 ``STORYTELLER_MODELS`` names, and may be changed entry by entry. Each entry may be a file of 2015
-or one of ours.
+or one of ours. Where a folder is expected, the address of a bundle will do (`storyteller.hub`); it
+is fetched when it is needed.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from . import hub
 from .formats import MissingFileError, PathLike
 
 # For each key of 2015, the names a file may have in a folder: ours first. None is the folder.
@@ -26,6 +29,12 @@ _NAMES: dict[str, tuple[str, ...] | None] = {
     'negbias': ('caption_style.npy',),
     'posbias': ('romance_style.npy',),
 }
+# Entries that were made for each other, and are taken from one folder.
+_TOGETHER = (
+    *(('skmodels', 'sktables'), ('decmodel', 'dictionary')),
+    *(('vsemodel',), ('vgg',), ('captions',), ('negbias',), ('posbias',)),
+)
+_ENCODERS = 'uni_skip.safetensors', 'uni_skip.npz'
 
 
 def default_folder() -> Path:
@@ -78,13 +87,26 @@ def folders(entries: dict[str, str]) -> list[str]:
     return sorted({str(path if path.is_dir() else path.parent) for path in paths})
 
 
-def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
+def local(folder: PathLike | None) -> Path:
+    """A folder of models on this machine: what an address names is fetched.
+
+    Parameters
+    ----------
+    folder : path-like or None
+        A folder, which need not be there; an address; or the default folder.
+    """
+    folder = default_folder() if folder is None else folder
+    return hub.fetch(folder) if hub.is_address(folder) else Path(folder)
+
+
+def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> dict[str, str]:
     """The entries to load.
 
     Parameters
     ----------
-    chosen : path-like, dict or None
-        A folder; or entries that take the place of single ones in `paths`; or nothing.
+    chosen : path-like, sequence of path-like, dict or None
+        A folder, or the address of a bundle; or several, of which each part is taken from the
+        first that has it; or entries that take the place of single ones in `paths`; or nothing.
 
     Returns
     -------
@@ -93,20 +115,56 @@ def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
     Raises
     ------
     MissingFileError
-        If `chosen` is a folder that is not there.
+        If `chosen` is a folder that is not there, or a bundle that is not to be had.
     ValueError
         If an entry has a key that is not known.
     """
     if chosen is None:
-        return dict(paths)
+        return _with_default(paths)
     if not isinstance(chosen, dict):
-        if not Path(chosen).is_dir():
-            raise MissingFileError(f'{chosen}: no such folder of models')
-        return folder_paths(chosen)
+        several = [chosen] if isinstance(chosen, (str, os.PathLike)) else list(chosen)
+        return _from_several([_existing(folder) for folder in several])
     unknown = sorted(set(chosen) - set(_NAMES))
     if unknown:
         raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join(_NAMES)}')
-    return {**paths, **{key: os.fspath(value) for key, value in chosen.items()}}
+    return _with_default({**paths, **{key: os.fspath(value) for key, value in chosen.items()}})
+
+
+def _existing(folder: PathLike) -> Path:
+    if not (there := local(folder)).is_dir():
+        raise MissingFileError(f'{folder}: no such folder of models')
+    return there
+
+
+def _from_several(folders: Sequence[Path]) -> dict[str, str]:
+    """The entries for folders of which each holds some of the parts."""
+    if not folders:
+        raise ValueError('paths: expected at least one folder of models, found none')
+    entries = {}
+    for keys in _TOGETHER:
+        found = [folder for folder in folders if _holds(folder, keys[0])]
+        known = folder_paths(found[0] if found else folders[-1])
+        entries |= {key: known[key] for key in keys}
+    return entries
+
+
+def _holds(folder: Path, key: str) -> bool:
+    """Whether a folder has the file of a part."""
+    if key == 'skmodels':
+        return any((folder / name).is_file() for name in _ENCODERS)
+    return Path(folder_paths(folder)[key]).is_file()
+
+
+def _with_default(entries: dict[str, str]) -> dict[str, str]:
+    """The entries, those of a default folder that is an address as they are once it is fetched."""
+    default = default_folder()
+    if not hub.is_address(default):
+        return dict(entries)
+    awaited = folder_paths(default)
+    if not any(entries[key] == value for key, value in awaited.items()):
+        return dict(entries)
+    there = folder_paths(local(default))
+    return {k: there[k] if value == awaited.get(k) else value for k, value in entries.items()}
 
 
 paths: dict[str, str] = folder_paths(default_folder())

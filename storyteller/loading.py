@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .telling import Rules, words_of
 
 
 def load_all(
-    paths: PathLike | Mapping[str, PathLike] | None = None,
+    paths: PathLike | Sequence[PathLike] | Mapping[str, PathLike] | None = None,
     device: Any = None,
     *,
     caption_index: PathLike | None = None,
@@ -32,8 +32,10 @@ def load_all(
 
     Parameters
     ----------
-    paths : path-like, mapping or None
-        A folder of models, or entries that override single ones of ``config.paths``, or None for
+    paths : path-like, sequence of path-like, mapping or None
+        A folder of models, or the address of a bundle on a hub, ``hf://OWNER/NAME`` or
+        ``hf://OWNER/NAME@REVISION``; or several of these, of which each part is taken from the
+        first that has it; or entries that override single ones of ``config.paths``; or None for
         these as they are.
     device : str, torch.device or None
         None takes a GPU if there is one, else the CPU.
@@ -117,13 +119,15 @@ def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
     if thought != context:
         raise MismatchError(
             f'{files["decmodel"]}: the decoder reads vectors of width {context}, '
-            f'the encoder in {files["skmodels"]} gives {thought}'
+            f'the encoder in {files["skmodels"]} gives {thought}; one for this encoder is made by '
+            f'{_training("decoder", files["skmodels"])}'
         )
     feature, known = z['net']['dim'], list(z['vse']['_images'])
     if feature not in known:
         raise MismatchError(
             f'{files["vgg"]}: the network gives features of width {feature}, '
-            f'the embedding {files["vsemodel"]} reads {" or ".join(map(str, known))}'
+            f'the embedding {files["vsemodel"]} reads {" or ".join(map(str, known))}; one for this '
+            f'network is made by {_training("embedding", files["vgg"])}'
         )
     return thought
 
@@ -133,7 +137,22 @@ def _fitting_style(path: PathLike, width: int, encoder: PathLike) -> np.ndarray:
     try:
         return styling.load_style(path, width)
     except MismatchError as error:
-        raise MismatchError(f'{error}; the encoder in {encoder} gives {width}') from None
+        name = Path(path).name
+        # c is the mean of captions, b that of passages.
+        text = '--captions CAPTIONS' if name == 'caption_style.npy' else '--text BOOKS'
+        raise MismatchError(
+            f'{error}; the encoder in {encoder} gives {width}; one for this encoder is made by '
+            f'python scripts/make_style.py --models {encoder} {text} --out OUT/{name}'
+        ) from None
+
+
+def _training(part: str, made_for: PathLike) -> str:
+    """The command that trains a part for another."""
+    data = {'decoder': '--text BOOKS', 'embedding': '--captions CAPTIONS --photo-folder PHOTOS'}
+    return (
+        f'python scripts/train_{part}.py --models {made_for} {data[part]} --work WORK '
+        f'--out OUT/{part}.safetensors'
+    )
 
 
 def _styles_beside(files: Mapping[str, PathLike], width: int) -> dict[str, np.ndarray]:

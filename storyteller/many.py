@@ -219,8 +219,8 @@ class Plan:
 
     Attributes
     ----------
-    models : str or None
-        The folder of models.
+    models : str, list of str or None
+        As for `storyteller.generate.load_all`.
     styles : tuple of str or None
         None is the models' own.
     options : dict
@@ -231,7 +231,7 @@ class Plan:
         See `storyteller.generate.load_all`.
     """
 
-    models: str | None
+    models: str | list[str] | None
     styles: tuple[str | None, ...]
     options: dict[str, Any]
     settings: dict[str, Any]

@@ -66,7 +66,9 @@ def completed(folder: PathLike) -> dict[str, Any]:
     for name, facts in card['files'].items():
         if wrong := bundle.problem(folder, name, facts):
             raise ModelFileError(f'{folder / name}: {wrong}')
-    styles = {Path(file).name: f'the style {name}' for name, file in config.style_files(folder).items()}
+    styles = {
+        Path(file).name: f'the style {name}' for name, file in config.style_files(folder).items()
+    }
     models = {name: what for name, what in (WHAT | styles).items() if (folder / name).is_file()}
     added = {name: what for name, what in models.items() if name not in card['files']}
     if 'decoder.safetensors' in added:  # the settings suited another one
@@ -176,7 +178,6 @@ def _values(value: Any) -> str:
 def _cell(value: Any) -> str:
     """A value in one line that does not end a cell of a table."""
     return '' if value is None else ' '.join(str(value).replace('|', '\\|').split())
-
 
 
 def _refuse_2015(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,19 +28,19 @@ class Finding(NamedTuple):
     detail: str
 
 
-def check(models: PathLike | None = None) -> Iterator[Finding]:
+def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Finding]:
     """Look at the versions, the files, and what the models compute, one finding after the other.
 
     Parameters
     ----------
-    models : path-like, optional
-        A folder of models; None is what `config.paths` names.
+    models : path-like or sequence of path-like, optional
+        As for `storyteller.generate.load_all`; None is what `config.paths` names.
     """
     yield Finding('Python', True, platform.python_version())
     for package in PACKAGES:
         yield Finding(package, True, importlib.metadata.version(package))
-    cards = {}
-    for folder in config.folders(config.resolve(models)):
+    cards, files = {}, config.resolve(models)
+    for folder in config.folders(files):
         try:
             card = bundle.read_card(folder)
         except (ValueError, OSError) as error:
@@ -54,7 +54,7 @@ def check(models: PathLike | None = None) -> Iterator[Finding]:
             wrong = bundle.problem(folder, name, facts)
             yield Finding(f'{folder}/{name}', wrong is None, wrong or f'{facts["bytes"]:,} bytes')
     try:
-        z = generate.load_all(models)
+        z = generate.load_all(files)
     except (ValueError, OSError) as error:
         yield Finding('loading', False, str(error))
         return
