@@ -45,7 +45,7 @@ def completed(folder: PathLike) -> dict[str, Any]:
     """The card of a folder with all its models in it.
 
     Files that were trained anew are struck off a card, and a folder that was trained from nothing
-    has none.
+    has none. What a card lists and is not there is left out.
 
     Parameters
     ----------
@@ -63,6 +63,10 @@ def completed(folder: PathLike) -> dict[str, Any]:
     """
     folder = Path(folder)
     card = bundle.read_card(folder) or {'format': 1, 'files': {}}
+    _refuse_2015(folder)
+    card['files'] = {
+        name: facts for name, facts in card['files'].items() if (folder / name).exists()
+    }
     for name, facts in card['files'].items():
         if wrong := bundle.problem(folder, name, facts):
             raise ModelFileError(f'{folder / name}: {wrong}')
@@ -83,7 +87,6 @@ def completed(folder: PathLike) -> dict[str, Any]:
         other = None if suffix in hub.ALLOWED else f'{suffix} files are not given away'
         if wrong := other or hub.array_problem(folder / name):
             raise ModelFileError(f'{folder / name}: {wrong}; {_convert(folder)}')
-    _refuse_2015(folder)
     return card
 
 

@@ -84,7 +84,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             wanted = json.loads(sent)
             name = f'{wanted["organization"]}/{wanted["name"]}'
             if name in self.server.commits:
-                return self.answer(409, b'{"error": "it is there"}')
+                return self.tell({'url': f'{self.server.url}/{name}'}, 409)
             self.server.push(name, {})
             return self.tell({'url': f'{self.server.url}/{name}'})
         if found := re.fullmatch(r'/api/models/(\w+/[\w.-]+)/branch/(.+)', path):
@@ -128,8 +128,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.stored[digest] = data
         return self.answer(200)
 
-    def tell(self, value: dict) -> None:
-        self.answer(200, json.dumps(value).encode())
+    def tell(self, value: dict, code: int = 200) -> None:
+        self.answer(code, json.dumps(value).encode())
 
     def answer(self, code, data=b'', *, error=None, commit=None, body=True) -> None:
         self.send_response(code)
