@@ -20,14 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import vgg_forms
 from PIL import Image
 
-from storyteller import bundle, formats, images, text
+from storyteller import bundle, convnet, formats, images, text
 from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
 Target = Callable[[bytes, Path], None]
 LEAST_FAST = readers.LEAST_FAST
+LONGEST = 4096  # bytes of an input that atheris makes, unless a seed is longer
 
 
 def pickles(data: bytes, folder: Path) -> None:
@@ -45,6 +47,11 @@ def models(data: bytes, folder: Path) -> None:
     refused(formats.read_model, put(folder / 'a.npz', data))
     refused(formats.read_array, put(folder / 'a.npy', data))
     refused(formats.open_table, folder / 'a.npy')
+
+
+def networks(data: bytes, folder: Path) -> None:
+    """The readers of VGG-19, each of which knows its files by what stands in them."""
+    refused(convnet.read_params, put(folder / 'network', data))
 
 
 def cards(data: bytes, folder: Path) -> None:
@@ -75,6 +82,7 @@ def tokens(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Target] = {
     'pickle': pickles,
     'model': models,
+    'network': networks,
     'bundle': cards,
     'photo': photos,
     'text': tokens,
@@ -109,6 +117,13 @@ def seeds(name: str) -> list[bytes]:
             formats.write_model(path / 'a.npz', {'W': array}, {'dim': 3})
             formats.write_array(path / 'a.npy', array)
             return [(path / f'a.{kind}').read_bytes() for kind in ('safetensors', 'npz', 'npy')]
+        if name == 'network':
+            blocks = tuple((1,) * len(block) for block in convnet.VGG19.blocks)
+            shapes = convnet.Architecture(blocks, fc=(1, 1), input_size=32).shapes()
+            params = {key: np.full(shape, 0.5, np.float32) for key, shape in shapes.items()}
+            for form, write in vgg_forms.FORMS.items():
+                write(path / form, params)
+            return [(path / form).read_bytes() for form in vgg_forms.FORMS]
         if name == 'bundle':
             files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
             files['decoder.safetensors'] = files['a.npy']
@@ -151,10 +166,12 @@ def guided(name: str, folder: Path, seconds: int) -> None:
     known, work = folder / 'inputs', folder / 'work'
     for each in (known, work):
         each.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(seeds(name)):
+    found = seeds(name)
+    for number, seed in enumerate(found):
         (known / f'seed{number}').write_bytes(seed)
+    longest = max(LONGEST, *map(len, found))
     options = [f'-max_total_time={seconds}', '-rss_limit_mb=2048', '-timeout=10']
-    options += [f'-artifact_prefix={folder}/finding-', '-max_len=4096', str(known)]
+    options += [f'-artifact_prefix={folder}/finding-', f'-max_len={longest}', str(known)]
     atheris.Setup([sys.argv[0], *options], lambda data: TARGETS[name](data, work))
     atheris.Fuzz()
 

@@ -63,7 +63,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         messages = _messages(path)
         for number, begin, length in layers:
             file.seek(begin)
-            name, blobs = _parsed(messages[_LAYERS[number]], file.read(length))
+            layer = messages[_LAYERS[number]].FromString(file.read(length))
+            name, blobs = layer.name, [(_shape(blob), blob.data) for blob in layer.blobs]
+            del layer  # of three copies of a layer two are in memory at a time
             for kind in ('W', 'b'):
                 if f'{name}_{kind}' in ranks and blobs:
                     shape, data = blobs.pop(0)
@@ -104,12 +106,6 @@ def _varint(file: BinaryIO) -> int:
         if byte[0] < 0x80:
             return value
     raise ValueError('it is no message of protobuf')
-
-
-def _parsed(message: Any, data: bytes) -> tuple[str, list[tuple[tuple[int, ...], bytes]]]:
-    """The name of a layer, and shape and data of its blobs; the message itself is let go."""
-    layer = message.FromString(data)
-    return layer.name, [(_shape(blob), blob.data) for blob in layer.blobs]
 
 
 def _shape(blob: Any) -> tuple[int, ...]:

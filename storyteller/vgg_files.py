@@ -66,7 +66,8 @@ def read(path: PathLike) -> tuple[Architecture, Params]:
     known = (found for begins, found in _READERS.items() if head.startswith(begins))
     kind, reader = next(known, ('pickle', _read_lasagne))
     try:
-        params, mean = reader(path)
+        with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is refused later
+            params, mean = reader(path)
     except (ModelFileError, MissingFileError):
         raise
     except Exception as error:  # broken files make readers raise whatever they stumble over
