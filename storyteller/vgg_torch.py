@@ -59,10 +59,12 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         found = {name: state[theirs] for name, theirs in names.items() if theirs in state}
         _check(found, size)
         params = {name: _read(tensor, stream) for name, tensor in found.items()}
-    if made_by == 'Caffe' or 'conv1_1_W' not in params:
+    if made_by == 'Caffe':
         return params, MEAN_BGR
-    scale = 255 * np.array(TORCHVISION_STD[::-1])[:, None, None]
-    params['conv1_1_W'] = np.float32(params['conv1_1_W'][:, ::-1] / scale)
+    first = params.get('conv1_1_W', np.empty(0))
+    if first.ndim == 4 and first.shape[1] == 3:  # what else it may be is refused as it is
+        scale = 255 * np.array(TORCHVISION_STD[::-1])[:, None, None]
+        params['conv1_1_W'] = np.float32(first[:, ::-1] / scale)
     return params, tuple(255 * colour for colour in TORCHVISION_MEAN[::-1])
 
 

@@ -56,7 +56,7 @@ def test_the_cpu_mode_alone_changes_no_file(paths, monkeypatch):
 
 
 def test_other_keys_are_none():
-    with pytest.raises(ValueError, match="'vgg_caffe' is none of .*vgg_model_caffe"):
+    with pytest.raises(ValueError, match=r"'vgg_caffe' is none of .*vgg_model_caffe"):
         config.resolve({'vgg_caffe': 'a'})
 
 
