@@ -4,6 +4,10 @@
 bundle that comes with the package, or as the folder that the environment variable
 ``STORYTELLER_MODELS`` names, and may be changed entry by entry. Each entry may be a file of 2015
 or one of ours.
+
+The code of 2015 had a mode for computers without a GPU, which asked Caffe for the network. What
+turned it on, `FLAG_CPU_MODE`, asks for the CPU here, and the network may stand under its key of
+that mode, ``paths['vgg_model_caffe']``.
 """
 
 from __future__ import annotations
@@ -26,6 +30,21 @@ _NAMES: dict[str, tuple[str, ...] | None] = {
     'negbias': ('caption_style.npy',),
     'posbias': ('romance_style.npy',),
 }
+# Other files that a folder may hold in place of one of these, the nearest to 2015 first.
+_ALSO = {
+    'vgg': (
+        'VGG_ILSVRC_19_layers.caffemodel',
+        'vgg19_weights_tf_dim_ordering_tf_kernels.h5',
+        'vgg19-d01eb7cb.pth',
+        'vgg19-dcbb9e9d.pth',
+    )
+}
+# Keys of the CPU mode: the network, what it looks like, and where Caffe lies, which nobody asks.
+CAFFE = 'vgg_model_caffe'
+_CPU_MODE = (CAFFE, 'vgg_proto_caffe', 'pycaffe')
+
+FLAG_CPU_MODE = False
+"""Whether models are loaded on the CPU where no device is named."""
 
 
 def default_folder() -> Path:
@@ -44,8 +63,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
     Parameters
     ----------
     folder : path-like
-        Each file may have our name or that of 2015. A file that is not there is named as ours,
-        unless all that are there have names of 2015.
+        Each file may have our name or that of 2015, or of another form in which it was published.
+        A file that is not there is named as ours, unless all that are there have names of 2015.
 
     Returns
     -------
@@ -60,7 +79,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
         if names is None:
             entries[key] = str(folder)
         else:
-            found = [name for name in names if (folder / name).is_file()]
+            known = (*names, *_ALSO.get(key, ()))
+            found = [name for name in known if (folder / name).is_file()]
             missing = names[-1] if theirs and not ours else names[0]
             entries[key] = str(folder / (found[0] if found else missing))
     return entries
@@ -89,6 +109,8 @@ def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
     Returns
     -------
     dict of str to str
+        The network stands under ``vgg``: it is the one of the CPU mode of 2015 if there is one, and
+        either `FLAG_CPU_MODE` is set or no other has been chosen.
 
     Raises
     ------
@@ -98,15 +120,25 @@ def resolve(chosen: PathLike | dict[str, str] | None) -> dict[str, str]:
         If an entry has a key that is not known.
     """
     if chosen is None:
-        return dict(paths)
+        return _with_one_network(paths, paths.get('vgg') != _AT_FIRST['vgg'])
     if not isinstance(chosen, dict):
         if not Path(chosen).is_dir():
             raise MissingFileError(f'{chosen}: no such folder of models')
         return folder_paths(chosen)
-    unknown = sorted(set(chosen) - set(_NAMES))
+    unknown = sorted(set(chosen) - set(_NAMES) - set(_CPU_MODE))
     if unknown:
-        raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join(_NAMES)}')
-    return {**paths, **{key: os.fspath(value) for key, value in chosen.items()}}
+        raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join((*_NAMES, CAFFE))}')
+    entries = {key: os.fspath(value) for key, value in chosen.items()}
+    return {**resolve(None), **_with_one_network(entries, 'vgg' in entries)}
+
+
+def _with_one_network(entries: dict[str, str], chosen: bool) -> dict[str, str]:
+    """The entries with one network; `chosen` says whether ``vgg`` stands there on purpose."""
+    found = {key: value for key, value in entries.items() if key not in _CPU_MODE}
+    if CAFFE in entries and (FLAG_CPU_MODE or not chosen):
+        found['vgg'] = entries[CAFFE]
+    return found
 
 
 paths: dict[str, str] = folder_paths(default_folder())
+_AT_FIRST = dict(paths)
