@@ -76,6 +76,10 @@ ROWS = {
     'photo': Row('a photo read', networks.preprocessing),
     'vgg_1': Row('network, 1 photo', networks.network(1), '80 %'),
     'vgg_16': Row('network, 16 photos', networks.network(PHOTOS), '90 %'),
+    **{
+        f'vgg_{form}': Row(f'VGG-19 from {form}', networks.reading(form), '3 s, 1200 MB')
+        for form in networks.vgg_forms.FORMS
+    },
     'encode_100': Row('100 captions encoded', stages.encoding(100), '75 %'),
     'encode_100_bfloat16': Row(
         '100 captions encoded, bfloat16', stages.encoding(100, precision='bfloat16')
@@ -106,9 +110,7 @@ ROWS = {
         always_plain=True,
     ),
     'bundle_network_memory': Row(
-        f'bundle: network built and shown {PHOTOS} photos',
-        networks.memory(PHOTOS),
-        bundled=True,
+        f'bundle: network built and shown {PHOTOS} photos', networks.memory(PHOTOS), bundled=True
     ),
     'bundle_stories_16': Row(
         'bundle: 16 stories in a call', stages.telling_many, '2 x 16 calls', bundled=True

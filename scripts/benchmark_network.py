@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import benchmark_machine as machine
 import numpy as np
 import torch
+import vgg_forms
 from benchmark_plain_networks import load_network
 from benchmark_stages import MB, Bench, Run, Stage, timed
 
@@ -40,6 +42,17 @@ def work():
     convnet.compute_features(convnet.build_convnet(path, device='cpu'), photos)
 with peak_memory() as peak:
     seconds = seconds_of(work)
+print(json.dumps({'seconds': seconds, 'peak': peak}))
+"""
+
+BUILD = """
+import json, sys
+from storyteller import convnet
+folder, path = sys.argv[1:]
+sys.path.append(folder)
+from benchmark_machine import peak_memory, seconds_of
+with peak_memory() as peak:
+    seconds = seconds_of(lambda: convnet.build_convnet(path, device='cpu'))
 print(json.dumps({'seconds': seconds, 'peak': peak}))
 """
 
@@ -85,15 +98,38 @@ def memory(count: int) -> Callable[[Bench], Stage]:
     """The network built, and shown so many photos, in a fresh process that has imported already."""
 
     def make(bench: Bench) -> Stage:
-        def run() -> Run:
-            folder = str(Path(__file__).parent)
-            found = machine.python(SEE, folder, bench.paths['vgg'], str(count))
-            told = bool(found['peak'])  # by the system
-            return Run(found['seconds'], facts={'peak_mb': found['peak'][0] / MB} if told else {})
-
-        return Stage(run, elsewhere=True)
+        return Stage(lambda: _elsewhere(SEE, bench.paths['vgg'], str(count)), elsewhere=True)
 
     return make
+
+
+def reading(form: str) -> Callable[[Bench], Stage]:
+    """A random VGG-19 built from a file of this form, in a process that has imported already."""
+
+    def make(bench: Bench) -> Stage:
+        path = bench.paths['vgg']
+        is_vgg = convnet.side_of(path) is None
+        architecture = convnet.read_params(path)[0] if is_vgg else convnet.VGG19
+        rng, params = np.random.default_rng(0), {}
+        for name, shape in architecture.shapes().items():
+            params[name] = rng.standard_normal(shape, np.float32) * np.float32(0.01)
+        folder = Path(bench.photos[0]).with_name('vgg_forms')
+        shutil.rmtree(folder, ignore_errors=True)  # one at a time is large enough
+        folder.mkdir()
+        vgg_forms.FORMS[form](folder / form, params)
+        size = (folder / form).stat().st_size / MB
+        return Stage(
+            lambda: _elsewhere(BUILD, str(folder / form)), elsewhere=True, note=f'{size:.0f} MB'
+        )
+
+    return make
+
+
+def _elsewhere(code: str, *arguments: str) -> Run:
+    """A run in a fresh process, which tells its seconds and its peak of memory."""
+    found = machine.python(code, str(Path(__file__).parent), *arguments)
+    told = bool(found['peak'])  # by the system
+    return Run(found['seconds'], facts={'peak_mb': found['peak'][0] / MB} if told else {})
 
 
 # --- ONNX Runtime --------------------------------------------------------------------------------

@@ -20,14 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import vgg_forms
 from PIL import Image
 
-from storyteller import bundle, efficientnet, formats, images, text
+from storyteller import bundle, convnet, efficientnet, formats, images, text
 from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
 Target = Callable[[bytes, Path], None]
 LEAST_FAST = readers.LEAST_FAST
+LONGEST = 4096  # bytes of an input that atheris makes, unless a seed is longer
 
 
 def pickles(data: bytes, folder: Path) -> None:
@@ -47,16 +49,17 @@ def models(data: bytes, folder: Path) -> None:
     refused(formats.open_table, folder / 'a.npy')
 
 
+def networks(data: bytes, folder: Path) -> None:
+    """The readers of VGG-19, which know its files by what stands in them, and of settings."""
+    refused(convnet.read_params, put(folder / 'network', data))
+    refused(efficientnet.read_eyes, put(folder / 'convnet.json', data))
+
+
 def cards(data: bytes, folder: Path) -> None:
     """The card of a bundle."""
     put(folder / bundle.CARD, data)
     refused(bundle.read_card, folder)
     refused(lambda folder: bundle.search_settings(folder / 'decoder.safetensors'), folder)
-
-
-def networks(data: bytes, folder: Path) -> None:
-    """The settings of a convolutional network."""
-    refused(efficientnet.read_eyes, put(folder / 'convnet.json', data))
 
 
 def photos(data: bytes, folder: Path) -> None:
@@ -81,8 +84,8 @@ def tokens(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Target] = {
     'pickle': pickles,
     'model': models,
-    'bundle': cards,
     'network': networks,
+    'bundle': cards,
     'photo': photos,
     'text': tokens,
 }
@@ -116,14 +119,19 @@ def seeds(name: str) -> list[bytes]:
             formats.write_model(path / 'a.npz', {'W': array}, {'dim': 3})
             formats.write_array(path / 'a.npy', array)
             return [(path / f'a.{kind}').read_bytes() for kind in ('safetensors', 'npz', 'npy')]
+        if name == 'network':
+            blocks = tuple((1,) * len(block) for block in convnet.VGG19.blocks)
+            shapes = convnet.Architecture(blocks, fc=(1, 1), input_size=32).shapes()
+            params = {key: np.full(shape, 0.5, np.float32) for key, shape in shapes.items()}
+            for form, write in vgg_forms.FORMS.items():
+                write(path / form, params)
+            efficientnet.write_eyes(path / 'a.json', efficientnet.Eyes(2.0, 0.5))
+            return [(path / name).read_bytes() for name in (*vgg_forms.FORMS, 'a.json')]
         if name == 'bundle':
             files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
             files['decoder.safetensors'] = files['a.npy']
             search = {'k': 10, 'bw': 8, 'length_penalty': 0.5, 'banned': ['love'], 'groups': 2}
             return [json.dumps({'format': 1, 'files': files, 'search': search}).encode()]
-        if name == 'network':
-            efficientnet.write_eyes(path / 'a.json', efficientnet.Eyes(2.0, 0.5))
-            return [(path / 'a.json').read_bytes()]
         if name == 'photo':
             found, picture = [], np.tile(np.uint8(array * 40), (8, 8))
             for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA'):
@@ -161,10 +169,12 @@ def guided(name: str, folder: Path, seconds: int) -> None:
     known, work = folder / 'inputs', folder / 'work'
     for each in (known, work):
         each.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(seeds(name)):
+    found = seeds(name)
+    for number, seed in enumerate(found):
         (known / f'seed{number}').write_bytes(seed)
+    longest = max(LONGEST, *map(len, found))
     options = [f'-max_total_time={seconds}', '-rss_limit_mb=2048', '-timeout=10']
-    options += [f'-artifact_prefix={folder}/finding-', '-max_len=4096', str(known)]
+    options += [f'-artifact_prefix={folder}/finding-', f'-max_len={longest}', str(known)]
     atheris.Setup([sys.argv[0], *options], lambda data: TARGETS[name](data, work))
     atheris.Fuzz()
 

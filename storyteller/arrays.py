@@ -22,6 +22,7 @@ from .pickles import Unpickler
 
 MOST_EXPANSION = 100  # times the size of an archive that its members may have together
 MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
+PIECE = 1 << 24  # bytes that are read at a time where they are copied
 
 
 def read_safetensors(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -131,3 +132,13 @@ def kind_of(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f'an array of shape {value.shape} and type {value.dtype}'
     return type(value).__name__
+
+
+def read_into(file: BinaryIO, array: np.ndarray) -> np.ndarray:
+    """Fill an array, which must be contiguous, with the next bytes of a stream; give it back."""
+    view, place = memoryview(array.reshape(-1).view(np.uint8)), 0
+    while place < len(view):
+        if not (count := file.readinto(view[place : place + PIECE])):
+            raise EOFError(f'the file ends after {place} of {len(view)} bytes')
+        place += count
+    return array

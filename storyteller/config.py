@@ -5,6 +5,10 @@ bundle that comes with the package, or as the folder that the environment variab
 ``STORYTELLER_MODELS`` names, and may be changed entry by entry. Each entry may be a file of 2015
 or one of ours. Where a folder is expected, the address of a bundle will do (`storyteller.hub`); it
 is fetched when it is needed.
+
+The code of 2015 had a mode for computers without a GPU, which asked Caffe for the network. What
+turned it on, `FLAG_CPU_MODE`, asks for the CPU here, and the network may stand under its key of
+that mode, ``paths['vgg_model_caffe']``.
 """
 
 from __future__ import annotations
@@ -35,6 +39,21 @@ _TOGETHER = (
     *(('vsemodel',), ('vgg',), ('captions',), ('negbias',), ('posbias',)),
 )
 _ENCODERS = 'uni_skip.safetensors', 'uni_skip.npz'
+# Other files that a folder may hold in place of one of these, the nearest to 2015 first.
+_ALSO = {
+    'vgg': (
+        'VGG_ILSVRC_19_layers.caffemodel',
+        'vgg19_weights_tf_dim_ordering_tf_kernels.h5',
+        'vgg19-d01eb7cb.pth',
+        'vgg19-dcbb9e9d.pth',
+    )
+}
+# Keys of the CPU mode: the network, what it looks like, and where Caffe lies, which nobody asks.
+CAFFE = 'vgg_model_caffe'
+_CPU_MODE = (CAFFE, 'vgg_proto_caffe', 'pycaffe')
+
+FLAG_CPU_MODE = False
+"""Whether models are loaded on the CPU where no device is named."""
 
 
 def default_folder() -> Path:
@@ -53,8 +72,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
     Parameters
     ----------
     folder : path-like
-        Each file may have our name or that of 2015. A file that is not there is named as ours,
-        unless all that are there have names of 2015.
+        Each file may have our name or that of 2015, or of another form in which it was published.
+        A file that is not there is named as ours, unless all that are there have names of 2015.
 
     Returns
     -------
@@ -69,7 +88,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
         if names is None:
             entries[key] = str(folder)
         else:
-            found = [name for name in names if (folder / name).is_file()]
+            known = (*names, *_ALSO.get(key, ()))
+            found = [name for name in known if (folder / name).is_file()]
             missing = names[-1] if theirs and not ours else names[0]
             entries[key] = str(folder / (found[0] if found else missing))
     return entries
@@ -111,6 +131,8 @@ def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> di
     Returns
     -------
     dict of str to str
+        The network stands under ``vgg``: it is the one of the CPU mode of 2015 if there is one, and
+        either `FLAG_CPU_MODE` is set or no other has been chosen.
 
     Raises
     ------
@@ -120,14 +142,28 @@ def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> di
         If an entry has a key that is not known.
     """
     if chosen is None:
-        return _with_default(paths)
+        return _with_default(_as_chosen())
     if not isinstance(chosen, dict):
         several = [chosen] if isinstance(chosen, (str, os.PathLike)) else list(chosen)
         return _from_several([_existing(folder) for folder in several])
-    unknown = sorted(set(chosen) - set(_NAMES))
+    unknown = sorted(set(chosen) - set(_NAMES) - set(_CPU_MODE))
     if unknown:
-        raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join(_NAMES)}')
-    return _with_default({**paths, **{key: os.fspath(value) for key, value in chosen.items()}})
+        raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join((*_NAMES, CAFFE))}')
+    entries = {key: os.fspath(value) for key, value in chosen.items()}
+    return _with_default({**_as_chosen(), **_with_one_network(entries, 'vgg' in entries)})
+
+
+def _as_chosen() -> dict[str, str]:
+    """`paths`, with one network."""
+    return _with_one_network(paths, paths.get('vgg') != _AT_FIRST['vgg'])
+
+
+def _with_one_network(entries: dict[str, str], chosen: bool) -> dict[str, str]:
+    """The entries with one network; `chosen` says whether ``vgg`` stands there on purpose."""
+    found = {key: value for key, value in entries.items() if key not in _CPU_MODE}
+    if CAFFE in entries and (FLAG_CPU_MODE or not chosen):
+        found['vgg'] = entries[CAFFE]
+    return found
 
 
 def _existing(folder: PathLike) -> Path:
@@ -161,10 +197,11 @@ def _with_default(entries: dict[str, str]) -> dict[str, str]:
     if not hub.is_address(default):
         return dict(entries)
     awaited = folder_paths(default)
-    if not any(entries[key] == value for key, value in awaited.items()):
+    if not any(entries.get(key) == value for key, value in awaited.items()):
         return dict(entries)
     there = folder_paths(local(default))
     return {k: there[k] if value == awaited.get(k) else value for k, value in entries.items()}
 
 
 paths: dict[str, str] = folder_paths(default_folder())
+_AT_FIRST = dict(paths)

@@ -11,102 +11,23 @@ Dimension letters: N photos, F width of the features.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from storyteller import efficientnet, formats
+from storyteller import efficientnet, formats, vgg_files
+from storyteller.architecture import VGG19 as VGG19
+from storyteller.architecture import Architecture as Architecture
 from storyteller.images import CROP, MEAN_BGR
 from storyteller.layers import pick_device
 from storyteller.packed import Conv2d
 
 Net = dict[str, Any]
-
-CLASSIFIER = 2  # arrays of the last layer, fc8, in a Lasagne file: read, never used
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The table of widths that describes a VGG network.
-
-    Parameters
-    ----------
-    blocks : tuple of tuple of int
-        The width of every convolution, block by block. 2x2 max-pooling ends each block.
-    fc : tuple of int
-        The widths of fc6 and fc7.
-    input_size : int
-        Side in pixels of the square picture that the first convolution sees, at most 224. A
-        network made for fewer pixels averages areas of the 224x224 picture as its first step.
-
-    Examples
-    --------
-    >>> VGG19.dim, VGG19.pooled
-    (4096, 7)
-    >>> Architecture(blocks=((8,), (16, 16)), fc=(32, 32), input_size=16).pooled
-    4
-    """
-
-    blocks: tuple[tuple[int, ...], ...]
-    fc: tuple[int, int] = (4096, 4096)
-    input_size: int = CROP
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'blocks', tuple(tuple(block) for block in self.blocks))
-        object.__setattr__(self, 'fc', tuple(self.fc))
-        widths = [width for block in self.blocks for width in block] + list(self.fc)
-        if not self.blocks or not all(self.blocks):
-            raise ValueError(f'blocks must hold at least one width each, got {self.blocks}')
-        if len(self.fc) != 2:
-            raise ValueError(f'fc must hold two widths (fc6, fc7), got {self.fc}')
-        if any(type(width) is not int or not 0 < width <= 65536 for width in widths):
-            raise ValueError(f'widths must be integers from 1 to 65536, got {widths}')
-        if type(self.input_size) is not int or not 2 ** len(self.blocks) <= self.input_size <= CROP:
-            raise ValueError(
-                f'input_size must be an integer from {2 ** len(self.blocks)} (one pixel after '
-                f'{len(self.blocks)} poolings) to {CROP}, got {self.input_size!r}'
-            )
-
-    @property
-    def dim(self) -> int:
-        """F, the width of fc7."""
-        return self.fc[-1]
-
-    @property
-    def pooled(self) -> int:
-        """Side in pixels of the last pooling layer, which fc6 reads."""
-        return self.input_size >> len(self.blocks)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameter name to shape, in Lasagne's order: W then b of each layer, bottom up.
-
-        Convolutions are (out, in, 3, 3), fully connected layers (in, out).
-        """
-        shapes: dict[str, tuple[int, ...]] = {}
-        n_in = 3
-        for i, block in enumerate(self.blocks, 1):
-            for j, n_out in enumerate(block, 1):
-                shapes[f'conv{i}_{j}_W'], shapes[f'conv{i}_{j}_b'] = (n_out, n_in, 3, 3), (n_out,)
-                n_in = n_out
-        n_in *= self.pooled**2
-        for name, n_out in zip(('fc6', 'fc7'), self.fc, strict=True):
-            shapes[f'{name}_W'], shapes[f'{name}_b'] = (n_in, n_out), (n_out,)
-            n_in = n_out
-        return shapes
-
-    def options(self) -> dict[str, Any]:
-        """The table as a dict that JSON can hold; ``Architecture(**options)`` reverses it."""
-        return asdict(self)
-
-
-VGG19 = Architecture(blocks=((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4))
 
 
 def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) -> Net:
@@ -115,10 +36,11 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     Parameters
     ----------
     path_to_vgg : path
-        Lasagne's ``vgg19.pkl``, which may hold the topology of VGG-19 in any width; a
-        ``.safetensors`` file of ours whose options hold the table of widths; or a ``.json`` file
-        of settings for the EfficientNet-Lite2 of :mod:`storyteller.efficientnet`, whose weights
-        come with a package of their own.
+        One of the files that :mod:`storyteller.vgg_files` reads, Lasagne's ``vgg19.pkl`` among
+        them, which may hold the layers of VGG-19 in any width; a ``.safetensors`` file of ours
+        whose options hold the table of widths; or a ``.json`` file of settings for the
+        EfficientNet-Lite2 of :mod:`storyteller.efficientnet`, whose weights come with a package
+        of their own.
     device : str or torch.device, optional
         None: the GPU if there is one, else the CPU.
 
@@ -133,7 +55,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     Raises
     ------
     MissingFileError
-        If there is no such file, or the package with the weights is not installed.
+        If there is no such file, or a package that brings or reads the weights is not installed.
     ModelFileError
         If the file is no such network, naming the parameter that is missing, has the wrong shape,
         or is not finite; or if the package holds other weights.
@@ -165,9 +87,8 @@ def side_of(path: str | os.PathLike[str]) -> int | None:
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
     """The table of widths and the parameters in a file of a VGG network."""
-    path = os.fspath(path)
-    read = _read_lasagne if path.endswith(('.pkl', '.pickle')) else _read_model
-    architecture, params = read(path)
+    ours = os.fspath(path).endswith('.safetensors')
+    architecture, params = _read_model(path) if ours else vgg_files.read(path)
     check_params(architecture, params, path)
     return architecture, params
 
@@ -208,6 +129,8 @@ def build_module(architecture: Architecture, params: Mapping[str, np.ndarray]) -
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if architecture.input_size != CROP:
         layers['reduce'] = nn.AdaptiveAvgPool2d(architecture.input_size)
+    if architecture.mean != MEAN_BGR:
+        layers['recentre'] = Recentre(architecture.mean)
     with torch.device('meta'):  # no memory for weights that are replaced below
         for name, shape in architecture.shapes().items():
             if len(shape) == 4:
@@ -224,6 +147,23 @@ def build_module(architecture: Architecture, params: Mapping[str, np.ndarray]) -
     module = nn.Sequential(layers)
     module.load_state_dict(_state(params), assign=True)
     return module
+
+
+class Recentre(nn.Module):
+    """Photos less the mean of 2015 to photos less another one, `mean`.
+
+    The bias of the first convolution could not do that: it pads with zeros, which are no colour of
+    the photo.
+    """
+
+    def __init__(self, mean: tuple[float, ...]):
+        super().__init__()
+        offset = torch.from_numpy(np.float32(np.subtract(MEAN_BGR, mean)).reshape(3, 1, 1))
+        self.register_buffer('offset', offset, persistent=False)
+
+    def forward(self, im: torch.Tensor) -> torch.Tensor:
+        """Photos (B, 3, S, S), BGR."""
+        return im + self.offset
 
 
 def check_params(
@@ -250,45 +190,10 @@ def _state(params: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return state
 
 
-def _read_lasagne(path: str) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """Lasagne's pickle: a dict whose 'param values' are the arrays W, b, W, b, ... bottom up."""
-    record = formats.load_pickles(path)[0]
-    values = record.get('param values') if isinstance(record, dict) else None
-    n_expected = 2 * sum(map(len, VGG19.blocks)) + 4 + CLASSIFIER
-    if not isinstance(values, (list, tuple)) or len(values) != n_expected:
-        found = f'{len(values)} values' if isinstance(values, (list, tuple)) else 'none'
-        raise formats.ModelFileError(
-            f"{path}: expected a dict whose 'param values' are {n_expected} arrays, found {found}"
-        )
-    names = list(VGG19.shapes())
-    params = dict(zip(names, values[:-CLASSIFIER], strict=True))
-    for name, value in params.items():
-        if not isinstance(value, np.ndarray) or value.ndim != len(VGG19.shapes()[name]):
-            raise formats.ModelFileError(
-                f'{path}: {name} should be an array of {len(VGG19.shapes()[name])} axes, '
-                f'found {getattr(value, "shape", type(value).__name__)}'
-            )
-    return _infer_architecture(params, path), params
-
-
-def _infer_architecture(params: Mapping[str, np.ndarray], path: str) -> Architecture:
-    """The widths of a network with VGG-19's topology, from the shapes of its arrays."""
-    blocks = [
-        [params[f'conv{i}_{j}_W'].shape[0] for j in range(1, len(block) + 1)]
-        for i, block in enumerate(VGG19.blocks, 1)
-    ]
-    pooled = math.isqrt(params['fc6_W'].shape[0] // max(1, blocks[-1][-1]))
-    fc = (params['fc6_W'].shape[1], params['fc7_W'].shape[1])
-    try:
-        return Architecture(tuple(map(tuple, blocks)), fc, pooled << len(blocks))
-    except ValueError as error:
-        raise formats.ModelFileError(f'{path}: not a VGG network: {error}') from error
-
-
-def _read_model(path: str) -> tuple[Architecture, dict[str, np.ndarray]]:
+def _read_model(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
     """A file of ours, whose options hold the table of widths."""
     params, options = formats.read_model(path)
-    fields = Architecture.__dataclass_fields__
+    fields = [key for key in Architecture.__dataclass_fields__ if key != 'mean']
     missing = [key for key in fields if key not in options]
     if missing:
         raise formats.ModelFileError(
@@ -296,7 +201,8 @@ def _read_model(path: str) -> tuple[Architecture, dict[str, np.ndarray]]:
             f'(found {", ".join(options) or "none"})'
         )
     try:
-        architecture = Architecture(**{key: options[key] for key in fields})
+        mean = options.get('mean', MEAN_BGR)
+        architecture = Architecture(**{key: options[key] for key in fields}, mean=mean)
     except (TypeError, ValueError) as error:
         raise formats.ModelFileError(f'{path}: bad table of widths: {error}') from error
     return architecture, {name: params[name] for name in architecture.shapes() if name in params}

@@ -1,7 +1,8 @@
 """From the files of 2015 to ours and back: the same numbers, in the other form.
 
 `to_2015` writes what the code of 2015 loads: Theano's ``.npz`` parameters with Python 2 pickles of
-options, float32 tables, Lasagne's ``vgg19.pkl``. `to_ours` writes safetensors and plain text.
+options, float32 tables, Lasagne's ``vgg19.pkl``. `to_ours` writes safetensors and plain text. The
+network may come from any file that :mod:`storyteller.vgg_files` reads.
 """
 
 from __future__ import annotations
@@ -179,6 +180,8 @@ def _convnet(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
         yield 'convnet.safetensors'
     elif [len(block) for block in architecture.blocks] != [len(b) for b in convnet.VGG19.blocks]:
         yield f'left out: {path.name} is not a VGG-19, the only network that 2015 can build'
+    elif architecture.mean != MEAN_BGR:
+        yield f'left out: {path.name} wants photos less another mean than that of 2015'
     else:
         last = np.zeros((architecture.dim, CLASSES), np.float32), np.zeros(CLASSES, np.float32)
         values = [params[name] for name in architecture.shapes()]

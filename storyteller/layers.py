@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import config
 from .formats import PathLike, require, require_finite
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or a GPU if there is one, else the CPU."""
-    return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU."""
+    has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
+    return torch.device(device or ('cuda' if has_gpu else 'cpu'))
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
