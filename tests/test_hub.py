@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -12,9 +13,6 @@ from pathlib import Path
 import hub_server
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / 'scripts'))
-import benchmark_models
 
 from storyteller import bundle, config, exchange, formats, generate, hub, model_card, skipthoughts
 from storyteller.formats import MissingFileError, ModelFileError
@@ -47,6 +45,9 @@ def server(monkeypatch):
 def folder(tmp_path_factory):
     """A tiny bundle with a card."""
     theirs, ours = tmp_path_factory.mktemp('theirs'), tmp_path_factory.mktemp('ours')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'scripts'))
+        benchmark_models = importlib.import_module('benchmark_models')
     benchmark_models.make_models(theirs, benchmark_models.TINY)
     list(exchange.convert(theirs, ours, 'ours'))
     card = model_card.completed(ours) | {'search': SEARCH, 'licence': 'cc0-1.0'}
