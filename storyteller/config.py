@@ -83,7 +83,7 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
     folder = Path(folder)
     several = [names for names in _NAMES.values() if names is not None and len(names) > 1]
     ours, theirs = (any((folder / names[i]).is_file() for names in several) for i in (0, -1))
-    entries = {}
+    entries: dict[str, str] = {}
     for key, names in _NAMES.items():
         if names is None:
             entries[key] = str(folder)
@@ -176,7 +176,7 @@ def _from_several(folders: Sequence[Path]) -> dict[str, str]:
     """The entries for folders of which each holds some of the parts."""
     if not folders:
         raise ValueError('paths: expected at least one folder of models, found none')
-    entries = {}
+    entries: dict[str, str] = {}
     for keys in _TOGETHER:
         found = [folder for folder in folders if _holds(folder, keys[0])]
         known = folder_paths(found[0] if found else folders[-1])
