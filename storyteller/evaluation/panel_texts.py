@@ -22,7 +22,7 @@ from ..result import Story
 from ..search import check_count
 from ..text import detokenise
 from ..training import documents
-from ..training.photos import read_names, read_photos
+from ..training.flickr8k import read_names, read_photos
 from .flaws import is_word, names
 from .panel import Text
 
