@@ -332,7 +332,7 @@ def main() -> None:
     listed = LEAVE_OUT if LEAVE_OUT.exists() else None
     help = 'words that no story should say, one a line (%(default)s)'
     command.add_argument('--leave-out', type=Path, default=listed, help=help)
-    help = 'one more for the style judge: of the novels whose file names begin so'
+    help = 'one more for the style judge: of novels whose file names begin so, or by these authors'
     command.add_argument('--style', nargs=2, action='append', metavar=('NAME', 'FILES'), help=help)
     command.add_argument(
         '--panel', type=int, metavar='N', help='write a panel of N stories instead'

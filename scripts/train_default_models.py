@@ -179,11 +179,10 @@ class Recipe:
 
     def books(self, files: list[Path], adventure: bool) -> Iterator[list[str]]:
         """The books by authors of adventures, or by all others."""
-        authors = {name for name in prose.read_words(ADVENTURE)}
+        authors = prose.read_words(ADVENTURE)
         for file in files:
             for title, paragraphs in documents.titled_books(file):
-                author = title.rpartition(' -- ')[2].partition(' (')[0]
-                if (author.lower() in authors) == adventure:
+                if (documents.author(title).lower() in authors) == adventure:
                     yield paragraphs
 
     def scenes(self) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ from ..formats import PathLike, atomic_path
 from ..text import preprocess
 from ..training import documents
 from . import flaws, stories
-from .held_out import HeldOut
+from .held_out import SHARDS, HeldOut
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -98,7 +98,7 @@ class Judges:
         self.common = stories.common_words(map(' '.join, novels))
         self.thoughts = held.caption_thoughts()
         files = documents.text_files(held.data / 'novels')
-        learned = [file for file in files if not file.name.startswith(held.shard)]
+        learned = [file for file in files if not file.name.startswith((held.shard, *SHARDS))]
         self.learned_from = Path(work) / 'learned_from.txt'
         documents.tokenise_files(learned, self.learned_from)
 

@@ -6,6 +6,7 @@ Dimension letters: P photos, F features, k nearest captions, D thought vectors.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +22,11 @@ from ..layers import unit_rows
 from ..text import preprocess
 from ..training import documents
 from ..training.flickr8k import read_fc7, read_names, read_photos
+from ..training.prose import read_words
 
 OURS, REAL = 'ours', 'vgg19'  # whose features of the photos
+
+SHARDS = ('romance-13', 'more-26')  # of novels, which are held out from training
 
 
 class HeldOut:
@@ -89,10 +93,24 @@ class HeldOut:
         """Paragraphs of each held-out novel, tokens between blanks."""
         return self.novels(self.shard)
 
-    def novels(self, beginning: str) -> list[list[str]]:
-        """Paragraphs of each novel in the files whose names begin so, tokens between blanks."""
-        files = documents.text_files(self.data / 'novels', f'{beginning}*')
-        found = [book for path in files for book in documents.books(path)]
+    def novels(self, which: str, most: int = 20) -> list[list[str]]:
+        """Paragraphs of some novels, tokens between blanks.
+
+        Parameters
+        ----------
+        which : str
+            How the names of their files begin, or a file of authors, one a line.
+        most : int
+            So many novels are enough of such authors.
+        """
+        if Path(which).is_file():
+            authors, files = read_words(which), documents.text_files(self.data / 'novels')
+            titled = (pair for path in files for pair in documents.titled_books(path))
+            by = ((documents.author(title).lower(), book) for title, book in titled)
+            found = list(itertools.islice((book for name, book in by if name in authors), most))
+        else:
+            files = documents.text_files(self.data / 'novels', f'{which}*')
+            found = [book for path in files for book in documents.books(path)]
         return [[text.strip() for text in preprocess(book)] for book in found]
 
     def paragraphs(self, shortest: int, longest: int, wanted: int) -> list[str]:

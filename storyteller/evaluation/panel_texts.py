@@ -24,10 +24,10 @@ from ..text import detokenise
 from ..training import documents
 from ..training.flickr8k import read_names, read_photos
 from .flaws import is_word, names
+from .held_out import SHARDS
 from .panel import Text
 
 OURS, OTHER, REAL = 'ours', 'other', 'real'  # sources
-SHARDS = ('romance-13', 'more-26')  # of novels, which are held out from training
 AT_ONCE, CAPTIONS_AT_ONCE = 16, 4096
 NEAR = 0.1  # share of a story's words by which a passage may be longer or shorter
 CANDIDATES = 40  # for each passage that is chosen

@@ -80,6 +80,15 @@ def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
         title, lines = line.removeprefix('=== ').strip(), []
 
 
+def author(title: str) -> str:
+    """Who wrote a book by its title: what stands between a dash and the year.
+
+    >>> author('The Sea-Wolf -- Jack London (1904)')
+    'Jack London'
+    """
+    return title.rpartition(' -- ')[2].partition(' (')[0]
+
+
 def verses(path: PathLike) -> Iterator[list[str]]:
     """Documents of a file of songs: blocks between empty lines, one verse a line."""
     return _documents(_verse_lines(path))
