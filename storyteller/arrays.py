@@ -91,18 +91,23 @@ def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f'it expands from {size} to {whole} bytes')
 
 
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The header of a ``.npy`` stream: the shape, whether in Fortran's order, the type."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f'.npy version {version} is not known')
+    return read(file)
+
+
 def read_npy(file: BinaryIO, size: int, whole: memoryview | None = None) -> np.ndarray:
     """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler.
 
     If the bytes of the `whole` stream are at hand, the array is a view of them.
     """
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise ValueError(f'.npy version {version} is not known')
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         found = Unpickler(file).load()
