@@ -67,6 +67,10 @@ def read_npz(path: Path, prefix: str, without: str) -> dict[str, np.ndarray]:
             if name != without and name.startswith(prefix):
                 with archive.open(member) as file:  # which also checks the member's header
                     array = read_npy(file, member.file_size, _stored(mapped, member))
+                if array.dtype.hasobject:
+                    if array.ndim == 0:  # a dict or the like, which no model has as a parameter
+                        continue
+                    array = np.array(array.tolist(), np.float32)  # numbers, or rows of them
                 params[name] = np.require(array, np.float32, ['A', 'W'])
     return params
 

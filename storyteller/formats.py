@@ -34,6 +34,8 @@ from .pickles import existing
 from .pickles import load_pickles as load_pickles
 from .pickles import stand_in as stand_in
 
+DEEPEST = 20  # containers in containers that options may have
+
 # --- writing -------------------------------------------------------------------------------------
 
 
@@ -138,7 +140,7 @@ def read_model(path: PathLike, prefix: str = '') -> tuple[dict[str, np.ndarray],
         params = arrays.read_npz(path, prefix, without='history_errs')
     except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
         raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
-    return params, _as_options(load_pickles(options)[0], options)
+    return params, _plain(_as_options(load_pickles(options)[0], options))
 
 
 def _read_ours(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -294,6 +296,17 @@ def require_finite(params: Mapping[str, np.ndarray], names: Iterable[str], path:
     for name in names:
         if not np.isfinite(params[name]).all():
             raise ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Options whose numbers are Python's own: 2015 left NumPy's among them, which JSON lacks."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (dict, list, tuple)) and depth < DEEPEST:
+        if isinstance(value, dict):
+            return {key: _plain(item, depth + 1) for key, item in value.items()}
+        return type(value)(_plain(item, depth + 1) for item in value)
+    return value
 
 
 def _as_options(options: Any, path: Path) -> dict[str, Any]:

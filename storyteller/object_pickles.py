@@ -15,15 +15,13 @@ import itertools
 import pickle
 import re
 import reprlib
-import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-BUFFER = 1 << 22  # bytes that are read from the file at a time
-MOST_BYTES = 1 << 24  # of a row: they are far smaller
-MOST_READS = 1000  # for a row, which takes about sixty
+from .object_rows import Form, Stream, float32, row_pattern
+
 MOST_KEPT = 256  # things that may be taken up again; a table needs about ten
 MOST_PATTERNS = 16  # after which rows are read a step at a time
 
@@ -34,60 +32,6 @@ _STEPS = (
     'SHORT_BINSTRING TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST APPEND APPENDS '
     'GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT GLOBAL REDUCE BUILD PROTO'
 )
-
-
-class Stream:
-    """A file that is read in large pieces, of which the next bytes can be looked at.
-
-    Parameters
-    ----------
-    file : binary file
-    told : callable
-        Called with the number of bytes of each piece.
-    """
-
-    def __init__(self, file: BinaryIO, told: Callable[[int], Any]):
-        self._file, self._told = file, told
-        self.buffer, self.place = b'', 0
-        self._reads = self._bytes = 0  # since the last row
-
-    def fill(self, size: int) -> bool:
-        """Whether at least so many bytes follow; then they stand in the buffer."""
-        while len(self.buffer) - self.place < size:
-            if not (more := self._file.read(BUFFER)):
-                return False
-            self.buffer, self.place = self.buffer[self.place :] + more, 0
-            self._told(len(more))
-        return True
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, as many as there are of `size`."""
-        self._count(size)
-        self.fill(size)
-        begin, self.place = self.place, min(self.place + size, len(self.buffer))
-        return self.buffer[begin : self.place]
-
-    def readline(self) -> bytes:
-        """The next bytes up to a line's end."""
-        looked = 0
-        while (end := self.buffer.find(b'\n', self.place + looked)) < 0:
-            looked = len(self.buffer) - self.place
-            if looked > MOST_BYTES or not self.fill(looked + 1):
-                raise pickle.UnpicklingError('a line has no end')
-        self._count(end - self.place)
-        begin, self.place = self.place, end + 1
-        return self.buffer[begin : self.place]
-
-    def begin_row(self) -> None:
-        """Count anew how much is read: no more is kept in memory than belongs to a row."""
-        self._reads = self._bytes = 0
-
-    def _count(self, size: int) -> None:
-        self._reads, self._bytes = self._reads + 1, self._bytes + size
-        if self._reads > MOST_READS or self._bytes > MOST_BYTES:
-            raise pickle.UnpicklingError(
-                f'no row of numbers within {self._reads} steps and {self._bytes} bytes'
-            )
 
 
 class _Memo(dict):
@@ -170,8 +114,7 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
         self._whole: _Array | None = None
         self._kept = 0  # things put aside that were there after the last row
         self._pattern: re.Pattern[bytes] | None = None
-        self._forms: dict[tuple[np.dtype, bytes], int] = {}
-        self._numbers: list[np.dtype] = []
+        self._forms: dict[Form, int] = {}  # those seen, and how much was put aside by then
         self._patterns = 0
 
     def read_rows(self) -> None:
@@ -198,7 +141,7 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
         }
         if (module, name) not in known:
             raise pickle.UnpicklingError(
-                f'it asks for {module}.{name}, which no table of rows needs'
+                f'it asks for {module:.60}.{name:.60}, which no table of rows needs'
             )
         return known[module, name]
 
@@ -279,13 +222,13 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
             raise pickle.UnpicklingError(f'expected a row of {self.width or 1}, found {found}')
         if len(data) != self.width * kind.floats.itemsize:
             raise pickle.UnpicklingError(f'{len(data)} bytes are no {self.width} of {kind.name}')
-        target.data = _float32(data, kind.floats)
+        target.data = float32(data, kind.floats)
         if self._among_rows():
             self.stack.pop()
             if self.stack:
                 raise pickle.UnpicklingError(f'expected a row, found {_kind(self.stack[0])}')
             self._take(target)
-            self._learn(kind.floats, b'\x85' if len(shape) == 1 else b'\x86')
+            self._learn(Form(kind.floats, len(shape) == 1))
             self._run()
 
     def _take(self, row: Any) -> None:
@@ -295,7 +238,7 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
         self._send(row.data, 1)
         row.data = b''
         for key in list(itertools.islice(self.memo, self._kept, None)):
-            if not _may_come_again(self.memo[key]) or len(self.memo) > MOST_KEPT:
+            if _name(self.memo[key]) is None or len(self.memo) > MOST_KEPT:
                 del self.memo[key]
         self._kept = len(self.memo)
 
@@ -310,45 +253,24 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
 
     # --- many rows at once -----------------------------------------------------------------------
 
-    def _learn(self, kind: np.dtype, ending: bytes) -> None:
-        """Make the pattern of rows like those seen, of which one just was of this type and form."""
-        if self._forms.get((kind, ending)) == self._kept or self._patterns >= MOST_PATTERNS:
+    def _learn(self, form: Form) -> None:
+        """Make the pattern of rows like those seen, of which one just was of this form."""
+        if self._forms.get(form) == self._kept or self._patterns >= MOST_PATTERNS:
             return
-        self._forms[kind, ending] = self._kept
+        self._forms[form] = self._kept
         self._patterns += 1
-        self._numbers = [each for each, _ in self._forms]
-        rows = b'|'.join(self._row(*form) for form in self._forms)
-        self._pattern = re.compile(b'(?:' + rows + b')', re.DOTALL)
-
-    def _row(self, kind: np.dtype, ending: bytes) -> bytes:
-        """The steps of one row in protocol 2, its bytes as the one group."""
-
-        def again(fits: Callable[[Any], bool]) -> bytes:
-            keys = [key for key, value in self.memo.items() if fits(value)]
-            ways = [b'j' + struct.pack('<I', key) for key in keys]
-            ways += [b'h' + bytes([key]) for key in keys if key < 256]
-            return b'(?:' + b'|'.join(map(re.escape, ways)) + b')' if ways else b'(?!)'
-
-        # What is needed again may not be put over; the matched rows themselves are put nowhere.
-        taken = [b'q' + bytes([key]) for key in self.memo if key < 256]
-        taken += [b'r' + struct.pack('<I', key) for key in self.memo]
-        put = b'(?:(?!' + b'|'.join(map(re.escape, taken)) + b')(?:q.|r....))?'
-        size = self.width * kind.itemsize
-        length = b'U' + bytes([size]) if size < 256 else b'T' + struct.pack('<i', size)
-        shape = (b'K\x01' if ending == b'\x86' else b'') + _number(self.width) + ending
-        letter = b'(?:U\x01b' + put + b'|' + again(lambda value: value == b'b') + b')'
-        return b''.join([
-            again(lambda value: value is _new_array), again(lambda value: value is NDARRAY),
-            rb'K\x00\x85', put, letter, rb'\x87', put, b'R', put, rb'\(K\x01', shape, put,
-            again(lambda value: isinstance(value, _Type) and value.known and value.floats == kind),
-            rb'[\x88\x89]', re.escape(length), b'(.{%d})' % size, put, b't', put, b'b',
-        ])  # fmt: skip
+        places: dict[Any, list[int]] = {}
+        for key, value in self.memo.items():
+            if (name := _name(value)) is not None:
+                places.setdefault(name, []).append(key)
+        self._pattern = row_pattern(self._forms, self.width, places, self.memo)
 
     def _run(self) -> None:
         """Take rows that follow as the pattern has them; all others are left where they are."""
         if self._pattern is None:
             return
         stream, match, longest = self.stream, self._pattern.match, 8 * self.width + 200
+        numbers = [form.numbers for form in self._forms]
         parts: list[bytes] = []
         while True:
             if len(stream.buffer) - stream.place < longest:
@@ -357,7 +279,7 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
                 stream.fill(longest)
             if (found := match(stream.buffer, stream.place)) is None:
                 break
-            parts.append(_float32(found[found.lastindex], self._numbers[found.lastindex - 1]))
+            parts.append(float32(found[found.lastindex], numbers[found.lastindex - 1]))
             stream.place = found.end()
         self._send(b''.join(parts), len(parts))
 
@@ -368,29 +290,14 @@ def _new_array(kind: Any, shape: Any, letter: Any) -> _Array:
     return _Array()
 
 
-def _may_come_again(value: Any) -> bool:
-    return (
-        value == b'b'
-        or any(value is each for each in (NDARRAY, _new_array, _Type))
-        or (isinstance(value, _Type))
-    )
-
-
-def _number(value: int) -> bytes:
-    """How a number may stand in a pickle of protocol 2."""
-    ways = [b'J' + struct.pack('<i', value)]
-    ways += [b'K' + struct.pack('<B', value)] if value < 1 << 8 else []
-    ways += [b'M' + struct.pack('<H', value)] if value < 1 << 16 else []
-    long = pickle.encode_long(value)  # as where Python 2's ints are short
-    ways += [b'\x8a' + bytes([len(long)]) + long]
-    return b'(?:' + b'|'.join(map(re.escape, ways)) + b')'
-
-
-def _float32(data: bytes, kind: np.dtype) -> bytes:
-    if kind == np.dtype('<f4'):
-        return data
-    with np.errstate(over='ignore'):  # as NumPy's own copies do: too large is infinite
-        return np.frombuffer(data, kind).astype('<f4').tobytes()
+def _name(value: Any) -> Any:
+    """What a thing is that one row puts aside for the next; None for all others."""
+    if isinstance(value, _Type):
+        return value.floats
+    if isinstance(value, bytes) and len(value) < 4:  # as the names of types are
+        return 'letter' if value == b'b' else value
+    names = {id(_new_array): 'array', id(NDARRAY): 'ndarray', id(_Type): 'dtype'}
+    return names.get(id(value))
 
 
 def _is_tuple(value: Any, length: int) -> bool:

@@ -25,7 +25,7 @@ PICKLES = sorted(REFERENCE.rglob('*.pkl'))
 MODELS = [
     path for path in sorted(REFERENCE.rglob('*.npz')) if path.with_suffix('.npz.pkl').exists()
 ]
-TABLES = sorted(REFERENCE.rglob('*.npy'))
+TABLES = [path for path in sorted(REFERENCE.rglob('*.npy')) if 'objects' not in path.name]
 
 
 def name_of(path):
