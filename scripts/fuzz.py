@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -22,12 +23,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from storyteller import bundle, formats, images, text
+from storyteller import bundle, formats, images, object_pickles, object_tables, text
 from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
 Target = Callable[[bytes, Path], None]
 LEAST_FAST = readers.LEAST_FAST
+MOST_PATTERNS = object_pickles.MOST_PATTERNS
+FORMS = Path(__file__).parents[1] / 'tests' / 'forms'  # written by Python 2
 
 
 def pickles(data: bytes, folder: Path) -> None:
@@ -45,6 +48,17 @@ def models(data: bytes, folder: Path) -> None:
     refused(formats.read_model, put(folder / 'a.npz', data))
     refused(formats.read_array, put(folder / 'a.npy', data))
     refused(formats.open_table, folder / 'a.npy')
+
+
+def tables(data: bytes, folder: Path) -> None:
+    """The reader of word tables of 2015: a step at a time, and with rows matched as a whole."""
+    path, out, found = put(folder / 'a.npy', data), folder / 'plain.npy', []
+    for patterns in (0, MOST_PATTERNS):
+        object_pickles.MOST_PATTERNS = patterns
+        out.unlink(missing_ok=True)
+        refused(lambda path: object_tables.write_plain(path, out), path)
+        found.append(out.read_bytes() if out.exists() else None)
+    assert found[0] == found[1]
 
 
 def cards(data: bytes, folder: Path) -> None:
@@ -75,6 +89,7 @@ def tokens(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Target] = {
     'pickle': pickles,
     'model': models,
+    'table': tables,
     'bundle': cards,
     'photo': photos,
     'text': tokens,
@@ -109,6 +124,8 @@ def seeds(name: str) -> list[bytes]:
             formats.write_model(path / 'a.npz', {'W': array}, {'dim': 3})
             formats.write_array(path / 'a.npy', array)
             return [(path / f'a.{kind}').read_bytes() for kind in ('safetensors', 'npz', 'npy')]
+        if name == 'table':
+            return [(FORMS / f'table_{way}_2.npy').read_bytes() for way in ('cPickle', 'pickle')]
         if name == 'bundle':
             files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
             files['decoder.safetensors'] = files['a.npy']
@@ -148,6 +165,7 @@ def guided(name: str, folder: Path, seconds: int) -> None:
     import atheris
 
     atheris.instrument_all()
+    os.environ['STORYTELLER_CACHE'] = str(folder / 'cache')
     known, work = folder / 'inputs', folder / 'work'
     for each in (known, work):
         each.mkdir(parents=True, exist_ok=True)

@@ -35,10 +35,10 @@ _STEPS = (
 
 
 class _Memo(dict):
-    """What may be taken up again, by number; Python 2 gave each number once."""
+    """What may be taken up again, by number; nothing takes the place of what stays."""
 
     def __setitem__(self, key: int, value: Any) -> None:
-        if key in self:
+        if _name(self.get(key)) is not None:
             raise pickle.UnpicklingError(f'it puts a second thing into place {key}')
         super().__setitem__(key, value)
 

@@ -40,10 +40,11 @@ class Stream:
         return True
 
     def read(self, size: int) -> bytes:
-        """The next bytes, as many as there are of `size`."""
+        """The next bytes, so many."""
         self._count(size)
-        self.fill(size)
-        begin, self.place = self.place, min(self.place + size, len(self.buffer))
+        if not self.fill(size):
+            raise EOFError('the file ends too soon')
+        begin, self.place = self.place, self.place + size
         return self.buffer[begin : self.place]
 
     def readline(self) -> bytes:
@@ -52,7 +53,7 @@ class Stream:
         while (end := self.buffer.find(b'\n', self.place + looked)) < 0:
             looked = len(self.buffer) - self.place
             if looked > MOST_BYTES or not self.fill(looked + 1):
-                raise pickle.UnpicklingError('a line has no end')
+                raise EOFError('a line has no end')
         self._count(end - self.place)
         begin, self.place = self.place, end + 1
         return self.buffer[begin : self.place]
@@ -101,7 +102,7 @@ def row_pattern(
     held = [b'r' + struct.pack('<I', key) for key in taken]
     held += [b'q' + step[1:2] for step in held if step.endswith(b'\0\0\0')]
     put = b'(?:(?!' + _any(held) + b')(?:q.|r....))?'
-    letter = b'(?:U\x01b' + put + b'|' + again.get('letter', none) + b')'
+    letter = b'(?:U\x01b|' + again.get('letter', none) + b')'
     empty = [
         again.get('array', none), again.get('ndarray', none), rb'K\x00\x85', put, letter, rb'\x87',
         put, b'R', put,

@@ -100,11 +100,11 @@ def _copy_rows(path: PathLike, out: BinaryIO) -> None:
 
     with open(path, 'rb', buffering=0) as file, _progress(path, size) as told:
         try:
-            shape, _, _ = arrays.read_header(file)
-            count = shape[0] if len(shape) == 1 else -1
+            shape, _, dtype = arrays.read_header(file)
+            count = shape[0] if len(shape) == 1 and dtype.kind == 'O' else -1
             if not 0 < count <= size // LEAST_ROW:
                 raise ValueError(
-                    f'the header declares the shape {shape}, the file has {size} bytes'
+                    f'the header declares shape {shape} and type {dtype}, the file has {size} bytes'
                 )
             ObjectRows(Stream(file, told), count, write).read_rows()
         except OSError:

@@ -5,7 +5,7 @@
 All numbers are made up. Row i of every table is i * 3 / 8, (i * 3 + 1) / 8, (i * 3 + 2) / 8.
 """
 
-from __future__ import print_function
+# ruff: noqa: I001, UP031
 
 import cPickle
 import os
@@ -15,6 +15,7 @@ from collections import OrderedDict
 import numpy
 
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
+long = type(1 << 70)  # Python 2 has two kinds of integers
 NUMBERS = numpy.arange(36, dtype='float32').reshape(12, 3) / 8
 
 
@@ -54,12 +55,14 @@ one[:] = [0.5, numpy.float32(1.5), 2]
 numpy.savez(
     'objects.npz', Wemb=rows, encoder_b=one, history_errs=[[1.0, 2.0], [3.0]], options={'a': 1}
 )
+cafe = b'caf\xc3\xa9'
 options = {
     'n_words': numpy.int64(12), 'dim': 3, 'dim_word': numpy.int32(3), 'lrate': numpy.float32(0.5),
-    'decay_c': numpy.float64(0.25), 'reload_': numpy.bool_(False), 'encoder': u'gru',
-    'decoder': numpy.string_('gru'), 'saveto': 'caf\xc3\xa9.npz', 'embeddings': None,
-    'maxlen_w': 2 ** 40, 'batch_size': 16L, 'data': numpy.unicode_(u'caf\xe9'),
-    'sizes': [1L, numpy.int16(2), (3, True)], 'shape': numpy.array([2, 3]),
+    'decay_c': numpy.float64(0.25), 'reload_': numpy.bool_(False),
+    'encoder': b'gru'.decode('utf-8'), 'decoder': numpy.string_('gru'), 'saveto': cafe + b'.npz',
+    'embeddings': None, 'maxlen_w': 2 ** 40, 'batch_size': long(16),
+    'data': numpy.unicode_(cafe.decode('utf-8')), 'sizes': [long(1), numpy.int16(2), (3, True)],
+    'shape': numpy.array([2, 3]),
 }  # fmt: skip
 for protocol in (0, 1, 2):
     with open('options_%d.pkl' % protocol, 'wb') as f:
@@ -67,7 +70,11 @@ for protocol in (0, 1, 2):
 with open('objects.npz.pkl', 'wb') as f:
     cPickle.dump(options, f)
 
-words = OrderedDict([('<eos>', 0), (u'UNK', 1L), ('caf\xc3\xa9', numpy.int64(2)), (u'd\xe9j\xe0', 3)])
+words = OrderedDict()
+words['<eos>'] = 0
+words[b'UNK'.decode('utf-8')] = long(1)
+words[cafe] = numpy.int64(2)
+words[b'd\xc3\xa9j\xc3\xa0'.decode('utf-8')] = 3
 counts = OrderedDict((word, 10 - i) for i, word in enumerate(words))
 for protocol in (0, 2):
     with open('dictionary_%d.pkl' % protocol, 'wb') as f:
