@@ -5,14 +5,15 @@
 All numbers are made up. Row i of every table is i * 3 / 8, (i * 3 + 1) / 8, (i * 3 + 2) / 8.
 """
 
-# ruff: noqa: I001, UP031
+# ruff: noqa: UP031
 
-import cPickle
 import os
 import pickle
 from collections import OrderedDict
 
 import numpy
+
+cPickle = __import__('cPickle')  # of Python 2 alone
 
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 long = type(1 << 70)  # Python 2 has two kinds of integers
