@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import io
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,7 @@ def reading(form: str) -> Callable[[Bench], Stage]:
         rng, params = np.random.default_rng(0), {}
         for name, shape in architecture.shapes().items():
             params[name] = rng.standard_normal(shape, np.float32) * np.float32(0.01)
-        folder = Path(bench.photos[0]).with_name('vgg_forms')
+        folder = Path(tempfile.gettempdir(), 'storyteller_vgg_forms')
         shutil.rmtree(folder, ignore_errors=True)  # one at a time is large enough
         folder.mkdir()
         vgg_forms.FORMS[form](folder / form, params)

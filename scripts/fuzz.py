@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -23,13 +24,24 @@ import numpy as np
 import vgg_forms
 from PIL import Image
 
-from storyteller import bundle, convnet, efficientnet, formats, images, text
+from storyteller import (
+    bundle,
+    convnet,
+    efficientnet,
+    formats,
+    images,
+    object_pickles,
+    object_tables,
+    text,
+)
 from storyteller import pickles as readers
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
 
 Target = Callable[[bytes, Path], None]
 LEAST_FAST = readers.LEAST_FAST
 LONGEST = 4096  # bytes of an input that atheris makes, unless a seed is longer
+MOST_PATTERNS = object_pickles.MOST_PATTERNS
+FORMS = Path(__file__).parents[1] / 'tests' / 'forms'  # written by Python 2
 
 
 def pickles(data: bytes, folder: Path) -> None:
@@ -53,6 +65,17 @@ def networks(data: bytes, folder: Path) -> None:
     """The readers of VGG-19, which know its files by what stands in them, and of settings."""
     refused(convnet.read_params, put(folder / 'network', data))
     refused(efficientnet.read_eyes, put(folder / 'convnet.json', data))
+
+
+def tables(data: bytes, folder: Path) -> None:
+    """The reader of word tables of 2015: a step at a time, and with rows matched as a whole."""
+    path, out, found = put(folder / 'a.npy', data), folder / 'plain.npy', []
+    for patterns in (0, MOST_PATTERNS):
+        object_pickles.MOST_PATTERNS = patterns
+        out.unlink(missing_ok=True)
+        refused(lambda path: object_tables.write_plain(path, out), path)
+        found.append(out.read_bytes() if out.exists() else None)
+    assert found[0] == found[1]
 
 
 def cards(data: bytes, folder: Path) -> None:
@@ -85,6 +108,7 @@ TARGETS: dict[str, Target] = {
     'pickle': pickles,
     'model': models,
     'network': networks,
+    'table': tables,
     'bundle': cards,
     'photo': photos,
     'text': tokens,
@@ -127,6 +151,8 @@ def seeds(name: str) -> list[bytes]:
                 write(path / form, params)
             efficientnet.write_eyes(path / 'a.json', efficientnet.Eyes(2.0, 0.5))
             return [(path / name).read_bytes() for name in (*vgg_forms.FORMS, 'a.json')]
+        if name == 'table':
+            return [(FORMS / f'table_{way}_2.npy').read_bytes() for way in ('cPickle', 'pickle')]
         if name == 'bundle':
             files = {'a.npy': {'bytes': 1, 'sha256': '0' * 64}}
             files['decoder.safetensors'] = files['a.npy']
@@ -166,6 +192,7 @@ def guided(name: str, folder: Path, seconds: int) -> None:
     import atheris
 
     atheris.instrument_all()
+    os.environ['STORYTELLER_CACHE'] = str(folder / 'cache')
     known, work = folder / 'inputs', folder / 'work'
     for each in (known, work):
         each.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,10 @@ def read_npz(path: Path, prefix: str, without: str) -> dict[str, np.ndarray]:
             if name != without and name.startswith(prefix):
                 with archive.open(member) as file:  # which also checks the member's header
                     array = read_npy(file, member.file_size, _stored(mapped, member))
+                if array.dtype.hasobject:
+                    if array.ndim == 0:  # a dict or the like, which no model has as a parameter
+                        continue
+                    array = np.array(array.tolist(), np.float32)  # numbers, or rows of them
                 params[name] = np.require(array, np.float32, ['A', 'W'])
     return params
 
@@ -92,18 +96,23 @@ def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f'it expands from {size} to {whole} bytes')
 
 
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The header of a ``.npy`` stream: the shape, whether in Fortran's order, the type."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f'.npy version {version} is not known')
+    return read(file)
+
+
 def read_npy(file: BinaryIO, size: int, whole: memoryview | None = None) -> np.ndarray:
     """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler.
 
     If the bytes of the `whole` stream are at hand, the array is a view of them.
     """
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise ValueError(f'.npy version {version} is not known')
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         found = Unpickler(file).load()

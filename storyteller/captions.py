@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pooch
 import torch
 from tqdm import tqdm
 
 from . import embedding
-from .formats import MismatchError, ModelFileError, atomic_path, read_lines
+from .files import atomic_path, cache_folder
+from .formats import MismatchError, ModelFileError, read_lines
 from .packed import Linear
 from .sequences import as_texts
 
@@ -119,20 +119,6 @@ def _cache_path(
     if not folder or not captions:
         return None
     return pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
-
-
-def cache_folder() -> pathlib.Path | None:
-    """The folder of cached vectors: ``STORYTELLER_CACHE``, else the user's cache folder.
-
-    None where there is neither, as for a user without a home.
-    """
-    if chosen := os.environ.get('STORYTELLER_CACHE'):
-        return pathlib.Path(chosen)
-    try:
-        folder = pathlib.Path(pooch.os_cache('storyteller'))
-    except RuntimeError:
-        return None
-    return folder if folder.is_absolute() else None  # '~' that could not be expanded
 
 
 def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import config, convnet, efficientnet, formats
+from . import config, convnet, efficientnet, formats, object_tables
 from .embedding import IMAGE_LAYERS
 from .formats import PathLike
 from .images import MEAN_BGR
@@ -23,6 +23,35 @@ from .tables import write_table
 from .vocabulary import Vocabulary
 
 BLOCK = 65536  # rows of a table that are converted at a time
+TRAINED = {
+    'max_epochs': 5, 'dispFreq': 1, 'decay_c': 0.0, 'grad_clip': 5.0, 'maxlen_w': 100,
+    'optimizer': 'adam', 'batch_size': 64, 'saveFreq': 1000, 'reload_': False,
+}  # fmt: skip
+# Every option that a loader or a trainer of 2015 reads, with what its trainer took by default.
+# None: it depends on the model, and is written whatever it is.
+OPTIONS_2015: dict[str, dict[str, Any]] = {
+    'encoder': TRAINED | {
+        'encoder': 'gru', 'decoder': 'gru', 'dim': None, 'dim_word': None, 'n_words': None,
+        'n_words_src': None, 'maxlen_w': 30, 'saveto': 'uni_skip.npz',
+        'dictionary': 'dictionary.pkl',
+    },
+    'decoder': TRAINED | {
+        'encoder': 'gru', 'decoder': 'gru', 'doutput': True, 'dimctx': None, 'dim': None,
+        'dim_word': None, 'n_words': None, 'batch_size': 16, 'saveto': 'romance.npz',
+        'dictionary': 'romance_dictionary.pkl', 'embeddings': None, 'sampleFreq': 100,
+    },
+    'embedding': {key: TRAINED[key] for key in TRAINED if key != 'saveFreq'} | {
+        'data': 'coco', 'encoder': 'gru', 'margin': 0.2, 'dim': None, 'dim_image': None,
+        'dim_word': None, 'n_words': None, 'max_epochs': 15, 'dispFreq': 10, 'grad_clip': 2.0,
+        'batch_size': 128, 'saveto': 'coco_embedding.npz', 'validFreq': 100, 'lrate': 0.0002,
+    },
+}  # fmt: skip
+_WORDS = [('n_words', 'Wemb', 0), ('dim_word', 'Wemb', 1)]
+_SIZES = {  # options that are sizes of parameters
+    'encoder': [*_WORDS, ('n_words_src', 'Wemb', 0), ('dim', 'encoder_Ux', 0)],
+    'decoder': [*_WORDS, ('dimctx', 'ff_state_W', 0), ('dim', 'decoder_Ux', 0)],
+    'embedding': [*_WORDS, ('dim_image', 'ff_image_W', 0), ('dim', 'ff_image_W', 1)],
+}
 CLASSES = 1000  # of the last layer of VGG-19, which the code of 2015 wants and never uses
 SECOND_IMAGES = IMAGE_LAYERS[1]
 OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 2015 reads
@@ -81,6 +110,27 @@ def write_2015(
     formats.write_pickle(f'{path}.pkl', dict(options))
 
 
+def options_2015(
+    kind: str, options: Mapping[str, Any], params: Mapping[str, np.ndarray], saveto: str
+) -> dict[str, Any]:
+    """The options that 2015 reads: those of a model, else its sizes, else the defaults.
+
+    Parameters
+    ----------
+    kind : {'encoder', 'decoder', 'embedding'}
+    options : mapping
+        Those that are only ours are left out.
+    params : mapping of str to array
+    saveto : str
+        The file that is written.
+    """
+    sizes = {
+        name: params[param].shape[axis] for name, param, axis in _SIZES[kind] if param in params
+    }
+    found = OPTIONS_2015[kind] | {'saveto': saveto} | sizes | dict(options)
+    return {name: found[name] for name in OPTIONS_2015[kind]}
+
+
 def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     folder = paths['skmodels']
     for kind in ('uni', 'bi'):
@@ -91,16 +141,19 @@ def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
         params, options = formats.read_model(file)
         table = folder / f'{kind[0]}table.npy'
         if old:
-            options = {'encoder': 'gru', 'decoder': 'gru'} | options
             if 'Wemb' not in params and table.exists():
                 rows = formats.open_table(table)[: options.get('n_words')]
                 params['Wemb'], options['n_words'] = rows, len(rows)
+            options = options_2015('encoder', options, params, f'{kind}_skip.npz')
             write_2015(out / f'{kind}_skip.npz', params, options, history=True)
             yield f'{kind}_skip.npz, {kind}_skip.npz.pkl'
         else:
             formats.write_model(out / f'{kind}_skip.safetensors', params, options)
             yield f'{kind}_skip.safetensors'
-        if table.exists():
+        if table.exists() and object_tables.holds_objects(table):
+            object_tables.write_plain(table, out / table.name)
+            yield table.name
+        elif table.exists():
             rows = formats.open_table(table)
             blocks = (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
             write_table(out / table.name, rows.shape, 'float32', blocks)
@@ -114,6 +167,7 @@ def _decoder(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     options.setdefault('doutput', True)  # as the loader of 2015 takes it
     words = Vocabulary.load(paths['dictionary'])
     if old:
+        options = options_2015('decoder', options, params, 'romance.npz')
         write_2015(out / 'romance.npz', params, options, history=True)
         formats.write_pickle(out / 'romance_dictionary.pkl', _dictionary(words))
         yield 'romance.npz, romance.npz.pkl, romance_dictionary.pkl'
@@ -132,6 +186,7 @@ def _embedding(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     words = Vocabulary.load(ours if path.suffix == '.safetensors' else f'{path}.dictionary.pkl')
     if old:
         params, options = _images_of(params, options, SECOND_IMAGES, OWN_IMAGES)
+        options = options_2015('embedding', options, params, 'coco_embedding.npz')
         write_2015(out / 'coco_embedding.npz', params, options)
         formats.write_pickle(out / 'coco_embedding.npz.dictionary.pkl', _dictionary(words))
         yield 'coco_embedding.npz, coco_embedding.npz.pkl, coco_embedding.npz.dictionary.pkl'

@@ -6,24 +6,21 @@ pickles. *Ours*: ``.safetensors`` with the options as JSON in the header, and UT
 read here can run code: pickles go through an unpickler that knows arrays and plain containers and
 refuses everything else by name.
 
-Every file is written whole or not at all: see :func:`atomic_path`.
+Every file is written whole or not at all: see :func:`storyteller.files.atomic_path`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import reprlib
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from . import arrays
+from . import arrays, object_tables
 from .arrays import kind_of
 from .errors import EmptyStoryError as EmptyStoryError
 from .errors import ImageError as ImageError
@@ -31,63 +28,15 @@ from .errors import MismatchError as MismatchError
 from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
+from .files import atomic_path as atomic_path
 from .pickle_writer import Pickler
 from .pickles import existing
 from .pickles import load_pickles as load_pickles
 from .pickles import stand_in as stand_in
 
+DEEPEST = 20  # containers in containers that options may have
+
 # --- writing -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
-
-    A reader sees the old file or the new one, never a part: the temporary file is flushed to disk
-    before it is renamed, and removed if the block raises.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write. Missing folders above it are made.
-
-    Yields
-    ------
-    pathlib.Path
-        The path to write to, with the same suffix.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> target = pathlib.Path(tempfile.mkdtemp(), 'note.txt')
-    >>> with atomic_path(target) as temporary:
-    ...     _ = temporary.write_text('whole')
-    >>> target.read_text()
-    'whole'
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix comes last, since NumPy appends its own to names that lack it.
-    handle, name = tempfile.mkstemp(
-        prefix=f'.{path.name}.', suffix=''.join(path.suffixes[-1:]), dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process' file mask: ``mkstemp`` ignores it and makes files for the owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -191,7 +140,7 @@ def read_model(path: PathLike, prefix: str = '') -> tuple[dict[str, np.ndarray],
         params = arrays.read_npz(path, prefix, without='history_errs')
     except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
         raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
-    return params, _as_options(load_pickles(options)[0], options)
+    return params, _plain(_as_options(load_pickles(options)[0], options))
 
 
 def _read_ours(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -259,6 +208,9 @@ def read_lines(path: PathLike) -> list[str]:
 def open_table(path: PathLike) -> np.ndarray:
     """Open a ``.npy`` table of word vectors, memory-mapped and read-only.
 
+    The published tables of 2015 are arrays of Python objects: the first time their plain form is
+    made in the cache (see :mod:`storyteller.object_tables`), which takes a while.
+
     Returns
     -------
     array, shape (V, W), a float type
@@ -270,6 +222,8 @@ def open_table(path: PathLike) -> np.ndarray:
         If it is not there, or not a matrix of numbers.
     """
     path = existing(path, 'a table of word vectors')
+    if object_tables.holds_objects(path):
+        return object_tables.open_plain(path)
     try:
         table = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception as error:  # a broken header raises whatever it stumbles over
@@ -342,6 +296,17 @@ def require_finite(params: Mapping[str, np.ndarray], names: Iterable[str], path:
     for name in names:
         if not np.isfinite(params[name]).all():
             raise ModelFileError(f'{path}: parameter {name!r} holds NaN or infinity')
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Options whose numbers are Python's own: 2015 left NumPy's among them, which JSON lacks."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (dict, list, tuple)) and depth < DEEPEST:
+        if isinstance(value, dict):
+            return {key: _plain(item, depth + 1) for key, item in value.items()}
+        return type(value)(_plain(item, depth + 1) for item in value)
+    return value
 
 
 def _as_options(options: Any, path: Path) -> dict[str, Any]:

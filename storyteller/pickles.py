@@ -11,6 +11,7 @@ import codecs
 import collections
 import functools
 import io
+import math
 import pickle
 import re
 import struct
@@ -140,6 +141,20 @@ def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: 
     return np.frombuffer(bytes(buffer), dtype).reshape(shape, order=order)
 
 
+def _check_items(shape: Any, dtype: Any, _: Any, items: Any) -> None:
+    """Refuse a list of objects that is not as long as its array: NumPy would read beyond it."""
+    if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple):
+        raise pickle.UnpicklingError('it makes an array in an unknown way')
+    if not dtype.hasobject:
+        return  # whose bytes NumPy counts
+    if dtype.kind != 'O' or not isinstance(items, list):
+        raise pickle.UnpicklingError('it makes an array of objects in an unknown way')
+    if len(shape) > 64 or not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise pickle.UnpicklingError('it makes an array of a shape that is none')
+    if math.prod(shape) != len(items):
+        raise pickle.UnpicklingError(f'{len(items)} objects are no array of shape {shape}')
+
+
 class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be checked
     """An unpickler that looks names up in a short list instead of importing them."""
 
@@ -178,6 +193,8 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         plain = (None, None, None)  # no fields, and flags as they are
         if isinstance(target, np.dtype) and (state[2:5], state[7]) != (plain, target.flags):
             raise pickle.UnpicklingError(f'it changes what an array of {target.name} holds')
+        if isinstance(target, np.ndarray):
+            _check_items(*state[-4:])
         super().load_build()
 
     def load_bytearray8(self) -> None:

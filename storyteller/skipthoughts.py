@@ -47,7 +47,8 @@ def load_model(
     path_to_tables : path of a folder
         Holds ``utable.npy`` and ``btable.npy`` (V, W), which are mapped and not read, and
         ``dictionary.txt``: the words of their rows, one a line. Of a word that stands there twice
-        the later row counts.
+        the later row counts. The tables as they were published in 2015 are arrays of objects: the
+        first time, which takes a while, they are made plain in the cache.
     device : str or torch.device, optional
         Where to compute; by default a GPU if there is one, else the CPU.
     precision : {'float32', 'bfloat16'}

@@ -262,7 +262,7 @@ def test_a_user_without_a_home_has_no_cache(vse, monkeypatch, home):
         return home
 
     monkeypatch.delenv('STORYTELLER_CACHE', raising=False)
-    monkeypatch.setattr(captions.pooch, 'os_cache', os_cache)
+    monkeypatch.setattr('pooch.os_cache', os_cache)
     assert captions.cache_folder() is None
     assert captions.caption_vectors(vse, ['a dog']).shape == (1, embedding.width(vse))
 

@@ -25,7 +25,7 @@ PICKLES = sorted(REFERENCE.rglob('*.pkl'))
 MODELS = [
     path for path in sorted(REFERENCE.rglob('*.npz')) if path.with_suffix('.npz.pkl').exists()
 ]
-TABLES = sorted(REFERENCE.rglob('*.npy'))
+TABLES = [path for path in sorted(REFERENCE.rglob('*.npy')) if 'objects' not in path.name]
 
 
 def name_of(path):
@@ -324,6 +324,14 @@ POINTERS = {
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt"
         b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR(I3\nS'|'\nN(S'f'\nt(dS'f'\n(cnumpy\ndtype\n(S'O8'\n"
         b"I0\nI1\ntRI0\ntsI8\nI1\nI0\ntbI00\nS'AAAAAAAA'\ntb."
+    ),
+    'a list that is too short': (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I9\nt"
+        b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntRI00\n(lI1\natb."
+    ),
+    'a list for a record': (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt"
+        b"cnumpy\ndtype\n(S'O,O'\nI0\nI1\ntRI00\n(lI1\natb."
     ),
     'frombuffer': (
         b"cnumpy.core.numeric\n_frombuffer\n(S'AAAAAAAA'\ncnumpy\ndtype\n(S'O'\ntR(I1\ntS'C'\ntR."

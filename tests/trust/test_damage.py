@@ -36,6 +36,12 @@ def script(name):
 fuzz = script('fuzz')
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Plain tables of what is read here are nothing to keep."""
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
+
+
 @pytest.mark.filterwarnings('ignore')  # of decoders and of headers that look like Python
 @pytest.mark.parametrize('target', fuzz.TARGETS)
 def test_changed_input_is_read_or_refused(tmp_path, target):
@@ -62,7 +68,8 @@ def test_every_part_and_two_thousand_flips(tmp_path, target):
 
 REFERENCE = [
     path
-    for path in sorted((ROOT / 'tests' / 'reference').rglob('*'))
+    for folder in ('reference', 'forms')
+    for path in sorted((ROOT / 'tests' / folder).rglob('*'))
     if path.suffix in ('.npz', '.pkl', '.npy') and path.stat().st_size < 2_000_000
 ]
 
@@ -184,6 +191,13 @@ while True:
     row = {'image': f'{number}.jpg', 'settings': settings, 'passage': 'a b c ' * 500}
     many.append_row(pathlib.Path(folder, 'results.jsonl'), row)
 """,
+    'table': f"""
+from storyteller import formats, object_tables
+source = {str(ROOT / 'tests' / 'reference' / 'skipthoughts' / 'utable_objects.npy')!r}
+print('go', flush=True)
+while True:
+    object_tables.write_plain(source, pathlib.Path(folder, 'table.npy'))
+""",
     'bundle': """
 import numpy as np
 from storyteller import formats
@@ -221,6 +235,12 @@ def check_cache(folder):
 def check_results(folder):
     rows = many.read_rows(folder / 'results.jsonl', {'k': 3})
     assert list(rows) == [(f'{i}.jpg', None) for i in range(1, len(rows) + 1)]
+
+
+def check_table(folder):
+    if (folder / 'table.npy').exists():
+        plain = ROOT / 'tests' / 'reference' / 'skipthoughts' / 'utable.npy'
+        np.testing.assert_array_equal(np.load(folder / 'table.npy'), np.load(plain))
 
 
 def check_bundle(folder):

@@ -79,8 +79,11 @@ NAMES = sorted(exploits(Path('marker')))
 
 
 @pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('place', ['pickle', 'dictionary', 'options', 'array in npz', 'array'])
-def test_no_exploit_runs_or_lasts(tmp_path, name, place):
+@pytest.mark.parametrize(
+    'place', ['pickle', 'dictionary', 'options', 'array in npz', 'array', 'table']
+)
+def test_no_exploit_runs_or_lasts(tmp_path, monkeypatch, name, place):
+    monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path / 'cache'))
     marker = tmp_path / 'marker'
     data = exploits(marker)[name]
     path, read = put(tmp_path, place, data)
@@ -106,9 +109,9 @@ def put(folder: Path, place: str, data: bytes):
     np.lib.format.write_array_header_1_0(
         head, {'descr': '|O', 'fortran_order': False, 'shape': (1,)}
     )
-    if place == 'array':
+    if place in ('array', 'table'):
         (folder / 'a.npy').write_bytes(head.getvalue() + data)
-        return folder / 'a.npy', formats.read_array
+        return folder / 'a.npy', formats.read_array if place == 'array' else formats.open_table
     with zipfile.ZipFile(folder / 'm.npz', 'w') as archive:
         archive.writestr('Wemb.npy', head.getvalue() + data)
     formats.write_pickle(folder / 'm.npz.pkl', {})

@@ -1,0 +1,78 @@
+"""Where files are written, and how: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import PathLike
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place when the block ends well.
+
+    A reader sees the old file or the new one, never a part: the temporary file is flushed to disk
+    before it is renamed, and removed if the block raises.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write. Missing folders above it are made.
+
+    Yields
+    ------
+    pathlib.Path
+        The path to write to, with the same suffix.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp(), 'note.txt')
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text('whole')
+    >>> target.read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix comes last, since NumPy appends its own to names that lack it.
+    handle, name = tempfile.mkstemp(
+        prefix=f'.{path.name}.', suffix=''.join(path.suffixes[-1:]), dir=path.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process' file mask: ``mkstemp`` ignores it and makes files for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def cache_folder() -> Path | None:
+    """The folder of what is made once and kept: ``STORYTELLER_CACHE``, else the user's own.
+
+    None where there is neither, as for a user without a home.
+    """
+    import pooch  # which takes a moment
+
+    if chosen := os.environ.get('STORYTELLER_CACHE'):
+        return Path(chosen)
+    try:
+        folder = Path(pooch.os_cache('storyteller'))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # '~' that could not be expanded
