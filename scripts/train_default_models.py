@@ -66,9 +66,10 @@ STYLES = {'romance': 'novels', 'adventure': 'adventure', 'lyric': 'lyrics'}  # a
 PASSAGES = 35, 80  # words of those that the decoder learns from; stories get about as long
 BEST = {'romance': 0.8, 'adventure': 0.9, 'lyric': 0.7}  # share that captions fit best
 NEAREST = 100  # captions that a story is told of
-EYES = efficientnet.Eyes(temperature=1.0, class_weight=1.0)
+EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
+LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
 VIEWS = 'photo', 'mirrored', 'part-0', 'part-1'  # of each photo that the joint space learns from
-CAPTIONS_SHARE = 0.3  # of an image layer; the rest serves the pool
+CAPTIONS_SHARE = 0.5  # of an image layer; the rest serves the pool
 _PEOPLE = """
     man men woman women boy boys girl girls person people child children kid kids baby babies
     toddler toddlers lady ladies couple family group crowd guy guys player players he she his her
@@ -524,7 +525,7 @@ class Recipe:
             )
             for name, value in zip((f'{layer}_W', f'{layer}_b'), learned, strict=True):
                 params[name] = CAPTIONS_SHARE * value + (1 - CAPTIONS_SHARE) * params[name]
-        efficientnet.write_eyes(self.out / 'convnet.json', EYES)
+        efficientnet.write_eyes(self.out / 'convnet.json', LOOKING)
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
 
