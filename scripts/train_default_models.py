@@ -69,7 +69,6 @@ NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
 VIEWS = 'photo', 'mirrored', 'part-0', 'part-1'  # of each photo that the joint space learns from
-IMAGINED = 9, 3  # photos of a class that an image layer learns from: without people, and with
 CAPTIONS_SHARE = 0.5  # of an image layer; the rest serves the pool
 _PEOPLE = """
     man men woman women boy boys girl girls person people child children kid kids baby babies
@@ -455,9 +454,13 @@ class Recipe:
             )
         texts, labels = zip(*self.class_pairs(), strict=True)
         among = Candidates(pool, self.class_matches)
+        seen, weights = self.seen('photo'), efficientnet.read_weights()['_fc.weight'].numpy()
+        people = self.show_people()
+        settings = np.flatnonzero(~people), np.flatnonzero(people)
+        classes = ImaginedPhotos(seen['pooled'], seen['logits'], weights, settings, EYES)
         sources.append(
             embedding.Pairs(
-                texts, np.array(labels), self.classes(), EMBEDDING, 9, once=True, candidates=among
+                texts, np.array(labels), classes, EMBEDDING, 9, once=True, candidates=among
             )
         )
         names = flickr8k.read_names(self.flickr, 'dev')
@@ -500,35 +503,22 @@ class Recipe:
         ]
 
     def image_layers(self) -> None:
-        """Mix both image layers with ones that learn anew against sentences that stay, and export.
+        """Mix both image layers with ones that learn anew from what people say, and export.
 
-        Photos are found better then, and the pool serves as well as before. The layer of our
-        network also learns from imagined photos, most of which show nobody: of things that no
-        captioned photo shows, people would otherwise be thought to stand beside them.
+        Photos are found better then, and the pool serves as well as before.
         """
         params, options = formats.read_model(self.work / 'embedding.npz')
         names = self.training_photos
         captions, photo = self.captions_of(names)
         vectors = encode(embedding.JointEmbedding(params, EMBEDDING).eval(), captions)
         own = [self.features(view, names) for view in VIEWS]
-        imagined, classes, shown = self.imagined_photos()
-        model = embedding.JointEmbedding(params, EMBEDDING).eval()
-        classes = encode(model, classes)
         fc7 = [flickr8k.read_fc7(self.flickr / f'fc7_{n}.npz') for n in ('train', 'train_flipped')]
-        known = np.flatnonzero(photo < len(fc7[0]))
-        for layer, views, sentences, seen in (
-            (
-                'ff_image',
-                [np.concatenate([own[0], imagined]), *own[1:]],
-                np.concatenate([vectors, classes]),
-                np.concatenate([photo, len(names) + shown]),
-            ),
-            ('ff_image_vgg19', fc7, vectors[known], photo[known]),
-        ):
+        for layer, views in {'ff_image': own, 'ff_image_vgg19': fc7}.items():
+            known = np.flatnonzero(photo < len(views[0]))
             learned = fit_image_layer(
                 views,
-                sentences,
-                seen,
+                vectors[known],
+                photo[known],
                 TrainOptions(epochs=30, lr=1e-3, decay=True, weight_decay=0.1, average=0.99),
                 self.work / f'{layer}.pt',
                 ImageLayerOptions(dropout=0.6),
@@ -538,30 +528,6 @@ class Recipe:
         efficientnet.write_eyes(self.out / 'convnet.json', LOOKING)
         formats.write_model(self.out / 'embedding.safetensors', params, options, 'float16')
         self.caption_words.save(self.out / 'embedding_dictionary.txt')
-
-    def imagined_photos(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        """Features (M, F) of imagined photos, captions as word indices, and the photo of each."""
-        photos, shown, captions = self.classes(), [], []
-        texts, torch_state = self.set_captions, torch.random.get_rng_state()
-        torch.manual_seed(0)
-        wanted = [i for i in range(len(photos)) for _ in range(IMAGINED[i // efficientnet.CLASSES])]
-        features = photos[np.array(wanted)]
-        torch.random.set_rng_state(torch_state)
-        rows: dict[int, list[int]] = {}
-        for row, i in enumerate(wanted):
-            rows.setdefault(i, []).append(row)
-        for i, own in rows.items():
-            for j, text in enumerate(texts[i]):
-                captions.append(np.array(self.caption_words.encode(text), np.int64))
-                shown.append(own[j % len(own)])
-        return features, captions, np.array(shown)
-
-    def classes(self) -> ImaginedPhotos:
-        """Photos of every class without people, and then of every class with people."""
-        seen, weights = self.seen('photo'), efficientnet.read_weights()['_fc.weight'].numpy()
-        people = self.show_people()
-        settings = np.flatnonzero(~people), np.flatnonzero(people)
-        return ImaginedPhotos(seen['pooled'], seen['logits'], weights, settings, EYES)
 
     def embedding_start(self) -> dict[str, np.ndarray]:
         """Word vectors from the uni encoder, the rest random, an image layer for each network."""
