@@ -293,12 +293,11 @@ def main() -> None:
     command.add_argument('--photo-folder', type=Path, help='instead: the photos')
     command.add_argument('--folds', type=int, default=1, help='5 for the 5,000 of COCO')
 
+    several = {'action': 'extend', 'nargs': '+'}
     command = job('sentences', judge_sentences)
     command.add_argument('--data', type=Path, required=True, help='folder of the sets')
-    command.add_argument(
-        '--task', nargs='+', choices=sentence_sets.TASKS, help='default: all that are there'
-    )
-    command.add_argument('--encoder', nargs='+', choices=ENCODERS, help='default: all')
+    command.add_argument('--task', **several, choices=sentence_sets.TASKS, help='default: all')
+    command.add_argument('--encoder', **several, choices=ENCODERS, help='default: all')
     command.add_argument('--ngrams', action='store_true', help='two classes: also with n-grams')
     command.add_argument('--folds', type=int, default=10, help='two classes (%(default)s)')
     command.add_argument('--jobs', type=int, default=1, help='processes (%(default)s)')
@@ -325,8 +324,8 @@ def main() -> None:
     command.add_argument('--work', type=Path, default=Path('runs/evaluate'), help='(%(default)s)')
     command.add_argument('--photos', type=int, default=200, help='(%(default)s)')
     add_search(command, strength=False)
-    command.add_argument('--features', nargs='+', choices=(OURS, REAL), help='default: both')
-    command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
+    command.add_argument('--features', **several, choices=(OURS, REAL), help='default: both')
+    command.add_argument('--setting', **several, help="such as 'x - c + b'; default: all")
     command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')
     command.add_argument('--picture', type=Path, help='also draw the figures, .png')
     listed = LEAVE_OUT if LEAVE_OUT.exists() else None

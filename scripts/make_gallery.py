@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if the page was made, 2 if the results or arguments are wrong."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'make_gallery: {message}', file=sys.stderr)
     try:
         rows = [row for path in options.results for row in gallery.read_rows(path)]

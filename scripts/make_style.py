@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         '--few', action='store_true', help=f'be content with fewer than {FEWEST} passages'
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.texts) + (args.text is not None) + (args.captions is not None) != 1:
         raise ValueError('expected files of text, or --text FOLDER, or --captions POOL')
     found = captions.load_captions(args.captions) if args.captions else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from storyteller import bundle, config, many
 from storyteller.command_line import add_models, add_precision, add_search, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
+ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,13 +62,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if every photo was told, 1 if one failed, 2 for wrong arguments."""
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)  # photos may stand between the options
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
         for name in ('k', 'bw', 'batch_size', 'actors'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
+        if args.ray and not ADDRESS.fullmatch(args.ray):
+            raise ValueError(
+                f'--ray: expected auto, HOST:PORT or ray://HOST:PORT, found {args.ray!r}; if '
+                'that is a photo, let it stand before --ray'
+            )
         shard, plan = many.Shard.read(args.shard), plan_of(args)
         results = args.out / shard.file_name
         photos = shard.of(many.find_photos(args.photos, sys.stdin))

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
     line = parser()
-    options = line.parse_args(arguments)
+    options = line.parse_intermixed_args(arguments)  # photos may stand between the options
     if bool(options.photos) == options.check:
         line.error('expected photos, or --check alone')
     with warnings.catch_warnings():

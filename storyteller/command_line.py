@@ -23,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     ----------
     parser : argparse.ArgumentParser
     kind : dataclass
-        Its docstring describes the fields in a section ``Attributes``. A tuple takes several
-        values.
+        Its docstring describes the fields in a section ``Attributes``. The flag of a tuple takes
+        one value and may be said again: one that took several would take photos for words.
     defaults
         What takes the place of the class' own defaults; None, of a field that is not said, is not
         shown.
@@ -53,9 +53,11 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             plain = [
                 t for t in typing.get_args(types[field.name]) if t not in (type(None), Ellipsis)
             ]
-            many = {'nargs': '+'} if typing.get_origin(types[field.name]) is tuple else {}
             read = plain[0] if plain else types[field.name]
-            group.add_argument(flag, type=read, default=default, help=text, **many)
+            several = typing.get_origin(types[field.name]) is tuple
+            action = _Several if several else 'store'
+            again = '; may be said again' if several else ''
+            group.add_argument(flag, type=read, action=action, default=default, help=text + again)
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
@@ -129,6 +131,15 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='folder of skip-thoughts, ours or of 2015, or hf://OWNER/NAME; default: the bundle',
     )
+
+
+class _Several(argparse.Action):
+    """Collects what is said in a tuple, which takes the place of the default."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        before = getattr(namespace, self.dest)
+        known = () if before is self.default else before
+        setattr(namespace, self.dest, (*known, value))
 
 
 class _OneOrMore(argparse.Action):

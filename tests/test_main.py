@@ -72,6 +72,18 @@ def test_photos_are_told_one_after_the_other(reference, capsys, tmp_path):
     assert printed.err.count('\n') == 1 and 'missing.jpg' in printed.err
 
 
+@pytest.mark.parametrize(
+    'options', [['--banned', 'love'], ['--required', 'the'], ['--lyric'], ['--models', '.']]
+)
+def test_no_option_takes_a_photo_for_a_value(reference, monkeypatch, options):
+    told = []
+    monkeypatch.setattr(generate, 'story', lambda z, photo, **_: told.append(photo))
+    monkeypatch.setattr(generate, 'stories', lambda *_, **__: [])
+    monkeypatch.setattr(generate, 'load_all', lambda *_, **__: {})
+    assert main(['a.jpg', *options, 'b.jpg', *SMALL, 'c.jpg']) == 0
+    assert told == ['a.jpg', 'b.jpg', 'c.jpg']
+
+
 def test_options_reach_the_story(reference, capsys):
     def told(*options):
         assert main([str(PHOTO), *SMALL, *options]) == 0

@@ -329,6 +329,20 @@ def test_wrong_arguments_give_one_line(script, photos, calls, tmp_path, capsys, 
     assert not out.exists()
 
 
+@pytest.mark.parametrize('option', [['--banned', 'love'], ['--style', 'lyric'], ['--lyric']])
+def test_photos_may_stand_between_the_options(script, photos, calls, tmp_path, option):
+    names = [str(photos / name) for name in ('a.jpg', 'more/c.PNG', 'b.jpg')]
+    command = [names[0], *option, names[1], '--out', str(tmp_path), names[2]]
+    assert script.main(command) == 1
+    assert calls == [['a.jpg', 'c.PNG', 'b.jpg']]
+
+
+def test_a_photo_is_no_address_of_a_cluster(script, photos, calls, tmp_path, capsys):
+    command = [str(photos / 'a.jpg'), '--ray', str(photos / 'b.jpg'), '--out', str(tmp_path)]
+    assert script.main(command) == 2
+    assert '--ray: expected auto' in capsys.readouterr().err and calls == []
+
+
 def test_folders_without_photos_are_named(script, calls, tmp_path, capsys):
     missing, empty = tmp_path / 'missing', tmp_path / 'empty'
     empty.mkdir()
