@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storyteller import gallery
+from storyteller.command_line import run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,4 +60,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run(main)

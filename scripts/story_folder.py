@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_models, add_precision, add_search, search_from
+from storyteller.command_line import add_models, add_precision, add_search, run, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
 ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
@@ -150,4 +150,4 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run(main)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from .command_line import add_models, add_precision, add_search, search_from
+from .command_line import (
+    CLOSED_PIPE,
+    add_models,
+    add_precision,
+    add_search,
+    drop_output,
+    prepare_streams,
+    search_from,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
+    prepare_streams()
     line = parser()
     options = line.parse_intermixed_args(arguments)  # photos may stand between the options
     if bool(options.photos) == options.check:
@@ -43,9 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
         try:
-            return _self_check(options) if options.check else _tell(options)
+            status = _self_check(options) if options.check else _tell(options)
+            sys.stdout.flush()
+            return status
         except KeyboardInterrupt:
             return 130
+        except OSError as error:  # the output is lost, or the self-check has to do without a file
+            drop_output()
+            return CLOSED_PIPE if isinstance(error, BrokenPipeError) else _complain(error)
 
 
 def _tell(options: argparse.Namespace) -> int:
@@ -68,8 +81,8 @@ def _tell(options: argparse.Namespace) -> int:
         try:
             _progress(f'telling {photo}')
             generate.story(z, photo, **told)
-            _flush()
-        except (ValueError, OSError) as error:
+            sys.stdout.flush()  # a story is handed on as soon as it is told
+        except ValueError as error:  # an OSError is of stdout: other photos would fare no better
             status = _complain(error)
     return status
 
@@ -83,8 +96,8 @@ def _self_check(options: argparse.Namespace) -> int:
         for what, fine, detail in selfcheck.check(options.models):
             print('ok   ' if fine else 'WRONG', f'{what}: {detail}')
             status = status if fine else 2
-            _flush()
-    except (ValueError, OSError) as error:
+            sys.stdout.flush()
+    except ValueError as error:
         return _complain(error)
     return status
 
@@ -95,15 +108,6 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f'{name}: expected 1 or more, found {value}')
-
-
-def _flush() -> None:
-    """Hand a story on as soon as it is told; a closed pipe or a full disk is noticed here."""
-    try:
-        sys.stdout.flush()
-    except OSError:  # what is left would fail once more, with a traceback, when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _progress(what: str) -> None:

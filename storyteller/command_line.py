@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
+import os
 import re
 import sys
 import typing
@@ -14,6 +16,8 @@ from typing import Any, TypeVar
 from .options import PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
+
+CLOSED_PIPE = 141  # the code of a program whose reader has gone, as shells know it
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
@@ -180,12 +184,51 @@ def _descriptions(kind: type) -> dict[str, str]:
     return found
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; what is wrong with its input ends it with one line and code 2."""
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, also where they are closed or of a small encoding.
+
+    What cannot be encoded is shown as a replacement. Files are no matter of this: they are UTF-8.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)  # lest a file that is opened next takes its number
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nothing, 'w', encoding='utf-8'))
+        elif getattr(stream, 'errors', None) in ('strict', 'surrogateescape'):
+            with contextlib.suppress(AttributeError):  # a stream that somebody put there
+                stream.reconfigure(errors='replace')
+
+
+def drop_output() -> None:
+    """Turn stdout to nothing if it cannot be written, as a closed pipe or a file on a full disk.
+
+    Python would else try once more, with a traceback, when it ends.
+    """
     try:
-        main()
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main`, which may return a code to exit with.
+
+    What is wrong with its input ends it with one line and code 2, a closed pipe quietly.
+    """
+    prepare_streams()
+    try:
+        status = main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        drop_output()
+        sys.exit(CLOSED_PIPE)
     except (ValueError, OSError, FloatingPointError) as error:
+        drop_output()
         print(f'{sys.argv[0]}: {error}', file=sys.stderr)
         sys.exit(2)
+    if status:
+        sys.exit(status)

@@ -43,7 +43,8 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     ----------
     inputs : sequence of paths
         Folders are looked through with all that is below, hidden files apart; other paths are
-        photos, or patterns such as ``'2015-*/*.jpg'``; ``'-'`` stands for the paths in `listed`.
+        photos, or patterns such as ``'2015-*/*.jpg'``; ``'-'`` stands for the paths in `listed`
+        (``'./-'`` is a file of that name).
     listed : text file, optional
         A path a line.
 
@@ -79,7 +80,9 @@ def _is_file_or_pattern(path: str) -> bool:
 
 def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
     for each in inputs:
-        if each == '-' and listed is not None:
+        if each == '-':
+            if listed is None:
+                raise FileNotFoundError('-: there is no list of photos, since stdin is closed')
             yield from (line for line in map(str.rstrip, listed) if line)
         else:
             yield each
