@@ -1,7 +1,8 @@
 """Tell the stories of many photos: of folders, files, patterns, or a list on stdin (-).
 
 A line of JSON is added to results.jsonl in the output folder for each photo and style as it is
-told. What has a line is left alone, so the same command goes on after an interruption.
+told. A story that is there is left alone, so the same command goes on after an interruption; what
+failed is tried again, since the photo may have been mended.
 """
 
 from __future__ import annotations
@@ -79,11 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos = shard.of(many.find_photos(args.photos, sys.stdin))
         known = many.read_rows(results, plan.settings)
         wanted = {(photo.name, style) for photo in photos for style in plan.styles}
-        rows = [known[key] for key in wanted if key in known]
+        told = {key: row for key, row in known.items() if 'error' not in row}
+        rows = [told[key] for key in wanted if key in told]
         before = len(rows)
         if before < len(wanted):
             many.check_writable(args.out)
-            jobs = plan.missing(photos, known, args.batch_size)
+            jobs = plan.missing(photos, told, args.batch_size)
             if args.ray is None:
                 new = told_here(plan, plan.load(), jobs)
             else:
@@ -91,10 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 new = cluster.tell(plan, jobs, args.ray or None, args.actors)
             with tqdm(total=len(wanted), initial=before, unit='story') as progress:
-                for row in new:
-                    many.append_row(results, row)
-                    rows.append(row)
-                    progress.update()
+                try:
+                    for row in new:
+                        many.append_row(results, row)
+                        rows.append(row)
+                        progress.update()
+                finally:
+                    many.drop_replaced(results, plan.settings)
     except (ValueError, OSError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
