@@ -1,11 +1,16 @@
-"""The main job: ``python -m storyteller PHOTO`` prints captions and a story."""
+"""The main job: ``python -m storyteller PHOTO`` prints captions and a story.
+
+Several photos have their names above their stories, and a blank line between them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .command_line import (
     CLOSED_PIPE,
@@ -29,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
     result.add_argument('--style', help='a style of the models, or a .npy file of your own')
+    result.add_argument(
+        '--json', action='store_true', help='print a line of JSON for each photo instead'
+    )
     add_models(result)
     add_precision(result)
     result.add_argument(
@@ -46,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     line = parser()
     options = line.parse_intermixed_args(arguments)  # photos may stand between the options
-    if bool(options.photos) == options.check:
+    if bool(options.photos) == options.check or (options.check and options.json):
         line.error('expected photos, or --check alone')
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
@@ -76,15 +84,30 @@ def _tell(options: argparse.Namespace) -> int:
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)
-    status = 0
-    for photo in options.photos:
+    status, several = 0, len(options.photos) > 1 and not options.json
+    for number, photo in enumerate(options.photos):
+        _progress(f'telling {photo}')
+        if several:
+            print(*([''] if number else []), photo, sep='\n', flush=True)
         try:
-            _progress(f'telling {photo}')
-            generate.story(z, photo, **told)
-            sys.stdout.flush()  # a story is handed on as soon as it is told
+            (_print_row if options.json else generate.story)(z, photo, **told)
         except ValueError as error:  # an OSError is of stdout: other photos would fare no better
             status = _complain(error)
+            if several:
+                print('NOT TOLD:', getattr(error, 'reason', error))
+        sys.stdout.flush()  # a story is handed on as soon as it is told
     return status
+
+
+def _print_row(z: Mapping[str, Any], photo: str, **told: Any) -> None:
+    """Print a line of JSON for a photo, also for one that cannot be told, before it is raised."""
+    from . import generate
+    from .errors import ImageError
+
+    (found,) = generate.stories(z, [photo], on_error='return', **told)
+    print(json.dumps(found.to_dict()))
+    if isinstance(found, generate.StoryError):
+        raise ImageError(found.path, found.reason)
 
 
 def _self_check(options: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def test_the_self_check_needs_no_stdout(tmp_path):
 def test_a_closed_pipe_ends_the_main_job_at_once(tmp_path):
     done = shell(tmp_path, '| head -c 20; exit ${PIPESTATUS[0]}', options='a.jpg b.jpg c.jpg')
     assert done.returncode == 141
-    assert done.stdout == b'NEAREST-CAPTIONS: a '
+    assert done.stdout == b'a.jpg\nNEAREST-CAPTIO'
     assert done.stderr == b'asked a.jpg\n'
 
 
