@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'make_gallery: {error}', file=sys.stderr)
         return 2
     print(
-        f'{options.out}: {made.photos} photos, {made.stories} stories, {made.failed} failed, '
-        f'{made.without_picture} without picture'
+        f'{options.out}: {made.photos} photos, {made.failed} of them not told; {made.stories} '
+        f'stories, {made.without_picture} of the photos told without picture'
     )
     return 0
 

@@ -44,9 +44,11 @@ def main() -> None:
     found = captions.load_captions(args.captions) if args.captions else None
     folder = config.local(args.encoder)
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
-    vector = style.mean_vector(encoder, found or drawn_passages(args))
+    texts = found or drawn_passages(args)
+    vector = style.mean_vector(encoder, texts)
     bundle.strike(args.out)
     formats.write_array(args.out, vector)
+    print(f'{args.out}: the mean of {len(texts):,} texts, {vector.size:,} numbers')
 
 
 def drawn_passages(args: argparse.Namespace) -> list[str]:

@@ -105,6 +105,7 @@ def main() -> None:
         held_out=held_out,
         vocabulary=vocabulary,
     )
+    print(f'{args.out}: a decoder of {len(vocabulary):,} words')
 
 
 def read_passages(

@@ -63,6 +63,7 @@ def main() -> None:
         params=params,
         report=held_out and (lambda model: held_out.recalls(model, vocabulary)),
     )
+    print(f'{args.out}: an embedding of {len(vocabulary):,} words')
 
 
 def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos | None]:

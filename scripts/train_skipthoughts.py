@@ -69,6 +69,7 @@ def main() -> None:
     names = f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'
     bundle.strike(*(args.out / name for name in names))
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
+    print(f'{args.out}: {kind}_skip of {len(vocabulary):,} words')
 
 
 def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:

@@ -131,6 +131,9 @@ class StoryError:
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        return f'{self.path}: {self.reason}'
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {'image': self.path, 'error': self.reason}

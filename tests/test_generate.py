@@ -92,6 +92,7 @@ def test_a_photo_that_fails_leaves_the_others(z, tmp_path):
     photos = [PHOTOS['grey'], broken, PHOTOS['portrait']]
     told = generate.stories(z, photos, k=10, bw=5, on_error='return')
     assert isinstance(told[1], generate.StoryError)
+    assert str(told[1]) == f'{told[1].path}: {told[1].reason}'
     assert told[1].path == str(broken) and told[1].reason
     assert told[0].passage == expected('grey')['passage']
     assert told[2].passage == expected('portrait')['passage']

@@ -48,6 +48,14 @@ def test_an_argument_takes_the_place_of_one_setting(name):
     assert OLD.chosen(**{name: SAID[name]}) == SearchSettings(**{name: SAID[name]})
 
 
+@pytest.mark.parametrize('name', ['required', 'banned'])
+def test_who_says_one_word_is_told_how(name):
+    with pytest.raises(ValueError, match=rf"{name}: .* did you mean \('sea',\)\?$"):
+        Telling(**{name: 'sea'})
+    with pytest.raises(ValueError, match=r'found 3$'):
+        Telling(**{name: 3})
+
+
 def test_a_telling_is_taken_as_it_is():
     chosen = OURS.chosen(telling=Telling(min_words=5))
     assert described(chosen) == described(OURS) | {'telling': {'min_words': 5}}
