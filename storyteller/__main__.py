@@ -20,6 +20,7 @@ from .command_line import (
     drop_output,
     prepare_streams,
     search_from,
+    with_home,
 )
 
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
     prepare_streams()
     line = parser()
+    arguments = with_home(sys.argv[1:] if arguments is None else arguments)
     options = line.parse_intermixed_args(arguments)  # photos may stand between the options
     if bool(options.photos) == options.check or (options.check and options.json):
         line.error('expected photos, or --check alone')

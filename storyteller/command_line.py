@@ -10,9 +10,10 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .files import at_home
 from .options import PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
@@ -201,6 +202,21 @@ def prepare_streams() -> None:
                 stream.reconfigure(errors='replace')
 
 
+def with_home(arguments: Iterable[str]) -> list[str]:
+    """Arguments with the home folder for ``~``, also where shells leave it, as in ``--out=~/told``.
+
+    Examples
+    --------
+    >>> with_home(['a~b', '--bw=3', '~nobody-is-called-so/a'])
+    ['a~b', '--bw=3', '~nobody-is-called-so/a']
+    """
+    found = []
+    for argument in arguments:
+        flag, path = re.fullmatch(r'(--[\w-]+=)?(.*)', argument, re.DOTALL).groups('')
+        found.append(flag + at_home(path))
+    return found
+
+
 def drop_output() -> None:
     """Turn stdout to nothing if it cannot be written, as a closed pipe or a file on a full disk.
 
@@ -218,6 +234,7 @@ def run(main: Callable[[], int | None]) -> None:
     What is wrong with its input ends it with one line and code 2, a closed pipe quietly.
     """
     prepare_streams()
+    sys.argv[1:] = with_home(sys.argv[1:])
     try:
         status = main()
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .files import atomic_path
+from .files import at_home, atomic_path
 
 SUFFIXES = (
     '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
@@ -85,7 +85,7 @@ def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
         if each == '-':
             if listed is None:
                 raise FileNotFoundError('-: there is no list of photos, since stdin is closed')
-            yield from (line for line in map(str.rstrip, listed) if line)
+            yield from (at_home(line) for line in map(str.rstrip, listed) if line)
         else:
             yield each
 
