@@ -189,9 +189,14 @@ def prepare_streams() -> None:
     """Make stdout and stderr take any text, also where they are closed or of a small encoding.
 
     What cannot be encoded is shown as a replacement. Files are no matter of this: they are UTF-8.
+    What comes on stdin are names of files, which are bytes of any kind where there is POSIX.
     """
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)  # lest a file that is opened next takes its number
+    elif os.name == 'posix':
+        with contextlib.suppress(AttributeError, ValueError):  # a stream that somebody put there
+            encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+            sys.stdin.reconfigure(encoding=encoding, errors=errors)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:

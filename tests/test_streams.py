@@ -97,6 +97,23 @@ def test_whoever_chose_another_replacement_has_it(tmp_path):
     assert b'OUTPUT: a \\U0001f436 of a.jpg\n' in done.stdout
 
 
+@pytest.mark.parametrize('encoding', ['utf-8', 'ascii'])
+def test_listed_photos_may_be_called_anything(tmp_path, encoding):
+    program = """
+import os, sys
+from storyteller.command_line import run
+from storyteller.many import find_photos
+def main():
+    for photo in find_photos(['-'], sys.stdin):
+        print(os.fsencode(photo.path).hex())
+run(main)
+"""
+    names = [b'caf\xe9.jpg', 'caf\u00e9.jpg'.encode()]
+    (tmp_path / 'list.txt').write_bytes(b'\n'.join(names))
+    done = shell(tmp_path, '< list.txt', program, encoding)
+    assert [bytes.fromhex(line.decode()) for line in done.stdout.split()] == names, done.stderr
+
+
 def test_a_list_on_a_closed_stdin_is_no_photo(tmp_path):
     program = (CHECKOUT / 'scripts' / 'story_folder.py').read_text(encoding='utf-8')
     done = shell(tmp_path, '<&-', program, options='- --out out')
