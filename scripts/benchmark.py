@@ -172,7 +172,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--sizes', choices=SCALES, default='published', help='(%(default)s)')
     command_line.add_models(parser)
     parser.add_argument('--compare', action='store_true', help='with plain PyTorch as well')
-    parser.add_argument('--only', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS))
+    parser.add_argument(
+        '--only', action='extend', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS)
+    )
     parser.add_argument('--part', type=int, help='captions that stand for more (1000; 40 if tiny)')
     parser.add_argument('--seconds', type=float, help='for each stage, about (10; 0.1 if tiny)')
     parser.add_argument('--json', type=Path, help='a file for the figures')

@@ -24,7 +24,11 @@ def main() -> None:
     parser.add_argument('--out', type=Path, metavar='DIR', help='where to')
     names = ', '.join(part.name for part in published.PARTS)
     parser.add_argument(
-        '--only', nargs='+', metavar='NAME', help=f'parts ({names}), or files of --list'
+        '--only',
+        action='extend',
+        nargs='+',
+        metavar='NAME',
+        help=f'parts ({names}), or files of --list',
     )
     parser.add_argument(
         '--mirror', metavar='URL', help='a place that holds all files by name, to ask instead'

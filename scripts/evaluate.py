@@ -1,9 +1,7 @@
 """Measure a bundle: how well images and captions find each other, what its thoughts are good for,
 how its captions fit, how its decoder tells passages again, and how its stories read.
 
-Figures go to stdout as JSON, a line each. DATA of `captions`, `decoder` and `stories` holds
-flickr8k/ (photos, captions.txt, dev.txt, fc7_dev.npz), novels/ (the shard romance-13 is held out)
-and lyrics/. Needs the extra `eval`.
+Figures go to stdout as JSON, a line each. --help tells what DATA holds. Needs the extra `eval`.
 
 What the figures of `stories` mean stands in storyteller.evaluation: `stories` (content, style,
 fluency, variety, copying) and `flaws` (in which share of the stories a reader stumbles: a content
@@ -47,7 +45,7 @@ from storyteller.evaluation import (
     sentences,
 )
 from storyteller.evaluation.encoders import MeanWords, TfIdf
-from storyteller.evaluation.held_out import OURS, REAL, HeldOut, look_at
+from storyteller.evaluation.held_out import LAYOUT, OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
 from storyteller.evaluation.stories import common_words
@@ -274,7 +272,10 @@ def judge_panel(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=' '.join(__doc__.split('.')[0].split()))
+    lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('.')[0], epilog=LAYOUT, formatter_class=lines
+    )
     jobs = parser.add_subparsers(required=True, metavar='WHAT')
 
     def job(name, function, models=True):
@@ -293,12 +294,11 @@ def main() -> None:
     command.add_argument('--photo-folder', type=Path, help='instead: the photos')
     command.add_argument('--folds', type=int, default=1, help='5 for the 5,000 of COCO')
 
+    data, several = 'a folder; evaluate.py --help says what of', {'action': 'extend', 'nargs': '+'}
     command = job('sentences', judge_sentences)
-    command.add_argument('--data', type=Path, required=True, help='folder of the sets')
-    command.add_argument(
-        '--task', nargs='+', choices=sentence_sets.TASKS, help='default: all that are there'
-    )
-    command.add_argument('--encoder', nargs='+', choices=ENCODERS, help='default: all')
+    command.add_argument('--data', type=Path, required=True, help=data)
+    command.add_argument('--task', **several, choices=sentence_sets.TASKS, help='default: all')
+    command.add_argument('--encoder', **several, choices=ENCODERS, help='default: all')
     command.add_argument('--ngrams', action='store_true', help='two classes: also with n-grams')
     command.add_argument('--folds', type=int, default=10, help='two classes (%(default)s)')
     command.add_argument('--jobs', type=int, default=1, help='processes (%(default)s)')
@@ -312,21 +312,21 @@ def main() -> None:
     command.add_argument('--epochs', type=int, default=15, help='(%(default)s)')
 
     command = job('captions', judge_captions)
-    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--data', type=Path, required=True, help=data)
     command.add_argument('--photos', type=int, default=30, help='to list (%(default)s)')
     command.add_argument('--sheet', type=Path, help='also draw them with their captions')
 
     command = job('decoder', judge_decoder)
-    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--data', type=Path, required=True, help=data)
     command.add_argument('--passages', type=int, default=1000, help='of each length (%(default)s)')
 
     command = job('stories', judge_stories)
-    command.add_argument('--data', type=Path, required=True)
+    command.add_argument('--data', type=Path, required=True, help=data)
     command.add_argument('--work', type=Path, default=Path('runs/evaluate'), help='(%(default)s)')
     command.add_argument('--photos', type=int, default=200, help='(%(default)s)')
     add_search(command, strength=False)
-    command.add_argument('--features', nargs='+', choices=(OURS, REAL), help='default: both')
-    command.add_argument('--setting', nargs='+', help="such as 'x - c + b'; default: all")
+    command.add_argument('--features', **several, choices=(OURS, REAL), help='default: both')
+    command.add_argument('--setting', **several, help="such as 'x - c + b'; default: all")
     command.add_argument('--told', type=Path, help='also add the stories to this file, JSON lines')
     command.add_argument('--picture', type=Path, help='also draw the figures, .png')
     listed = LEAVE_OUT if LEAVE_OUT.exists() else None

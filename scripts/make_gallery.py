@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storyteller import gallery
+from storyteller.command_line import run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if the page was made, 2 if the results or arguments are wrong."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'make_gallery: {message}', file=sys.stderr)
     try:
         rows = [row for path in options.results for row in gallery.read_rows(path)]
@@ -52,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'make_gallery: {error}', file=sys.stderr)
         return 2
     print(
-        f'{options.out}: {made.photos} photos, {made.stories} stories, {made.failed} failed, '
-        f'{made.without_picture} without picture'
+        f'{options.out}: {made.photos} photos, {made.failed} of them not told; {made.stories} '
+        f'stories, {made.without_picture} of the photos told without picture'
     )
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run(main)

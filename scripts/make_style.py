@@ -38,15 +38,17 @@ def main() -> None:
     parser.add_argument(
         '--few', action='store_true', help=f'be content with fewer than {FEWEST} passages'
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.texts) + (args.text is not None) + (args.captions is not None) != 1:
         raise ValueError('expected files of text, or --text FOLDER, or --captions POOL')
     found = captions.load_captions(args.captions) if args.captions else None
     folder = config.local(args.encoder)
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
-    vector = style.mean_vector(encoder, found or drawn_passages(args))
+    texts = found or drawn_passages(args)
+    vector = style.mean_vector(encoder, texts)
     bundle.strike(args.out)
     formats.write_array(args.out, vector)
+    print(f'{args.out}: the mean of {len(texts):,} texts, {vector.size:,} numbers')
 
 
 def drawn_passages(args: argparse.Namespace) -> list[str]:

@@ -1,13 +1,15 @@
 """Tell the stories of many photos: of folders, files, patterns, or a list on stdin (-).
 
 A line of JSON is added to results.jsonl in the output folder for each photo and style as it is
-told. What has a line is left alone, so the same command goes on after an interruption.
+told. A story that is there is left alone, so the same command goes on after an interruption; what
+failed is tried again, since the photo may have been mended.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +19,10 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_models, add_precision, add_search, search_from
+from storyteller.command_line import add_models, add_precision, add_search, run, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
+ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,23 +63,29 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if every photo was told, 1 if one failed, 2 for wrong arguments."""
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)  # photos may stand between the options
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
         for name in ('k', 'bw', 'batch_size', 'actors'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
+        if args.ray and not ADDRESS.fullmatch(args.ray):
+            raise ValueError(
+                f'--ray: expected auto, HOST:PORT or ray://HOST:PORT, found {args.ray!r}; if '
+                'that is a photo, let it stand before --ray'
+            )
         shard, plan = many.Shard.read(args.shard), plan_of(args)
         results = args.out / shard.file_name
         photos = shard.of(many.find_photos(args.photos, sys.stdin))
         known = many.read_rows(results, plan.settings)
         wanted = {(photo.name, style) for photo in photos for style in plan.styles}
-        rows = [known[key] for key in wanted if key in known]
+        told = {key: row for key, row in known.items() if 'error' not in row}
+        rows = [told[key] for key in wanted if key in told]
         before = len(rows)
         if before < len(wanted):
             many.check_writable(args.out)
-            jobs = plan.missing(photos, known, args.batch_size)
+            jobs = plan.missing(photos, told, args.batch_size)
             if args.ray is None:
                 new = told_here(plan, plan.load(), jobs)
             else:
@@ -84,10 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 new = cluster.tell(plan, jobs, args.ray or None, args.actors)
             with tqdm(total=len(wanted), initial=before, unit='story') as progress:
-                for row in new:
-                    many.append_row(results, row)
-                    rows.append(row)
-                    progress.update()
+                try:
+                    for row in new:
+                        many.append_row(results, row)
+                        rows.append(row)
+                        progress.update()
+                finally:
+                    many.drop_replaced(results, plan.settings)
     except (ValueError, OSError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
@@ -143,4 +155,4 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run(main)

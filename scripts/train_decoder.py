@@ -27,6 +27,7 @@ from storyteller.training import (
     documents,
     fine_tuning,
     passages,
+    ranks,
     wordvectors,
 )
 from storyteller.training.corpus import Corpus
@@ -105,6 +106,8 @@ def main() -> None:
         held_out=held_out,
         vocabulary=vocabulary,
     )
+    if ranks.number() == 0:
+        print(f'{args.out}: a decoder of {len(vocabulary):,} words')
 
 
 def read_passages(

@@ -13,7 +13,7 @@ from pathlib import Path
 from storyteller import bundle, config
 from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
-from storyteller.training import embedding, wordvectors
+from storyteller.training import embedding, ranks, wordvectors
 from storyteller.training.captioned import CaptionedPhotos
 from storyteller.training.embedding import EmbeddingOptions
 from storyteller.training.options import TrainOptions
@@ -63,6 +63,8 @@ def main() -> None:
         params=params,
         report=held_out and (lambda model: held_out.recalls(model, vocabulary)),
     )
+    if ranks.number() == 0:
+        print(f'{args.out}: an embedding of {len(vocabulary):,} words')
 
 
 def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos | None]:

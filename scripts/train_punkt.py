@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=DATA / 'punkt_english.json')
     parser.add_argument('--min-count', type=int, default=30, help='of a word (default 30)')
     parser.add_argument('--min-share', type=float, default=0.02, help='of a flag (default 0.02)')
-    parser.add_argument('--hold-out', nargs='*', default=[], help='names of files to leave out')
+    parser.add_argument(
+        '--hold-out', action='append', default=[], help='a file to leave out; may be said again'
+    )
     options = parser.parse_args()
 
     files = [f for f in novel_files(options.novels) if f.name not in options.hold_out]

@@ -15,7 +15,7 @@ from pathlib import Path
 from storyteller import bundle
 from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
-from storyteller.training import documents, skipthoughts, wordvectors
+from storyteller.training import documents, ranks, skipthoughts, wordvectors
 from storyteller.training.corpus import Corpus
 from storyteller.training.options import TrainOptions
 
@@ -69,6 +69,8 @@ def main() -> None:
     names = f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'
     bundle.strike(*(args.out / name for name in names))
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
+    if ranks.number() == 0:
+        print(f'{args.out}: {kind}_skip of {len(vocabulary):,} words')
 
 
 def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:

@@ -1,14 +1,27 @@
-"""The main job: ``python -m storyteller PHOTO`` prints captions and a story."""
+"""The main job: ``python -m storyteller PHOTO`` prints captions and a story.
+
+Several photos have their names above their stories, and a blank line between them.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .command_line import add_models, add_precision, add_search, search_from
+from .command_line import (
+    CLOSED_PIPE,
+    add_models,
+    add_precision,
+    add_search,
+    drop_output,
+    prepare_streams,
+    search_from,
+    with_home,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
     result.add_argument('--style', help='a style of the models, or a .npy file of your own')
+    result.add_argument(
+        '--json', action='store_true', help='print a line of JSON for each photo instead'
+    )
     add_models(result)
     add_precision(result)
     result.add_argument(
@@ -36,16 +52,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
+    prepare_streams()
     line = parser()
-    options = line.parse_args(arguments)
-    if bool(options.photos) == options.check:
+    arguments = with_home(sys.argv[1:] if arguments is None else arguments)
+    options = line.parse_intermixed_args(arguments)  # photos may stand between the options
+    if bool(options.photos) == options.check or (options.check and options.json):
         line.error('expected photos, or --check alone')
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
         try:
-            return _self_check(options) if options.check else _tell(options)
+            status = _self_check(options) if options.check else _tell(options)
+            sys.stdout.flush()
+            return status
         except KeyboardInterrupt:
             return 130
+        except OSError as error:  # the output is lost, or the self-check has to do without a file
+            drop_output()
+            return CLOSED_PIPE if isinstance(error, BrokenPipeError) else _complain(error)
 
 
 def _tell(options: argparse.Namespace) -> int:
@@ -63,15 +86,30 @@ def _tell(options: argparse.Namespace) -> int:
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)
-    status = 0
-    for photo in options.photos:
+    status, several = 0, len(options.photos) > 1 and not options.json
+    for number, photo in enumerate(options.photos):
+        _progress(f'telling {photo}')
+        if several:
+            print(*([''] if number else []), photo, sep='\n', flush=True)
         try:
-            _progress(f'telling {photo}')
-            generate.story(z, photo, **told)
-            _flush()
-        except (ValueError, OSError) as error:
+            (_print_row if options.json else generate.story)(z, photo, **told)
+        except ValueError as error:  # an OSError is of stdout: other photos would fare no better
             status = _complain(error)
+            if several:
+                print('NOT TOLD:', getattr(error, 'reason', error))
+        sys.stdout.flush()  # a story is handed on as soon as it is told
     return status
+
+
+def _print_row(z: Mapping[str, Any], photo: str, **told: Any) -> None:
+    """Print a line of JSON for a photo, also for one that cannot be told, before it is raised."""
+    from . import generate
+    from .errors import ImageError
+
+    (found,) = generate.stories(z, [photo], on_error='return', **told)
+    print(json.dumps(found.to_dict()))
+    if isinstance(found, generate.StoryError):
+        raise ImageError(found.path, found.reason)
 
 
 def _self_check(options: argparse.Namespace) -> int:
@@ -83,8 +121,8 @@ def _self_check(options: argparse.Namespace) -> int:
         for what, fine, detail in selfcheck.check(options.models):
             print('ok   ' if fine else 'WRONG', f'{what}: {detail}')
             status = status if fine else 2
-            _flush()
-    except (ValueError, OSError) as error:
+            sys.stdout.flush()
+    except ValueError as error:
         return _complain(error)
     return status
 
@@ -95,15 +133,6 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f'{name}: expected 1 or more, found {value}')
-
-
-def _flush() -> None:
-    """Hand a story on as soon as it is told; a closed pipe or a full disk is noticed here."""
-    try:
-        sys.stdout.flush()
-    except OSError:  # what is left would fail once more, with a traceback, when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _progress(what: str) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
+import os
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .files import at_home
 from .options import PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
+
+CLOSED_PIPE = 141  # the code of a program whose reader has gone, as shells know it
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
@@ -23,8 +28,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
     ----------
     parser : argparse.ArgumentParser
     kind : dataclass
-        Its docstring describes the fields in a section ``Attributes``. A tuple takes several
-        values.
+        Its docstring describes the fields in a section ``Attributes``. The flag of a tuple takes
+        one value and may be said again: one that took several would take photos for words.
     defaults
         What takes the place of the class' own defaults; None, of a field that is not said, is not
         shown.
@@ -53,9 +58,11 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             plain = [
                 t for t in typing.get_args(types[field.name]) if t not in (type(None), Ellipsis)
             ]
-            many = {'nargs': '+'} if typing.get_origin(types[field.name]) is tuple else {}
             read = plain[0] if plain else types[field.name]
-            group.add_argument(flag, type=read, default=default, help=text, **many)
+            several = typing.get_origin(types[field.name]) is tuple
+            action = _Several if several else 'store'
+            again = '; may be said again' if several else ''
+            group.add_argument(flag, type=read, action=action, default=default, help=text + again)
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
@@ -131,6 +138,15 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Several(argparse.Action):
+    """Collects what is said in a tuple, which takes the place of the default."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        before = getattr(namespace, self.dest)
+        known = () if before is self.default else before
+        setattr(namespace, self.dest, (*known, value))
+
+
 class _OneOrMore(argparse.Action):
     """Keeps one value as it is, and several as a list."""
 
@@ -169,12 +185,72 @@ def _descriptions(kind: type) -> dict[str, str]:
     return found
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; what is wrong with its input ends it with one line and code 2."""
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, also where they are closed or of a small encoding.
+
+    What cannot be encoded is shown as a replacement. Files are no matter of this: they are UTF-8.
+    What comes on stdin are names of files, which are bytes of any kind where there is POSIX.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)  # lest a file that is opened next takes its number
+    elif os.name == 'posix':
+        with contextlib.suppress(AttributeError, ValueError):  # a stream that somebody put there
+            encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+            sys.stdin.reconfigure(encoding=encoding, errors=errors)
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nothing, 'w', encoding='utf-8'))
+        elif getattr(stream, 'errors', None) in ('strict', 'surrogateescape'):
+            with contextlib.suppress(AttributeError):  # a stream that somebody put there
+                stream.reconfigure(errors='replace')
+
+
+def with_home(arguments: Iterable[str]) -> list[str]:
+    """Arguments with the home folder for ``~``, also where shells leave it, as in ``--out=~/told``.
+
+    Examples
+    --------
+    >>> with_home(['a~b', '--bw=3', '~nobody-is-called-so/a'])
+    ['a~b', '--bw=3', '~nobody-is-called-so/a']
+    """
+    found = []
+    for argument in arguments:
+        flag, path = re.fullmatch(r'(--[\w-]+=)?(.*)', argument, re.DOTALL).groups('')
+        found.append(flag + at_home(path))
+    return found
+
+
+def drop_output() -> None:
+    """Turn stdout to nothing if it cannot be written, as a closed pipe or a file on a full disk.
+
+    Python would else try once more, with a traceback, when it ends.
+    """
     try:
-        main()
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main`, which may return a code to exit with.
+
+    What is wrong with its input ends it with one line and code 2, a closed pipe quietly.
+    """
+    prepare_streams()
+    sys.argv[1:] = with_home(sys.argv[1:])
+    try:
+        status = main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        drop_output()
+        sys.exit(CLOSED_PIPE)
     except (ValueError, OSError, FloatingPointError) as error:
+        drop_output()
         print(f'{sys.argv[0]}: {error}', file=sys.stderr)
         sys.exit(2)
+    if status:
+        sys.exit(status)

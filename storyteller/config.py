@@ -2,9 +2,10 @@
 
 `paths` is what :func:`storyteller.generate.load_all` reads when it is called. It starts as the
 bundle that comes with the package, or as the folder that the environment variable
-``STORYTELLER_MODELS`` names, and may be changed entry by entry. Each entry may be a file of 2015
-or one of ours. Where a folder is expected, the address of a bundle will do (`storyteller.hub`); it
-is fetched when it is needed.
+``STORYTELLER_MODELS`` names, and may be changed entry by entry; what is not changed follows that
+variable, also if it is set later. Each entry may be a file of 2015 or one of ours. Where a folder
+is expected, the address of a bundle will do (`storyteller.hub`); it is fetched when it is needed. A
+``~`` at the beginning of a path is the home folder.
 
 The code of 2015 had a mode for computers without a GPU, which asked Caffe for the network. What
 turned it on, `FLAG_CPU_MODE`, asks for the CPU here, and the network may stand under its key of
@@ -19,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from . import hub
+from .files import at_home
 from .formats import MissingFileError, PathLike
 
 # For each key of 2015, the names a file may have in a folder: ours first. None is the folder.
@@ -60,7 +62,7 @@ def default_folder() -> Path:
     """The folder of models: ``STORYTELLER_MODELS``, else the bundle of the package."""
     chosen = os.environ.get('STORYTELLER_MODELS')
     if chosen:
-        return Path(chosen)
+        return Path(at_home(chosen))
     installed = Path(str(resources.files('storyteller'))) / 'models'
     # In a checkout, and in an editable install, the bundle lies beside the package.
     return installed if installed.is_dir() else Path(__file__).parent.parent / 'models'
@@ -116,7 +118,7 @@ def local(folder: PathLike | None) -> Path:
         A folder, which need not be there; an address; or the default folder.
     """
     folder = default_folder() if folder is None else folder
-    return hub.fetch(folder) if hub.is_address(folder) else Path(folder)
+    return hub.fetch(folder) if hub.is_address(folder) else Path(at_home(folder))
 
 
 def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> dict[str, str]:
@@ -149,13 +151,18 @@ def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> di
     unknown = sorted(set(chosen) - set(_NAMES) - set(_CPU_MODE))
     if unknown:
         raise ValueError(f'paths: {unknown[0]!r} is none of {", ".join((*_NAMES, CAFFE))}')
-    entries = {key: os.fspath(value) for key, value in chosen.items()}
+    entries = {key: at_home(value) for key, value in chosen.items()}
     return _with_default({**_as_chosen(), **_with_one_network(entries, 'vgg' in entries)})
 
 
 def _as_chosen() -> dict[str, str]:
-    """`paths`, with one network."""
-    return _with_one_network(paths, paths.get('vgg') != _AT_FIRST['vgg'])
+    """`paths`, with one network; entries that nobody changed are of the default folder of now."""
+    now = folder_paths(default_folder())
+    entries = {
+        key: now[key] if value == _AT_FIRST.get(key) else at_home(value)
+        for key, value in paths.items()
+    }
+    return _with_one_network(entries, paths.get('vgg') != _AT_FIRST['vgg'])
 
 
 def _with_one_network(entries: dict[str, str], chosen: bool) -> dict[str, str]:

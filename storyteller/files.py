@@ -62,6 +62,15 @@ def _umask() -> int:
     return mask
 
 
+def at_home(path: PathLike) -> str:
+    """A path with a ``~`` at its beginning as the home folder, as a shell would have it.
+
+    A file that really is called so stays what it is.
+    """
+    name = os.fsdecode(path)
+    return os.path.expanduser(name) if name[:1] == '~' and not os.path.lexists(name) else name
+
+
 def cache_folder() -> Path | None:
     """The folder of what is made once and kept: ``STORYTELLER_CACHE``, else the user's own.
 
@@ -70,7 +79,7 @@ def cache_folder() -> Path | None:
     import pooch  # which takes a moment
 
     if chosen := os.environ.get('STORYTELLER_CACHE'):
-        return Path(chosen)
+        return Path(at_home(chosen))
     try:
         folder = Path(pooch.os_cache('storyteller'))
     except RuntimeError:

@@ -36,7 +36,7 @@ THUMBNAIL = re.compile(r'[0-9a-f]{32}\.jpg')  # what we name one that lies besid
 
 @dataclass(frozen=True)
 class Contents:
-    """What stands on a page: photos with and without a story, stories, photos not shown."""
+    """What stands on a page: photos, stories, photos that were not told, photos not shown."""
 
     photos: int
     stories: int
@@ -111,7 +111,7 @@ def write_gallery(
         title=writable(title),
         cards=pictures(),
         failed=[card for card in cards if not card.versions],
-        photos=len(told),
+        photos=len(cards),
         stories=len(stories),
         labels=list(dict.fromkeys(version.label for card in several for version in card)),
         embed=embed,
@@ -123,7 +123,7 @@ def write_gallery(
         file.writelines(page)
     if beside is not None:
         _sweep(beside, pictured)
-    return Contents(len(told), len(stories), len(cards) - len(told), len(told) - len(pictured))
+    return Contents(len(cards), len(stories), len(cards) - len(told), len(told) - len(pictured))
 
 
 def _picture(folder: Path, image: str, beside: Path | None) -> tuple[str, int, int] | None:

@@ -26,7 +26,7 @@ from .formats import EmptyStoryError, ImageError
 from .images import Photo, load_image, photo_name
 from .loading import load_all
 from .options import SearchSettings, Telling
-from .result import Story, StoryError, captions_text
+from .result import Story, StoryError, captions_text, say
 from .telling import tell
 
 __all__ = [
@@ -110,13 +110,13 @@ def story(
     side = z['net'].get('side')
     photo = load_image(image_loc, allow_truncated=allow_truncated, side=side)
     (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
-    print(told.story_text)
+    say(told.story_text)
     return told
 
 
 def _show_captions(captions: Sequence[tuple[str, float]]) -> None:
     """Print the captions at once: the search for the story may take a while."""
-    print(captions_text(captions), flush=True)
+    say(captions_text(captions), flush=True)
 
 
 def stories(

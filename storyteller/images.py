@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from storyteller.files import at_home
 from storyteller.formats import ImageError, stand_in
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
@@ -119,6 +120,7 @@ def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
     if isinstance(file, np.ndarray):
         file = _from_array(file)
     elif isinstance(file, (str, os.PathLike)):
+        name = file = at_home(file)
         _check_file(name)
     elif not isinstance(file, Image.Image) and not hasattr(file, 'read'):
         raise TypeError(

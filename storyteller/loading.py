@@ -16,6 +16,7 @@ from . import bundle, config, decoder, embedding, skipthoughts
 from . import captions as pool
 from . import style as styling
 from .convnet import build_convnet
+from .files import at_home
 from .formats import MismatchError, ModelFileError, PathLike
 from .options import PRECISIONS
 from .telling import Rules, words_of
@@ -102,7 +103,7 @@ def load_all(
     if caption_index is not None:
         from .caption_index import load
 
-        z['cvec'] = load(caption_index, z['cvec'])
+        z['cvec'] = load(at_home(caption_index), z['cvec'])
     return z
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from .files import at_home, atomic_path
+
 SUFFIXES = (
     '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
     '.tga', '.tif', '.tiff', '.webp',
@@ -43,7 +45,8 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     ----------
     inputs : sequence of paths
         Folders are looked through with all that is below, hidden files apart; other paths are
-        photos, or patterns such as ``'2015-*/*.jpg'``; ``'-'`` stands for the paths in `listed`.
+        photos, or patterns such as ``'2015-*/*.jpg'``; ``'-'`` stands for the paths in `listed`
+        (``'./-'`` is a file of that name).
     listed : text file, optional
         A path a line.
 
@@ -79,8 +82,10 @@ def _is_file_or_pattern(path: str) -> bool:
 
 def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
     for each in inputs:
-        if each == '-' and listed is not None:
-            yield from (line for line in map(str.rstrip, listed) if line)
+        if each == '-':
+            if listed is None:
+                raise FileNotFoundError('-: there is no list of photos, since stdin is closed')
+            yield from (at_home(line) for line in map(str.rstrip, listed) if line)
         else:
             yield each
 
@@ -150,8 +155,8 @@ USUAL = {'telling': None, 'precision': None, 'maxlen': 1000}
 def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, Any]]:
     """The rows that an earlier run wrote, by photo and style; none if there is no such file.
 
-    A last line without its end was cut by a kill: it is taken off the file, and its photo told
-    again.
+    Of several rows of a photo in a style the last one counts, but a story before any failure. A
+    last line without its end was cut by a kill: it is taken off the file, and its photo told again.
 
     Parameters
     ----------
@@ -181,7 +186,9 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
                     f'{path}: {image} was told with {name} {before!r}, not {value!r}; '
                     'choose another --out'
                 )
-        rows[image, told_with.get('style')] = row
+        key = image, told_with.get('style')
+        if 'error' not in row or 'error' in rows.get(key, row):
+            rows[key] = row
     if not (cut.startswith(BEGIN) or BEGIN.startswith(cut)):
         raise ValueError(f'{path}, line {len(lines) + 1}: not a row that this script wrote')
     if cut:
@@ -200,6 +207,22 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'a', encoding='ascii', newline='\n') as file:
         file.write(json.dumps(row) + '\n')
+
+
+def drop_replaced(path: Path, settings: Mapping[str, Any]) -> None:
+    """Take off a file the rows that do not count, as of failures that were tried again.
+
+    What remains keeps the order in which photos came first.
+
+    Parameters
+    ----------
+    path, settings
+        As for :func:`read_rows`.
+    """
+    lines = [json.dumps(row) + '\n' for row in read_rows(path, settings).values()]
+    if lines and len(lines) < path.read_bytes().count(b'\n'):
+        with atomic_path(path) as temporary:
+            temporary.write_text(''.join(lines), encoding='ascii', newline='\n')
 
 
 def check_writable(folder: Path) -> None:

@@ -92,7 +92,8 @@ class Telling:
             words = getattr(self, name)
             several = isinstance(words, Collection) and not isinstance(words, (str, Mapping))
             if not several or not all(isinstance(word, str) for word in words):
-                raise ValueError(f'{name}: expected words, found {words!r}')
+                hint = f'; did you mean {(words,)!r}?' if isinstance(words, str) else ''
+                raise ValueError(f'{name}: expected words, found {words!r}{hint}')
             object.__setattr__(self, name, tuple(words))
         if both := sorted(set(self.required) & set(self.banned)):
             raise ValueError(f'required, banned: {both[0]!r} is in both')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,15 @@ SHOWN = 5  # captions that are printed, however many were found
 def captions_text(captions: Sequence[tuple[str, float]]) -> str:
     """The first part of what is printed: the nearest captions, and an empty line."""
     return '\n'.join(['NEAREST-CAPTIONS: ', *(caption for caption, _ in captions[:SHOWN]), ''])
+
+
+def say(words: str, flush: bool = False) -> None:
+    """Print, with replacements for what stdout cannot encode: no story is lost to a terminal."""
+    try:
+        print(words, flush=flush)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding  # the error names a kind of encoding, not this one
+        print(words.encode(encoding, 'replace').decode(encoding), flush=flush)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -130,6 +140,9 @@ class StoryError:
 
     path: str
     reason: str
+
+    def __str__(self) -> str:
+        return f'{self.path}: {self.reason}'
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .files import at_home
 from .formats import MismatchError, MissingFileError, ModelFileError, read_array
 
 PASSAGES_AT_ONCE = 1024
@@ -248,10 +249,11 @@ def choose(
     if isinstance(style, (str, os.PathLike)):
         if str(style) in styles:
             return styles[str(style)]
-        if not os.path.isfile(style):
+        file = at_home(style)
+        if not os.path.isfile(file):
             names = ', '.join(styles) or 'none'
             raise MissingFileError(f'style {str(style)!r}: no such file, nor a style of {names}')
-        return load_style(style, len(default))
+        return load_style(file, len(default))
     try:
         vector = np.asarray(style, dtype=np.float32)
     except (TypeError, ValueError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from storyteller import config, generate, layers
+from storyteller import command_line, config, files, generate, images, layers, many, style
 
 CAFFE = 'VGG_ILSVRC_19_layers.caffemodel'
 PUBLISHED = (
@@ -53,6 +56,48 @@ def test_the_cpu_mode_alone_changes_no_file(paths, monkeypatch):
     before = config.resolve(None)
     monkeypatch.setattr(config, 'FLAG_CPU_MODE', True)
     assert config.resolve(None) == before
+
+
+def test_models_may_be_named_after_the_import(paths, monkeypatch, tmp_path):
+    monkeypatch.setenv('STORYTELLER_MODELS', str(tmp_path))
+    paths['captions'] = 'mine.txt'
+    now = config.folder_paths(tmp_path)
+    assert config.resolve(None) == now | {'captions': 'mine.txt'}
+    assert config.resolve({'vgg': 'b.pkl'}) == now | {'captions': 'mine.txt', 'vgg': 'b.pkl'}
+    monkeypatch.delenv('STORYTELLER_MODELS')
+    assert (
+        config.resolve(None)['vsemodel'] == config.folder_paths(config.default_folder())['vsemodel']
+    )
+
+
+def test_the_home_folder_is_written_as_in_a_shell(paths, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    (tmp_path / 'models').mkdir()
+    here = config.folder_paths(tmp_path / 'models')
+    assert config.resolve('~/models') == config.resolve(['~/models']) == here
+    assert config.local('~/models') == tmp_path / 'models'
+    assert config.resolve({'vgg': '~/a.pkl'})['vgg'] == str(tmp_path / 'a.pkl')
+    paths['captions'] = '~/c.txt'
+    assert config.resolve(None)['captions'] == str(tmp_path / 'c.txt')
+    monkeypatch.setenv('STORYTELLER_MODELS', '~/models')
+    assert config.resolve(None) == here | {'captions': str(tmp_path / 'c.txt')}
+    monkeypatch.setenv('STORYTELLER_CACHE', '~/cache')
+    assert files.cache_folder() == tmp_path / 'cache'
+    Image.new('RGB', (8, 8), 'red').save(tmp_path / 'a.png')
+    assert images.read_rgb('~/a.png').shape == (8, 8, 3)
+    np.save(tmp_path / 'b.npy', np.ones(3, np.float32))
+    assert style.choose({}, np.zeros(3), '~/b.npy').tolist() == [1, 1, 1]
+    assert command_line.with_home(['--out=~/b', '~/c', '~']) == [
+        f'--out={tmp_path}/b', f'{tmp_path}/c', str(tmp_path),
+    ]  # fmt: skip
+    assert many.find_photos(['-'], io.StringIO('~/a.png\n'))[0].path == tmp_path / 'a.png'
+
+
+def test_a_file_that_is_called_like_a_home_folder_stays_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '~').touch()
+    assert files.at_home('~') == '~' and files.at_home('a~') == 'a~'
 
 
 def test_other_keys_are_none():

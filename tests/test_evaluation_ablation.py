@@ -191,3 +191,10 @@ def test_a_panel_by_the_script(data, tmp_path):
     )
     assert 'is there already' in evaluate(*asked, '--out', out, code=2)
     assert '--out' in evaluate(*asked, code=2)
+
+
+def test_how_data_are_laid_out_is_told():
+    script = str(ROOT / 'scripts' / 'evaluate.py')
+    said = subprocess.run([sys.executable, script, '--help'], capture_output=True, text=True).stdout
+    for name in ('flickr8k', 'captions.txt', 'dev.txt', 'novels', 'lyrics', 'photo<TAB>caption'):
+        assert name in said

@@ -177,8 +177,10 @@ def test_a_photo_that_cannot_be_shown_keeps_its_story(made, image):
 
 def test_failed_photos_show_name_and_reason(made):
     page, contents = made(row(), error(), error('b.jpg', 'no such file'), error('b.jpg'))
-    assert (contents.photos, contents.failed) == (1, 1)
-    assert 'b.jpg' in page.text and 'no such file' in page.text and '1 not told' in page.text
+    assert (contents.photos, contents.failed) == (2, 1)
+    assert 'b.jpg' in page.text and 'no such file' in page.text
+    assert '2 photos, 1 story; 1 photo not told' in page.text  # and of two the search tells
+    assert page.text.count('2 photos') == 2
     assert page.text.count('not a picture of a known format') == 1
 
 
@@ -203,7 +205,7 @@ def test_a_failure_beside_a_story_does_not_count(made):
 
 def test_only_failures_make_a_page_too(made):
     page, contents = made(error())
-    assert (contents.photos, contents.failed) == (0, 1) and '0 photos' in page.text
+    assert (contents.photos, contents.failed) == (1, 1) and '1 photo, 0 stories' in page.text
 
 
 def test_styles_of_a_photo_share_a_card(made):
@@ -415,7 +417,8 @@ def test_the_script_joins_results_and_prints_counts(script, photos, tmp_path, ca
     command = [str(first), str(second), '--photos', str(photos), '--out', str(out)]
     assert script.main([*command, '--title', 'Ours']) == 0
     printed = capsys.readouterr()
-    assert printed.out == f'{out}: 2 photos, 3 stories, 1 failed, 1 without picture\n'
+    counts = '3 photos, 1 of them not told; 3 stories, 1 of the photos told without picture'
+    assert printed.out == f'{out}: {counts}\n'
     assert 'Ours' in Page(out).text and [path.name for path in out.parent.iterdir()] == [out.name]
     assert script.main([*command, '--beside']) == 0
     assert (out.parent / 'page_files').is_dir()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -92,6 +93,7 @@ def test_a_photo_that_fails_leaves_the_others(z, tmp_path):
     photos = [PHOTOS['grey'], broken, PHOTOS['portrait']]
     told = generate.stories(z, photos, k=10, bw=5, on_error='return')
     assert isinstance(told[1], generate.StoryError)
+    assert str(told[1]) == f'{told[1].path}: {told[1].reason}'
     assert told[1].path == str(broken) and told[1].reason
     assert told[0].passage == expected('grey')['passage']
     assert told[2].passage == expected('portrait')['passage']
@@ -188,6 +190,16 @@ def test_a_precision_is_that_of_encoder_or_decoder(z, monkeypatch, precision, ch
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"precision: expected one of .*, found 'float64'"):
         generate.load_all(PATHS, precision='float64')
+
+
+def test_a_story_is_not_lost_to_a_terminal_of_few_letters(z, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
+    monkeypatch.setattr('sys.stdout', stdout)
+    captions = [f'\u20ac \U0001f436 {caption}' for caption in z['cap']]
+    told = generate.story(z | {'cap': captions}, PHOTOS['grey'], k=10, bw=5)
+    stdout.flush()
+    printed = stdout.buffer.getvalue().decode('cp1252')
+    assert printed.replace('\r\n', '\n') == str(told).replace('\U0001f436', '?') + '\n'
 
 
 def test_captions_are_printed_before_the_search(z, monkeypatch, capsys):

@@ -67,9 +67,35 @@ def test_prints_what_2015_printed(reference, capsys, lyric):
 def test_photos_are_told_one_after_the_other(reference, capsys, tmp_path):
     missing = tmp_path / 'missing.jpg'
     assert main([str(PHOTO), str(missing), str(PHOTO), *SMALL]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == 2 * EXPECTED['grey.png']['stdout']
+    printed, story = capsys.readouterr(), EXPECTED['grey.png']['stdout']
+    named = f'{PHOTO}\n{story}', f'{missing}\nNOT TOLD: no such file\n', f'{PHOTO}\n{story}'
+    assert printed.out == '\n'.join(named)
     assert printed.err.count('\n') == 1 and 'missing.jpg' in printed.err
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_json_is_a_line_for_each_photo(reference, capsys, tmp_path, count):
+    missing = tmp_path / 'a\nb\u20ac.jpg'
+    assert main([*count * [str(PHOTO)], str(missing), '--json', *SMALL]) == 2
+    printed = capsys.readouterr()
+    *told, failed = map(json.loads, printed.out.splitlines())
+    assert failed == {'image': str(missing), 'error': 'no such file'} and printed.out.isascii()
+    assert printed.err.count('\n') == 1 and 'no such file' in printed.err
+    assert [row['image'] for row in told] == count * [str(PHOTO)]
+    assert all(row['passage'] == EXPECTED['grey.png']['passage'] for row in told)
+    assert len(told[0]['captions']) == 10 and told[0]['settings']['bw'] == 5
+
+
+@pytest.mark.parametrize(
+    'options', [['--banned', 'love'], ['--required', 'the'], ['--lyric'], ['--models', '.']]
+)
+def test_no_option_takes_a_photo_for_a_value(reference, monkeypatch, options):
+    told = []
+    monkeypatch.setattr(generate, 'story', lambda z, photo, **_: told.append(photo))
+    monkeypatch.setattr(generate, 'stories', lambda *_, **__: [])
+    monkeypatch.setattr(generate, 'load_all', lambda *_, **__: {})
+    assert main(['a.jpg', *options, 'b.jpg', *SMALL, 'c.jpg']) == 0
+    assert told == ['a.jpg', 'b.jpg', 'c.jpg']
 
 
 def test_options_reach_the_story(reference, capsys):
@@ -149,7 +175,9 @@ def test_a_damaged_model_file_is_named(capsys, tmp_path):
     assert 'bi_skip.npz' in line
 
 
-@pytest.mark.parametrize('arguments', [[], ['--bw', 'wide', 'x.jpg'], ['--colour', 'x.jpg']])
+@pytest.mark.parametrize(
+    'arguments', [[], ['--bw', 'wide', 'x.jpg'], ['--colour', 'x.jpg'], ['--check', '--json']]
+)
 def test_a_command_line_that_cannot_be_read_ends_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

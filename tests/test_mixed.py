@@ -167,7 +167,8 @@ def test_a_decoder_and_styles_for_the_encoders_of_2015(have, ours, books):
     text = '--models', theirs, '--text', books
     run('make_style', *text, '--out', theirs / 'romance_style.npy', '--shortest', 20, '--few')
     pool = '--models', theirs, '--captions', ours / 'captions.txt'
-    run('make_style', *pool, '--out', theirs / 'caption_style.npy')
+    said = run('make_style', *pool, '--out', theirs / 'caption_style.npy')
+    assert said.startswith(f'{theirs / "caption_style.npy"}: the mean of ')
     run(
         'train_decoder', *text, '--work', theirs / 'work', '--out', theirs / 'decoder.safetensors',
         '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 30, '--longest', 40,

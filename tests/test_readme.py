@@ -34,6 +34,11 @@ def test_the_two_commands_stand_there_as_the_checks_run_them():
     assert [line for line in README.splitlines() if line.startswith('python -m pip')] == commands
 
 
+def test_extras_are_those_of_the_checkout():
+    """There is no package to be had by name."""
+    assert 'storyteller[' not in README and "pip install '.[demo]'" in ' '.join(README.split())
+
+
 def test_the_lines_of_2015_are_there():
     lines = '\n'.join(PYTHON).splitlines()
     for line in (

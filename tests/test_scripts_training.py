@@ -85,7 +85,8 @@ def test_your_own_storyteller(tmp_path, books):
     sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
     text = '--text', books, '--held-out', books / 'two.txt', '--work', tmp_path / 'run'
     for kind in ((), ('--bidirectional',)):
-        run('train_skipthoughts', *text, '--out', mine, *sizes, *kind)
+        said = run('train_skipthoughts', *text, '--out', mine, *sizes, *kind)
+        assert said.startswith(f'{mine}: {"bi" if kind else "uni"}_skip of ')
     assert 'neighbour_cost' in last_metrics(tmp_path / 'run' / 'uni.jsonl')
     thoughts = skipthoughts.load_model(mine, mine)
     assert skipthoughts.encode(thoughts, ['She saw the boat.'], verbose=False).shape == (1, 30)

@@ -48,6 +48,14 @@ def test_an_argument_takes_the_place_of_one_setting(name):
     assert OLD.chosen(**{name: SAID[name]}) == SearchSettings(**{name: SAID[name]})
 
 
+@pytest.mark.parametrize('name', ['required', 'banned'])
+def test_who_says_one_word_is_told_how(name):
+    with pytest.raises(ValueError, match=rf"{name}: .* did you mean \('sea',\)\?$"):
+        Telling(**{name: 'sea'})
+    with pytest.raises(ValueError, match=r'found 3$'):
+        Telling(**{name: 3})
+
+
 def test_a_telling_is_taken_as_it_is():
     chosen = OURS.chosen(telling=Telling(min_words=5))
     assert described(chosen) == described(OURS) | {'telling': {'min_words': 5}}
@@ -228,7 +236,8 @@ def asked(*flags):
         ((), {}, {'no_repeat': 3, 'groups': 2}),
         (('-k', '5', '--strength', '1'), {'k': 5, 'strength': 1.0}, {'no_repeat': 3, 'groups': 2}),
         (('--bw', '5'), {'bw': 5}, {'no_repeat': 3}),
-        (('--banned', 'love', 'sea'), {}, {'no_repeat': 3, 'groups': 2, 'banned': ('love', 'sea')}),
+        (('--banned', 'love', '--banned', 'sea'), {},
+         {'no_repeat': 3, 'groups': 2, 'banned': ('love', 'sea')}),
         (('--no-repeat', '0'), {}, {'groups': 2}),
         (('--search-2015',), {'bw': 50, 'maxlen': 1000}, {}),
         (('--search-2015', '--bw', '9', '--no-echo', '8'), {'bw': 9, 'maxlen': 1000},

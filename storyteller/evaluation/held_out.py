@@ -26,6 +26,18 @@ from ..training.prose import read_words
 
 OURS, REAL = 'ours', 'vgg19'  # whose features of the photos
 
+LAYOUT = """\
+DATA of captions, decoder and stories is a folder:
+  flickr8k/      photos, or .tar files of them
+    captions.txt   lines photo<TAB>caption
+    dev.txt        the names of the photos to measure with, one a line
+    fc7_dev.npz    if there is one: fc7, their features by VGG-19 in that order
+  novels/        .txt(.gz, .xz); files named romance-13* and more-26* are those to measure with
+  lyrics/        one file of songs, .txt(.gz, .xz)
+DATA of sentences holds the published files of the tasks, SICK_train.txt and so on, each as it is
+or in a folder of its task's name; storyteller.evaluation.sentence_sets lists them.
+"""
+
 SHARDS = ('romance-13', 'more-26')  # of novels, which are held out from training
 
 
@@ -35,8 +47,7 @@ class HeldOut:
     Parameters
     ----------
     data : path
-        Holds ``flickr8k/`` (photos, ``captions.txt``, ``dev.txt`` and, if there is one,
-        ``fc7_dev.npz``), ``novels/`` (one file whose name begins with `shard`) and ``lyrics/``.
+        Laid out as `LAYOUT` says, with one file of novels whose name begins with `shard`.
     z : dict
         From `storyteller.generate.load_all`.
     shard : str
