@@ -245,6 +245,59 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
         assert kept['dim_image'] == width  # what the photos were seen through
 
 
+@pytest.mark.slow
+def test_in_between_files_of_another_input_are_refused(tmp_path, books):
+    """Each trainer says what differs; what goes in again as it was is taken up."""
+    own = tmp_path / 'books'
+    shutil.copytree(books, own)
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
+    mine, work = tmp_path / 'mine', tmp_path / 'encoder'
+    encoder = 'train_skipthoughts', '--text', own, '--work', work, '--out', mine, *sizes
+    run(*encoder)
+    run(*encoder, '--bidirectional')
+    run(*encoder)
+    assert 'dictionary.txt: made from another input: --n-words differs' in run(
+        *encoder, '--n-words', 50, code=2
+    )
+    vectors = tmp_path / 'vectors.txt'
+    vectors.write_text(f'boat{" 1" * 8}\nriver{" 2" * 8}\n')
+    assert 'uni.pt: made from another input: --vectors is new' in run(
+        *encoder, '--vectors', vectors, code=2
+    )
+    work = tmp_path / 'decoder'
+    text = '--text', own, '--encoder', mine, '--shortest', 5, '--longest', 30, *sizes
+    told = 'train_decoder', *text, '--work', work, '--out', mine / 'decoder.npz'
+    run(*told)
+    run(*told)  # into the folder that the encoder lies in
+    assert 'told: made from another input: vocabulary differs' in run(
+        *told, '--n-words', 10, code=2
+    )
+    table = np.load(mine / 'utable.npy')
+    np.save(mine / 'utable.npy', table + 1)
+    assert 'told_vectors: made from another input: encoder differs' in run(*told, code=2)
+    np.save(mine / 'utable.npy', table)
+    with open(own / 'two.txt', 'a', encoding='utf-8') as file:
+        file.write('She left.\n')
+    for command in (told, encoder):
+        error = run(*command, code=2)
+        assert 'text.txt: made from another input: two.txt differs; to start afresh' in error
+
+
+def test_a_checkpoint_of_other_features_is_refused(tmp_path):
+    names, captions, features = (tmp_path / name for name in ('n.txt', 'c.txt', 'f.npy'))
+    names.write_text('a\nb\nc\n')
+    captions.write_text('a\ta dog\nb\ta cat\nc\tthe sea\n')
+    np.save(features, np.eye(3, 5, dtype='f4'))
+    where = '--captions', captions, '--photos', names, '--features', features, '--epochs', 1
+    where += '--work', tmp_path / 'run', '--out', tmp_path / 'e.npz', '--dim', 4, '--dim-word', 3
+    run('train_embedding', *where)
+    run('train_embedding', *where, '--epochs', 2)
+    np.save(features, np.eye(3, 5, 1, dtype='f4'))
+    assert 'embedding.pt: made from another input: --features differs' in run(
+        'train_embedding', *where, code=2
+    )
+
+
 @pytest.mark.parametrize(
     ('script', 'arguments', 'said'),
     [

@@ -22,7 +22,7 @@ from ..formats import ImageError, MismatchError, ModelFileError, PathLike
 from ..images import load_image
 from ..layers import unit_rows
 from ..vocabulary import Vocabulary
-from . import documents
+from . import documents, origins
 from .corpus import padded
 
 if TYPE_CHECKING:
@@ -121,16 +121,25 @@ class CaptionedPhotos:
 
         Photos that have no caption are not looked at; one that cannot be read is passed over, and
         said. The features are kept in the folder `cache`.
+
+        Raises
+        ------
+        MissingFileError
+            If none of the photos is there.
+        MismatchError
+            If the features that are kept are of other photos or another network.
         """
         named = {line.partition('\t')[0] for line in documents.read_text(captions)}
         names = sorted(name for name in named if (Path(folder) / name).is_file())
         if not names:
             raise formats.MissingFileError(f'{folder}: none of the photos of {captions} is here')
         kept, rows = Path(cache) / 'photos.txt', Path(cache) / 'features.npy'
-        if not (kept.exists() and rows.exists()):
+        facts = {'the network': origins.of_file(network)}
+        facts |= {name: origins.of_file(Path(folder) / name) for name in names}
+        if not (origins.is_made(rows, facts) and kept.exists()):
             read, features = _features(Path(folder), names, network)
-            formats.write_array(rows, features)
             formats.write_text(kept, ''.join(f'{name}\n' for name in read))
+            formats.write_array(rows, features)  # last: its being there says that all is
         return cls.from_files(captions, formats.read_lines(kept), formats.read_array(rows))
 
     def part(self, photos: np.ndarray) -> CaptionedPhotos:

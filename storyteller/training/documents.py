@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from .. import text
 from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
+from . import origins
 
 BORDER = ''  # the line that ends a document
 LINES_IN_A_PIECE = 256  # that a process tokenises at a time
@@ -193,7 +194,7 @@ def tokenise(
 def tokenise_files(
     files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
 ) -> None:
-    """Write a token file from text files, unless it is there already.
+    """Write a token file from text files, unless it is there already, made from the same.
 
     The files are read as a stream: a book may be larger than the memory.
 
@@ -211,14 +212,17 @@ def tokenise_files(
     ------
     ModelFileError
         If a file is not readable, or there is not one word in all of them.
+    MismatchError
+        If the token file is there, but of other texts.
     """
-    if Path(out).exists():
-        return
     if kind not in READERS:
         raise ValueError(f'kind: expected one of {", ".join(READERS)}, found {kind!r}')
-    files, read = list(files), READERS[kind]
+    files, read, leave_out = list(files), READERS[kind], list(leave_out)
+    facts = {'kind': kind, 'left out': origins.of_words(sorted(leave_out))}
+    if origins.is_made(out, facts | origins.of_files(files)):
+        return
     if kind == 'captions':
-        read = functools.partial(read, leave_out=list(leave_out))
+        read = functools.partial(read, leave_out=leave_out)
     lines = (line for file in files for line in read(file))
     _write(lines, out, kind == 'books', os.cpu_count() or 1, 'tokenising')
     if not Path(out).stat().st_size:
