@@ -21,7 +21,9 @@ from storyteller.training.options import TrainOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--captions', type=Path, help='lines photo<TAB>caption')
+    parser.add_argument(
+        '--captions', type=Path, help='photo<TAB>caption, CSV, or JSON of COCO or of Karpathy'
+    )
     parser.add_argument('--photo-folder', type=Path, help='the photos that the captions name')
     parser.add_argument(
         '--network',

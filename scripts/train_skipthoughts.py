@@ -23,7 +23,7 @@ from storyteller.training.options import TrainOptions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
-    parser.add_argument('--caption-file', type=Path, help='photo<TAB>caption, to train on as well')
+    parser.add_argument('--caption-file', type=Path, help='captions of photos, as well')
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')

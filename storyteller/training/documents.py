@@ -27,7 +27,7 @@ from . import origins
 BORDER = ''  # the line that ends a document
 LINES_IN_A_PIECE = 256  # that a process tokenises at a time
 
-_TYPOGRAPHY = str.maketrans(
+TYPOGRAPHY = str.maketrans(
     {'“': '"', '”': '"', '„': '"', '‘': "'", '’': "'", '—': '--', '–': '-', '…': '...'}
 )
 _SENTENCE_END = re.compile(r'[.!?:;,"\')-]\s*$')
@@ -101,7 +101,8 @@ def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[li
     Parameters
     ----------
     path : path-like
-        Lines ``photo<TAB>caption`` (fields between are ignored), the captions of a photo together.
+        Lines ``photo<TAB>caption``, the captions of a photo together, or what else
+        :func:`caption_files.read_captions` reads.
     leave_out : iterable of str
         Photos to skip, such as those that the result is measured on. Only the part of a name
         before the first ``_`` or ``.`` counts, since data sets spell the rest differently.
@@ -130,15 +131,16 @@ def _verse_lines(path: PathLike) -> Iterator[str]:
 
 
 def _caption_lines(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[str]:
+    from .caption_files import read_captions  # which reads by `read_text`
+
     leave_out = {_photo_number(name) for name in leave_out}
     photo = None
-    for line in read_text(path):
-        name, *_, caption = line.split('\t')
-        if name != photo:
+    for names, words in read_captions(path):
+        if names[0] != photo:
             yield BORDER
-        photo = name
-        if _photo_number(name) not in leave_out and caption.strip():
-            yield caption.strip()
+        photo = names[0]
+        if _photo_number(photo) not in leave_out and words:
+            yield ' '.join(words)
     yield BORDER
 
 
@@ -281,7 +283,7 @@ def _tokenised(lines: Sequence[str], split: bool) -> list[str]:
         if line == BORDER:
             found.append(BORDER)
             continue
-        line = line.translate(_TYPOGRAPHY)
+        line = line.translate(TYPOGRAPHY)
         sentences = text.sentences(line) if split else [line]
         found += [told for sentence in sentences if (told := ' '.join(text.words(sentence)))]
     return found
