@@ -23,6 +23,7 @@ from tqdm import tqdm
 from .. import text
 from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
 from . import origins
+from .wrapped import unwrapped
 
 BORDER = ''  # the line that ends a document
 LINES_IN_A_PIECE = 256  # that a process tokenises at a time
@@ -64,7 +65,8 @@ def books(path: PathLike) -> Iterator[list[str]]:
     """Documents of a file of books, one paragraph a line.
 
     A line ``=== Title`` begins a book; without such lines the file is one book. Headings, which
-    are short and end like no sentence, are dropped.
+    are short and end like no sentence, are dropped. If the lines are wrapped, as those of e-books
+    are, the lines of a paragraph are joined, and it is said.
     """
     return _documents(_book_lines(path))
 
@@ -72,7 +74,7 @@ def books(path: PathLike) -> Iterator[list[str]]:
 def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
     """The same, each with its title: what follows ``=== `` in the line that begins it."""
     title, lines = '', []
-    for line in itertools.chain(read_text(path), ['=== ']):
+    for line in itertools.chain(unwrapped(read_text(path), path), ['=== ']):
         if not line.startswith('=== '):
             lines.append(line)
             continue
@@ -111,7 +113,7 @@ def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[li
 
 
 def _book_lines(path: PathLike) -> Iterator[str]:
-    for line in read_text(path):
+    for line in unwrapped(read_text(path), path):
         if line.startswith('=== '):
             yield BORDER
         elif _is_prose(line):
