@@ -97,6 +97,15 @@ def test_a_caption_is_no_head_of_columns(tmp_path, said):
     assert [names for names, _ in read_captions(path)] == [('b.jpg',)]
 
 
+def test_stops_on_words_are_parted_where_most_captions_have_them(tmp_path):
+    path = tmp_path / 'captions.txt'
+    path.write_text("a.jpg\tA dog on a sofa.\na.jpg\tIt's red!\nb.jpg\tThe sea\n")
+    said = [' '.join(words) for _, words in read_captions(path)]
+    assert said == ['A dog on a sofa .', "It 's red !", 'The sea']
+    path.write_text('a.jpg\tA dog on a sofa .\na.jpg\tOn St.\nb.jpg\tThe sea\n')  # tokens
+    assert [words[-1] for _, words in read_captions(path)] == ['.', 'St.', 'sea']
+
+
 def test_what_is_left_out_is_said(tmp_path, capsys):
     for content, said in ((karpathy(), '1 photos of the split "test"'), (BARS, '1 lines without')):
         (tmp_path / 'c.json').write_text(content)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +18,8 @@ from .documents import TYPOGRAPHY, read_text
 
 NAMES = 'image', 'image_name', 'file_name', 'filename', 'photo'  # of columns, in a first line
 TEXTS = 'caption', 'comment', 'raw'
+LOOKED_AT = 1000  # lines of a file that are judged
+_STOPPED = re.compile(r'.*\w[.!?]')
 _NUMBER = re.compile(r'(.+\.\w+)#\d+')
 
 
@@ -44,7 +47,8 @@ def read_captions(path: PathLike) -> Captions:
     names : tuple of str
         Names that the photo may go by, the best first: in Karpathy's with its folder, then without.
     words : list of str
-        Tokens. Those of CSV and JSON, which are written as people write, are parted here.
+        Tokens. Captions of CSV and JSON, which are written as people write, are parted here; so
+        are lines if most of them end in a word with a full stop on it.
 
     Raises
     ------
@@ -62,6 +66,7 @@ def read_captions(path: PathLike) -> Captions:
 
 
 def _of_lines(path: PathLike) -> Captions:
+    part = _are_typed(itertools.islice(read_text(path), LOOKED_AT))
     for number, line in enumerate(read_text(path), 1):
         name, tab, caption = line.partition('\t')
         if line.strip() and not tab:
@@ -72,7 +77,14 @@ def _of_lines(path: PathLike) -> Captions:
         if caption.strip():
             numbered = _NUMBER.fullmatch(name)
             names = (numbered[1], name) if numbered else (name,)
-            yield names, caption.rpartition('\t')[2].split()
+            caption = caption.rpartition('\t')[2]
+            yield names, _words(caption) if part else caption.split()
+
+
+def _are_typed(lines: Iterable[str]) -> bool:
+    """Whether most captions end in a word with a stop on it, as in what somebody typed."""
+    last = [line.split()[-1] for line in lines if line.strip()]
+    return sum(bool(_STOPPED.fullmatch(word)) for word in last) > len(last) / 2
 
 
 def _columns(line: str) -> tuple[str, int, int] | None:
