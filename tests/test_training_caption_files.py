@@ -68,8 +68,18 @@ def test_every_layout_is_read_alike(file):
 
 
 def test_text_for_encoders_too_has_the_captions_of_a_photo_together(file):
-    found = list(documents.photo_captions(file))
+    documents.tokenise_files([file], file.with_name('tokens'), 'captions')
+    found = list(documents.token_documents(file.with_name('tokens')))
     assert found == [['A dog runs .', 'Two dogs , one black .'], ['The sea .']]
+
+
+def test_quotes_are_parted_once(tmp_path):
+    path = tmp_path / 'captions.txt'
+    path.write_text('a.jpg\tA cat "reading" it.\n')
+    documents.tokenise_files([path], tmp_path / 'tokens', 'captions')
+    said = "A cat `` reading '' it ."
+    assert list(documents.token_documents(tmp_path / 'tokens')) == [[said]]
+    assert [' '.join(words) for _, words in read_captions(path)] == [said]
 
 
 def test_photos_lie_in_the_folder_that_karpathy_names_or_beside_each_other(tmp_path):

@@ -23,10 +23,10 @@ _STOPPED = re.compile(r'.*\w[.!?]')
 _NUMBER = re.compile(r'(.+\.\w+)#\d+')
 
 
-Captions = Iterator[tuple[tuple[str, ...], list[str]]]
+Written = Iterator[tuple[tuple[str, ...], str, bool]]
 
 
-def read_captions(path: PathLike) -> Captions:
+def read_captions(path: PathLike) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Each caption of a file, with its photo.
 
     Parameters
@@ -55,6 +55,12 @@ def read_captions(path: PathLike) -> Captions:
     MissingFileError, ModelFileError
         If there is no such file, or it is none of these.
     """
+    for names, caption, typed in as_written(path):
+        yield names, _words(caption) if typed else caption.split()
+
+
+def as_written(path: PathLike) -> Written:
+    """The same, each caption as it stands there, and whether its words have yet to be parted."""
     lines = read_text(path)
     first = next(lines, '')
     if first.lstrip().startswith(('{', '[')):
@@ -65,8 +71,8 @@ def read_captions(path: PathLike) -> Captions:
         yield from _of_lines(path)
 
 
-def _of_lines(path: PathLike) -> Captions:
-    part = _are_typed(itertools.islice(read_text(path), LOOKED_AT))
+def _of_lines(path: PathLike) -> Written:
+    typed = _are_typed(itertools.islice(read_text(path), LOOKED_AT))
     for number, line in enumerate(read_text(path), 1):
         name, tab, caption = line.partition('\t')
         if line.strip() and not tab:
@@ -77,8 +83,7 @@ def _of_lines(path: PathLike) -> Captions:
         if caption.strip():
             numbered = _NUMBER.fullmatch(name)
             names = (numbered[1], name) if numbered else (name,)
-            caption = caption.rpartition('\t')[2]
-            yield names, _words(caption) if part else caption.split()
+            yield names, caption.rpartition('\t')[2].strip(), typed
 
 
 def _are_typed(lines: Iterable[str]) -> bool:
@@ -97,16 +102,14 @@ def _columns(line: str) -> tuple[str, int, int] | None:
     return None
 
 
-def _of_table(
-    path: PathLike, lines: Iterator[str], mark: str, photo: int, caption: int
-) -> Captions:
+def _of_table(path: PathLike, lines: Iterator[str], mark: str, photo: int, caption: int) -> Written:
     quoting = csv.QUOTE_MINIMAL if mark in ',;' else csv.QUOTE_NONE
     rows = csv.reader(lines, delimiter=mark, quoting=quoting)
     short = 0
     try:
         for row in rows:
             if len(row) > max(photo, caption):
-                yield (row[photo].strip(),), _words(row[caption])
+                yield (row[photo].strip(),), _one_line(row[caption]), True
             elif row:
                 short += 1
     except csv.Error as error:
@@ -115,7 +118,7 @@ def _of_table(
         _say(f'{path}: {short} lines without a caption are passed over')
 
 
-def _of_json(path: PathLike, content: str) -> Captions:
+def _of_json(path: PathLike, content: str) -> Written:
     try:
         found = json.loads(content)
         if 'annotations' in found:
@@ -123,7 +126,8 @@ def _of_json(path: PathLike, content: str) -> Captions:
             for each in found['annotations']:  # in any order; a photo's belong together
                 texts[each['image_id']].append(each['caption'])
             for image in found['images']:
-                yield from (((image['file_name'],), _words(c)) for c in texts[image['id']])
+                for caption in texts[image['id']]:
+                    yield (image['file_name'],), _one_line(caption), True
         else:
             yield from _of_karpathy(path, found['images'])
     except (ValueError, RecursionError) as error:
@@ -135,7 +139,7 @@ def _of_json(path: PathLike, content: str) -> Captions:
         ) from None
 
 
-def _of_karpathy(path: PathLike, images: list[dict[str, Any]]) -> Captions:
+def _of_karpathy(path: PathLike, images: list[dict[str, Any]]) -> Written:
     left_out = 0
     for image in images:
         if image.get('split') == 'test':
@@ -144,14 +148,18 @@ def _of_karpathy(path: PathLike, images: list[dict[str, Any]]) -> Captions:
         folder, name = image.get('filepath'), image['filename']
         names = (f'{folder}/{name}', name) if folder else (name,)
         for sentence in image['sentences']:
-            yield names, _words(sentence['raw'])
+            yield names, _one_line(sentence['raw']), True
     if left_out:
         _say(f'{path}: {left_out} photos of the split "test" are left out')
 
 
 def _words(caption: str) -> list[str]:
     """The words of a caption as somebody typed it."""
-    return text.words(' '.join(caption.translate(TYPOGRAPHY).split()))
+    return text.words(_one_line(caption.translate(TYPOGRAPHY)))
+
+
+def _one_line(caption: str) -> str:
+    return ' '.join(caption.split())
 
 
 def _say(line: str) -> None:

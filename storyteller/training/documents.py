@@ -133,16 +133,16 @@ def _verse_lines(path: PathLike) -> Iterator[str]:
 
 
 def _caption_lines(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[str]:
-    from .caption_files import read_captions  # which reads by `read_text`
+    from .caption_files import as_written  # which reads by `read_text`
 
     leave_out = {_photo_number(name) for name in leave_out}
     photo = None
-    for names, words in read_captions(path):
+    for names, caption, _ in as_written(path):
         if names[0] != photo:
             yield BORDER
         photo = names[0]
-        if _photo_number(photo) not in leave_out and words:
-            yield ' '.join(words)
+        if _photo_number(photo) not in leave_out and caption:
+            yield caption
     yield BORDER
 
 
