@@ -77,7 +77,7 @@ def note_inputs(args: argparse.Namespace) -> None:
         '--features': args.features,
         '--mirrored-features': args.mirrored_features,
         '--vectors': args.vectors,
-        'the photos': args.photo_folder and args.work / f'features.npy{origins.NOTE}',
+        'the photos': args.photo_folder and args.work / 'features.npy',
         '--dataset, captions': args.dataset and f'{args.dataset}_train_caps.txt',
         '--dataset, features': args.dataset and f'{args.dataset}_train_ims.npy',
     }

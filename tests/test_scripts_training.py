@@ -283,6 +283,31 @@ def test_in_between_files_of_another_input_are_refused(tmp_path, books):
         assert 'text.txt: made from another input: two.txt differs; to start afresh' in error
 
 
+def test_features_of_another_photo_are_refused(tmp_path):
+    small = convnet.Architecture(blocks=((2,), (3,)), fc=(4, 5), input_size=32)
+    rng = np.random.default_rng(0)
+    params = {n: rng.normal(size=s).astype('f4') for n, s in small.shapes().items()}
+    formats.write_model(tmp_path / 'net.safetensors', params, small.options())
+    photos, captions, work = (tmp_path / name for name in ('photos', 'captions.csv', 'run'))
+    photos.mkdir()
+    for i in range(4):
+        Image.new('RGB', (40, 30), (60 * i, 200, 30)).save(photos / f'{i}.png')
+    captions.write_text('image,caption\n' + ''.join(f'{i}.png,A {i} field.\n' for i in range(4)))
+    where = '--captions', captions, '--photo-folder', photos, '--epochs', 1, '--work', work
+    where += '--network', tmp_path / 'net.safetensors', '--out', tmp_path / 'e.npz', '--dim', 4
+    run('train_embedding', *where)
+    run('train_embedding', *where)
+    notes = {note: note.read_bytes() for note in work.glob('*.made_from.json')}
+    assert {note.name.split('.')[0] for note in notes} == {'features', 'embedding'}
+    Image.new('RGB', (40, 30), 'red').save(photos / '2.png')
+    error = run('train_embedding', *where, code=2)
+    assert 'features.npy: made from another input: 2.png differs; to start afresh' in error
+    assert error.rstrip().endswith(f'or empty {work}')
+    for note in notes:  # as an earlier version left it
+        note.unlink()
+    run('train_embedding', *where)
+
+
 def test_a_checkpoint_of_other_features_is_refused(tmp_path):
     names, captions, features = (tmp_path / name for name in ('n.txt', 'c.txt', 'f.npy'))
     names.write_text('a\nb\nc\n')
