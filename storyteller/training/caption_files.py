@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import text
 from ..formats import ModelFileError, PathLike
-from .documents import TYPOGRAPHY, read_text
+from .text_files import TYPOGRAPHY, read_text
 
 NAMES = 'image', 'image_name', 'file_name', 'filename', 'photo'  # of columns, in a first line
 TEXTS = 'caption', 'comment', 'raw'

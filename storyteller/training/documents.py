@@ -7,12 +7,9 @@ A *token file* is plain text: a tokenised sentence a line, an empty line after e
 from __future__ import annotations
 
 import functools
-import gzip
 import itertools
-import lzma
 import os
 import re
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,44 +18,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .. import text
-from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
+from ..formats import ModelFileError, PathLike, atomic_path
 from . import origins
+from .caption_files import as_written
+from .text_files import TYPOGRAPHY
+from .text_files import read_text as read_text
+from .text_files import text_files as text_files
 from .wrapped import unwrapped
 
 BORDER = ''  # the line that ends a document
 LINES_IN_A_PIECE = 256  # that a process tokenises at a time
 
-TYPOGRAPHY = str.maketrans(
-    {'“': '"', '”': '"', '„': '"', '‘': "'", '’': "'", '—': '--', '–': '-', '…': '...'}
-)
 _SENTENCE_END = re.compile(r'[.!?:;,"\')-]\s*$')
 
 
 # --- files to documents --------------------------------------------------------------------------
-
-
-def read_text(path: PathLike) -> Iterator[str]:
-    """The lines of a UTF-8 text file, plain, ``.gz`` or ``.xz``, without their line ends."""
-    path = existing(path, 'a text to train on')
-    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, 'rt', encoding='utf-8-sig', newline='\n') as file:
-            for line in file:
-                yield line.rstrip('\r\n')
-    except (UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise ModelFileError(f'{path}: not readable as UTF-8 text: {error}') from None
-
-
-def text_files(path: PathLike, pattern: str = '*') -> list[Path]:
-    """The text files (``.txt``, ``.txt.gz``, ``.txt.xz``) in a folder, sorted; or the one file."""
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    suffixes = ('.txt', '.txt.gz', '.txt.xz')
-    files = sorted(file for file in path.glob(pattern) if file.name.endswith(suffixes))
-    if not files:
-        raise MissingFileError(f'{path}: found no .txt, .txt.gz or .txt.xz file to train on')
-    return files
 
 
 def books(path: PathLike) -> Iterator[list[str]]:
@@ -133,8 +107,6 @@ def _verse_lines(path: PathLike) -> Iterator[str]:
 
 
 def _caption_lines(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[str]:
-    from .caption_files import as_written  # which reads by `read_text`
-
     leave_out = {_photo_number(name) for name in leave_out}
     photo = None
     for names, caption, _ in as_written(path):
