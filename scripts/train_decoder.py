@@ -26,6 +26,7 @@ from storyteller.training import (
     decoder,
     documents,
     fine_tuning,
+    origins,
     passages,
     ranks,
     wordvectors,
@@ -75,24 +76,27 @@ def main() -> None:
     folder = config.local(args.encoder)
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
     width = encoder.encode([], verbose=False).shape[1]
+    facts = {'encoder': origins.of_encoder(folder)}
     table = params = held_out = None
     if args.start:
         counted = np.array([counts[word] for word in vocabulary])
         counted[UNK] = counts.total() - counted.sum()
         params, sizes = fine_tuning.start_from(args.start, vocabulary, counted, width)
         options = replace(options, **sizes)
-    told = read_passages(tokens, 'told', vocabulary, encoder, options, training, args)
+    told = read_passages(tokens, 'told', vocabulary, encoder, options, training, args, facts)
     if args.held_out:
         tokens = args.work / 'held_out.txt'
         documents.tokenise_files(documents.text_files(args.held_out), tokens, args.kind)
-        held_out = read_passages(tokens, 'held_out', vocabulary, encoder, options, training, args)
+        held_out = read_passages(
+            tokens, 'held_out', vocabulary, encoder, options, training, args, facts
+        )
     if args.captions:
-        fingerprint = bundle.fingerprint([folder])
-        told = pair_with_captions(told, held_out, encoder, fingerprint, args)
+        told = pair_with_captions(told, held_out, encoder, facts['encoder'], args)
     if args.vectors:
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
+    note_inputs(vocabulary, facts, args)
     bundle.strike(args.out, decoder.dictionary_path(args.out))
     decoder.fit(
         told,
@@ -118,6 +122,7 @@ def read_passages(
     options: DecoderOptions,
     training: TrainOptions,
     args: argparse.Namespace,
+    facts: dict[str, str],
 ) -> passages.Passages:
     """The passages of a token file, and the vector of each."""
     told = Corpus.cached(tokens, vocabulary, args.work / name)
@@ -130,9 +135,25 @@ def read_passages(
         )
     read, every_word = Corpus.with_all_words(tokens, args.work / f'{name}_read')
     vectors = passages.encode_passages(
-        read, spans, every_word, encoder, args.work / f'{name}_vectors'
+        read,
+        spans,
+        every_word,
+        encoder,
+        args.work / f'{name}_vectors',
+        made_from=facts | origins.of_files([tokens]),
     )
     return passages.Passages(told, spans, vectors, options, training.seed)
+
+
+def note_inputs(vocabulary: Vocabulary, facts: dict[str, str], args: argparse.Namespace) -> None:
+    """Refuse a checkpoint of other inputs; options may change from run to run."""
+    facts = facts | origins.of_files([args.work / 'text.txt'])
+    facts['words'] = origins.of_words(vocabulary)
+    given = {'--captions': args.captions, '--start': args.start, '--vectors': args.vectors}
+    for flag, path in given.items():
+        if path and path.resolve() != args.out.resolve():  # which training itself exchanges
+            facts[flag] = origins.of_file(path)
+    origins.is_made(args.work / 'decoder.pt', facts)
 
 
 def pair_with_captions(

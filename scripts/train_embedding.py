@@ -13,7 +13,7 @@ from pathlib import Path
 from storyteller import bundle, config
 from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
-from storyteller.training import embedding, ranks, wordvectors
+from storyteller.training import embedding, origins, ranks, wordvectors
 from storyteller.training.captioned import CaptionedPhotos
 from storyteller.training.embedding import EmbeddingOptions
 from storyteller.training.options import TrainOptions
@@ -21,7 +21,9 @@ from storyteller.training.options import TrainOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--captions', type=Path, help='lines photo<TAB>caption')
+    parser.add_argument(
+        '--captions', type=Path, help='photo<TAB>caption, CSV, or JSON of COCO or of Karpathy'
+    )
     parser.add_argument('--photo-folder', type=Path, help='the photos that the captions name')
     parser.add_argument(
         '--network',
@@ -53,6 +55,7 @@ def main() -> None:
     if args.vectors:
         params['Wemb'], known = wordvectors.start_from(params['Wemb'], vocabulary, args.vectors)
         print(f'{args.vectors}: knows {known} of {len(vocabulary)} words', file=sys.stderr)
+    note_inputs(args)
     bundle.strike(args.out, args.out.with_name(f'{args.out.stem}_dictionary.txt'))
     embedding.fit(
         photos.sources(vocabulary, options, training.seed),
@@ -65,6 +68,23 @@ def main() -> None:
     )
     if ranks.number() == 0:
         print(f'{args.out}: an embedding of {len(vocabulary):,} words')
+
+
+def note_inputs(args: argparse.Namespace) -> None:
+    """Refuse a checkpoint of other inputs; options may change from run to run."""
+    facts = {'--held-out': str(args.held_out), '--min-count': str(args.min_count)}
+    given = {
+        '--captions': args.captions,
+        '--photos': args.photos,
+        '--features': args.features,
+        '--mirrored-features': args.mirrored_features,
+        '--vectors': args.vectors,
+        'the photos': args.photo_folder and args.work / 'features.npy',
+        '--dataset, captions': args.dataset and f'{args.dataset}_train_caps.txt',
+        '--dataset, features': args.dataset and f'{args.dataset}_train_ims.npy',
+    }
+    facts |= {what: origins.of_file(path) for what, path in given.items() if path}
+    origins.is_made(args.work / 'embedding.pt', facts)
 
 
 def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos | None]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from tqdm import tqdm
 
 from storyteller.english import listed_abbreviations
 from storyteller.formats import atomic_path
+from storyteller.training.documents import read_text
+from storyteller.training.wrapped import unwrapped
 
 DATA = Path(__file__).resolve().parent.parent / 'storyteller' / 'data'
 
@@ -83,15 +84,13 @@ def novel_files(folder: Path) -> list[Path]:
 
 def books(path: Path) -> Iterator[str]:
     """Yield each book of a file as one text with a blank line between paragraphs."""
-    opener = lzma.open if path.suffix == '.xz' else open
     paragraphs: list[str] = []
-    with opener(path, 'rt', encoding='utf-8') as lines:
-        for line in lines:
-            if line.startswith('=== '):
-                yield '\n\n'.join(paragraphs)
-                paragraphs = []
-            elif line.strip():
-                paragraphs.append(QUOTES.sub(' ', line).replace('’', "'").strip())
+    for line in unwrapped(read_text(path), path):
+        if line.startswith('=== '):
+            yield '\n\n'.join(paragraphs)
+            paragraphs = []
+        elif line.strip():
+            paragraphs.append(QUOTES.sub(' ', line).replace('’', "'").strip())
     yield '\n\n'.join(paragraphs)
 
 

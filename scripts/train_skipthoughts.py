@@ -15,7 +15,7 @@ from pathlib import Path
 from storyteller import bundle
 from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
-from storyteller.training import documents, ranks, skipthoughts, wordvectors
+from storyteller.training import documents, origins, ranks, skipthoughts, wordvectors
 from storyteller.training.corpus import Corpus
 from storyteller.training.options import TrainOptions
 
@@ -23,7 +23,7 @@ from storyteller.training.options import TrainOptions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
-    parser.add_argument('--caption-file', type=Path, help='photo<TAB>caption, to train on as well')
+    parser.add_argument('--caption-file', type=Path, help='captions of photos, as well')
     parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
     parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
     parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
@@ -56,6 +56,10 @@ def main() -> None:
         held_out = skipthoughts.Units(text, None, replace(options, captions=0.0), seed=9)
     kind = 'bi' if options.bidirectional else 'uni'
     trained = args.work / f'{kind}_skip.npz'
+    facts = origins.of_files([*files, args.work / 'dictionary.txt'])
+    if args.vectors:
+        facts['--vectors'] = origins.of_file(args.vectors)
+    origins.is_made(args.work / f'{kind}.pt', facts)
     skipthoughts.fit(
         units,
         training,
@@ -76,7 +80,7 @@ def main() -> None:
 def read_or_choose(run: Path, files: list[Path], n_words: int) -> Vocabulary:
     """The vocabulary of the token files; both encoders share it."""
     path = run / 'dictionary.txt'
-    if not path.exists():
+    if not origins.is_made(path, {'--n-words': str(n_words)} | origins.of_files(files)):
         counts, spread = documents.count_words(files)
         chosen = documents.choose_words(counts, spread, n_words - 2, books=1)
         Vocabulary(('<eos>', 'UNK', *chosen)).save(path)

@@ -64,6 +64,21 @@ def test_file_that_is_missing_or_no_text(tmp_path):
         captions.load_captions(tmp_path / 'pool.txt')
 
 
+def test_a_pool_whose_stops_hang_on_words_is_warned_of(vse, tmp_path):
+    known = [word for word in vse['worddict'] if word.isalpha()][:3]
+    hanging, parted = ([f'a {w}{mark}' for w in known] for mark in ('.', ' .'))
+    for cache in (False, tmp_path):
+        with pytest.warns(UserWarning, match=rf"of 3 captions, 3 end .* '{known[0]}\.'"):
+            captions.caption_vectors(vse, hanging, cache=cache)
+    with pytest.warns(UserWarning, match='UNK'):  # from the cache as well
+        captions.cached_vectors(vse, hanging, cache=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        captions.caption_vectors(vse, parted, cache=tmp_path)
+        captions.caption_vectors(vse, ['a zzzqx.', ''], cache=tmp_path)  # unknown in any case
+        captions.caption_vectors(vse, [], cache=tmp_path)
+
+
 # --- the cache -----------------------------------------------------------------------------------
 
 

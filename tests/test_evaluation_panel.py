@@ -12,7 +12,7 @@ import pytest
 from storyteller import generate, skipthoughts
 from storyteller.evaluation import panel, panel_texts
 from storyteller.evaluation.panel import Text
-from storyteller.formats import MissingFileError
+from storyteller.formats import MismatchError, MissingFileError
 from storyteller.result import Story, StoryError
 
 # --- sheets and marks ----------------------------------------------------------------------------
@@ -292,3 +292,16 @@ def test_a_panel_that_cannot_be(data, models, tmp_path):
 def test_the_key_is_plain_json(tmp_path):
     panel.write_panel(tmp_path, panel.deal(made_up(ours=1)))
     assert json.loads((tmp_path / panel.KEY).read_text()) == {'panel': {'1': 'ours'}}
+
+
+def test_paragraphs_of_other_novels_are_not_taken_up(tmp_path):
+    novels = tmp_path / 'novels'
+    novels.mkdir()
+    file = novels / f'{panel_texts.SHARDS[0]}.txt'
+    file.write_text('It rained all day.\n')
+    found = panel_texts.held_out_paragraphs(tmp_path, tmp_path / 'run')
+    assert found == [['It rained all day .']]
+    assert panel_texts.held_out_paragraphs(tmp_path, tmp_path / 'run') == found
+    file.write_text('It snowed all day.\n')
+    with pytest.raises(MismatchError, match=rf'{file.name} differs'):
+        panel_texts.held_out_paragraphs(tmp_path, tmp_path / 'run')

@@ -246,6 +246,84 @@ def test_a_joint_space_of_your_own_photos(tmp_path):
         assert kept['dim_image'] == width  # what the photos were seen through
 
 
+@pytest.mark.slow
+def test_in_between_files_of_another_input_are_refused(tmp_path, books):
+    """Each trainer says what differs; what goes in again as it was is taken up."""
+    own = tmp_path / 'books'
+    shutil.copytree(books, own)
+    sizes = '--dim-word', 8, '--dim', 10, '--epochs', 1, '--n-words', 60
+    mine, work = tmp_path / 'mine', tmp_path / 'encoder'
+    encoder = 'train_skipthoughts', '--text', own, '--work', work, '--out', mine, *sizes
+    run(*encoder)
+    run(*encoder, '--bidirectional')
+    run(*encoder)
+    assert 'dictionary.txt: made from another input: --n-words differs' in run(
+        *encoder, '--n-words', 50, code=2
+    )
+    vectors = tmp_path / 'vectors.txt'
+    vectors.write_text(f'boat{" 1" * 8}\nriver{" 2" * 8}\n')
+    assert 'uni.pt: made from another input: --vectors is new' in run(
+        *encoder, '--vectors', vectors, code=2
+    )
+    work = tmp_path / 'decoder'
+    text = '--text', own, '--encoder', mine, '--shortest', 5, '--longest', 30, *sizes
+    told = 'train_decoder', *text, '--work', work, '--out', mine / 'decoder.npz'
+    run(*told)
+    run(*told)  # into the folder that the encoder lies in
+    assert 'told: made from another input: vocabulary differs' in run(
+        *told, '--n-words', 10, code=2
+    )
+    table = np.load(mine / 'utable.npy')
+    np.save(mine / 'utable.npy', table + 1)
+    assert 'told_vectors: made from another input: encoder differs' in run(*told, code=2)
+    np.save(mine / 'utable.npy', table)
+    with open(own / 'two.txt', 'a', encoding='utf-8') as file:
+        file.write('She left.\n')
+    for command in (told, encoder):
+        error = run(*command, code=2)
+        assert 'text.txt: made from another input: two.txt differs; to start afresh' in error
+
+
+def test_features_of_another_photo_are_refused(tmp_path):
+    small = convnet.Architecture(blocks=((2,), (3,)), fc=(4, 5), input_size=32)
+    rng = np.random.default_rng(0)
+    params = {n: rng.normal(size=s).astype('f4') for n, s in small.shapes().items()}
+    formats.write_model(tmp_path / 'net.safetensors', params, small.options())
+    photos, captions, work = (tmp_path / name for name in ('photos', 'captions.csv', 'run'))
+    photos.mkdir()
+    for i in range(4):
+        Image.new('RGB', (40, 30), (60 * i, 200, 30)).save(photos / f'{i}.png')
+    captions.write_text('image,caption\n' + ''.join(f'{i}.png,A {i} field.\n' for i in range(4)))
+    where = '--captions', captions, '--photo-folder', photos, '--epochs', 1, '--work', work
+    where += '--network', tmp_path / 'net.safetensors', '--out', tmp_path / 'e.npz', '--dim', 4
+    run('train_embedding', *where)
+    run('train_embedding', *where)
+    notes = {note: note.read_bytes() for note in work.glob('*.made_from.json')}
+    assert {note.name.split('.')[0] for note in notes} == {'features', 'embedding'}
+    Image.new('RGB', (40, 30), 'red').save(photos / '2.png')
+    error = run('train_embedding', *where, code=2)
+    assert 'features.npy: made from another input: 2.png differs; to start afresh' in error
+    assert error.rstrip().endswith(f'or empty {work}')
+    for note in notes:  # as an earlier version left it
+        note.unlink()
+    run('train_embedding', *where)
+
+
+def test_a_checkpoint_of_other_features_is_refused(tmp_path):
+    names, captions, features = (tmp_path / name for name in ('n.txt', 'c.txt', 'f.npy'))
+    names.write_text('a\nb\nc\n')
+    captions.write_text('a\ta dog\nb\ta cat\nc\tthe sea\n')
+    np.save(features, np.eye(3, 5, dtype='f4'))
+    where = '--captions', captions, '--photos', names, '--features', features, '--epochs', 1
+    where += '--work', tmp_path / 'run', '--out', tmp_path / 'e.npz', '--dim', 4, '--dim-word', 3
+    run('train_embedding', *where)
+    run('train_embedding', *where, '--epochs', 2)
+    np.save(features, np.eye(3, 5, 1, dtype='f4'))
+    assert 'embedding.pt: made from another input: --features differs' in run(
+        'train_embedding', *where, code=2
+    )
+
+
 @pytest.mark.parametrize(
     ('script', 'arguments', 'said'),
     [

@@ -12,7 +12,7 @@ from storyteller.convnet import Architecture
 from storyteller.evaluation import ranking
 from storyteller.formats import MismatchError
 from storyteller.layers import unit_rows
-from storyteller.training import embedding
+from storyteller.training import captioned, embedding
 from storyteller.training.captioned import CaptionedPhotos, encode
 
 CAPTIONS = ['a dog runs', 'a brown dog', 'two men', 'men on a boat', 'the sea', 'a blue sea']
@@ -67,7 +67,7 @@ def test_lines_of_photo_and_caption(tmp_path, features):
         CaptionedPhotos.from_files(path, ['a'], features[:1])
 
 
-def test_a_folder_of_photos(tmp_path, capsys):
+def test_a_folder_of_photos(tmp_path, capsys, monkeypatch):
     small = Architecture(blocks=((2,), (3,)), fc=(4, 5), input_size=32)
     rng = np.random.default_rng(0)
     params = {n: rng.normal(size=s).astype('f4') for n, s in small.shapes().items()}
@@ -84,9 +84,24 @@ def test_a_folder_of_photos(tmp_path, capsys):
     assert read.captions == [['a', 'field'], ['a', 'meadow']]
     assert read.features.shape == (2, 5)
     assert 'passed over' in capsys.readouterr().out
-    (tmp_path / 'net.safetensors').unlink()  # the second time nothing is computed
-    again = CaptionedPhotos.from_folder(*arguments)
+    with monkeypatch.context() as patched:  # the second time nothing is computed
+        patched.setattr(captioned, 'build_convnet', None)
+        again = CaptionedPhotos.from_folder(*arguments)
     np.testing.assert_array_equal(again.features, read.features)
+    whole = captions.read_text()
+    captions.write_text(whole.replace('bad.jpg\tnothing\n', ''))
+    with pytest.raises(MismatchError, match=r'features\.npy: .* bad\.jpg is not there any more'):
+        CaptionedPhotos.from_folder(*arguments)
+    captions.write_text(whole)
+    first = (folder / 'a.png').read_bytes()
+    Image.new('RGB', (40, 30), 'red').save(folder / 'a.png')
+    with pytest.raises(MismatchError, match=r'a\.png differs; to start afresh'):
+        CaptionedPhotos.from_folder(*arguments)
+    (folder / 'a.png').write_bytes(first)
+    params[next(iter(params))] += 1
+    formats.write_model(tmp_path / 'net.safetensors', params, small.options())
+    with pytest.raises(MismatchError, match='network differs'):
+        CaptionedPhotos.from_folder(*arguments)
     captions.write_text('gone.jpg\tgone\n')
     with pytest.raises(formats.MissingFileError, match='none of the photos'):
         CaptionedPhotos.from_folder(*arguments)

@@ -70,10 +70,13 @@ def test_words_are_counted_and_the_ends_of_sentences(tmp_path, token_file):
 
 def test_what_was_built_is_opened(tmp_path, token_file):
     built = Corpus.build(token_file, WORDS, tmp_path / 'corpus')
+    elsewhere = tmp_path / 'elsewhere' / token_file.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(token_file.read_bytes())
     for opened in (
         Corpus.open(tmp_path / 'corpus'),
         Corpus.open(str(tmp_path / 'corpus')),
-        Corpus.cached(tmp_path / 'elsewhere' / 'tokens.txt', WORDS, tmp_path / 'corpus'),
+        Corpus.cached(elsewhere, WORDS, tmp_path / 'corpus'),
     ):
         for name in ('tokens', 'sentences', 'documents'):
             np.testing.assert_array_equal(getattr(opened, name), getattr(built, name))
@@ -83,9 +86,26 @@ def test_what_was_built_is_opened(tmp_path, token_file):
 def test_a_corpus_of_another_text_or_vocabulary_is_not_taken_for_it(tmp_path, token_file):
     Corpus.cached(token_file, WORDS, tmp_path / 'corpus')
     fewer = Vocabulary(('<eos>', 'UNK', '.', 'She'))
-    for path, vocabulary in ((token_file, fewer), (tmp_path / 'other.txt', WORDS)):
-        with pytest.raises(MismatchError, match='another text or vocabulary'):
+    other = tmp_path / 'other.txt'
+    other.write_bytes(token_file.read_bytes())
+    for path, vocabulary, said in (
+        (token_file, fewer, 'vocabulary differs'),
+        (other, WORDS, 'source differs'),
+    ):
+        with pytest.raises(MismatchError, match=said):
             Corpus.cached(path, vocabulary, tmp_path / 'corpus')
+    token_file.write_text(TOKENS.replace('She', 'He'))
+    with pytest.raises(MismatchError, match='text differs; to start afresh, name another folder'):
+        Corpus.cached(token_file, WORDS, tmp_path / 'corpus')
+
+
+def test_a_corpus_with_a_note_of_an_earlier_version_is_taken(tmp_path, token_file):
+    Corpus.cached(token_file, WORDS, tmp_path / 'corpus')
+    note = tmp_path / 'corpus' / 'corpus.json'
+    facts = json.loads(note.read_text())
+    del facts['text']
+    note.write_text(json.dumps(facts))
+    assert len(Corpus.cached(token_file, WORDS, tmp_path / 'corpus')) == 3
 
 
 def test_a_corpus_is_built_where_there_is_none(tmp_path, token_file):

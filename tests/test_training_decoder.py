@@ -9,6 +9,7 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import decoder, formats
+from storyteller.formats import MismatchError
 from storyteller.training import decoder as decoder_training
 from storyteller.training.corpus import Corpus, padded
 from storyteller.training.decoder import (
@@ -325,6 +326,16 @@ def test_passages_are_encoded_block_by_block_and_kept(passages, tmp_path):
     assert encoder.calls == [10, 10, 10, 9, 10]
     others = encode_passages(passages.corpus, spans[1:], *arguments[2:], block=10)
     np.testing.assert_array_equal(others, vectors[1:])  # not those that are kept for other spans
+
+
+def test_passages_of_another_encoder_are_not_taken_up(passages, tmp_path):
+    vocabulary = Vocabulary(('<eos>', 'UNK', *(f'w{i}' for i in range(9999))))
+    arguments = passages.corpus, passages.spans[1:], vocabulary, Encoder(), tmp_path / 'v'
+    facts = {'text': '1', 'encoder': '2'}
+    vectors = encode_passages(*arguments, made_from=facts)
+    np.testing.assert_array_equal(encode_passages(*arguments, made_from=facts), vectors)
+    with pytest.raises(MismatchError, match=r'v: made from another input: encoder differs'):
+        encode_passages(*arguments, made_from=facts | {'encoder': '3'})
 
 
 # --- from passages to a decoder that tells them --------------------------------------------------

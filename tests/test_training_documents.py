@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import shutil
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller import text
-from storyteller.formats import MissingFileError, ModelFileError
+from storyteller.formats import MismatchError, MissingFileError, ModelFileError
 from storyteller.training import documents
 from storyteller.training.documents import (
     books,
@@ -271,10 +272,35 @@ def test_files_of_each_kind(tmp_path, kind, content, expected):
         assert len(list(token_documents(tmp_path / 'fewer.txt'))) == 2
 
 
-def test_a_token_file_that_is_there_stays(tmp_path):
+def test_a_token_file_that_nothing_is_known_of_stays_and_is_named(tmp_path, capsys):
     out = save(tmp_path, 'tokens.txt', 'as it was\n')
-    tokenise_files([tmp_path / 'missing.txt'], out)
+    tokenise_files([save(tmp_path, 'a.txt', 'It rains.\n')], out)
     assert out.read_text() == 'as it was\n'
+    assert 'tokens.txt: taken as it is' in capsys.readouterr().err
+
+
+def test_a_token_file_of_other_texts_is_not_taken_for_it(tmp_path):
+    one, two = save(tmp_path, 'one.txt', 'It rains.\n'), save(tmp_path, 'two.txt', 'It snows.\n')
+    out = tmp_path / 'run' / 'tokens.txt'
+    tokenise_files([one, two], out)
+    moved = tmp_path / 'moved'
+    moved.mkdir()
+    again = [shutil.copy(path, moved / path.name) for path in (one, two)]
+    made = out.stat().st_mtime_ns
+    tokenise_files(again, out)
+    assert out.stat().st_mtime_ns == made  # the content counts, not where it lies
+    for files, said in (
+        ([one], 'two.txt is not there any more'),
+        ([two, one], 'the order differs'),
+        ([one, two, one], r'one.txt \(2\) is new'),
+    ):
+        with pytest.raises(MismatchError, match=said):
+            tokenise_files(files, out)
+    with pytest.raises(MismatchError, match='kind differs'):
+        tokenise_files([one, two], out, 'verses')
+    save(tmp_path, 'two.txt', 'It shone.\n')
+    with pytest.raises(MismatchError, match=r'two.txt differs; to start .* or empty .*run$'):
+        tokenise_files([one, two], out)
 
 
 def test_an_unknown_kind_of_text(tmp_path):

@@ -337,6 +337,32 @@ def test_minutes_are_a_budget_over_all_runs(tmp_path, clock):
     assert metrics(tmp_path / 'a.pt')[-1]['steps'] == 10  # it is used up
 
 
+def test_the_last_save_is_part_of_the_budget(tmp_path, clock):
+    """Looking takes three minutes, a step takes one: ten minutes are kept to within a step."""
+    net = Net()
+
+    def report():
+        clock.now += 180
+        return {'figure': 1.0}
+
+    options = TrainOptions(epochs=100, lr=0.01, minutes=10, save_minutes=1.5)
+    train(net, batches, slow(net, clock), options, tmp_path / 'a.pt', report=report)
+    rows = metrics(tmp_path / 'a.pt')
+    assert [row['minutes'] for row in rows] == [5.0, 11.0] and rows[-1]['finished']
+
+
+def test_the_rate_of_steps_is_told_after_the_first(tmp_path, clock, capsys):
+    net = Net()
+    run(tmp_path / 'a.pt', slow(net, clock, 235), net, minutes=60, save_minutes=100)
+    said = capsys.readouterr().err
+    assert (
+        'the first step took 235 seconds: 0.255 steps a minute, about 14.3 more in the 60' in said
+    )
+    assert said.count('the first step took') == 1
+    run(tmp_path / 'a.pt', slow(net, clock, 2), net, epochs=4)  # again, of what goes on
+    assert 'the first step took 2 seconds: 30 steps a minute\n' in capsys.readouterr().err
+
+
 def test_epochs_end_training_before_the_minutes_do(tmp_path, clock):
     net = Net()
     run(tmp_path / 'a.pt', slow(net, clock), net, minutes=1000, epochs=1)

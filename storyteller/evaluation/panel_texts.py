@@ -21,7 +21,7 @@ from ..layers import unit_rows
 from ..result import Story
 from ..search import check_count
 from ..text import detokenise
-from ..training import documents
+from ..training import documents, origins
 from ..training.flickr8k import read_names, read_photos
 from .flaws import is_word, names
 from .held_out import SHARDS
@@ -113,7 +113,7 @@ def held_out_paragraphs(data: Path, work: PathLike) -> list[list[str]]:
         shards = ' or '.join(SHARDS)
         raise MissingFileError(f'{data / "novels"}: expected a file that begins with {shards}')
     kept = Path(work) / f'paragraphs_{"_".join(file.name.split(".")[0] for file in files)}.txt'
-    if not kept.exists():
+    if not origins.is_made(kept, origins.of_files(files)):
         paragraphs = ([text] for file in files for book in documents.books(file) for text in book)
         documents.tokenise(paragraphs, kept, processes=os.cpu_count() or 1)
     return list(documents.token_documents(kept))

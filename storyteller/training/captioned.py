@@ -18,11 +18,12 @@ from tqdm import tqdm
 from .. import formats
 from ..convnet import build_convnet, compute_features
 from ..evaluation import ranking
-from ..formats import ImageError, MismatchError, ModelFileError, PathLike
+from ..formats import ImageError, MismatchError, PathLike
 from ..images import load_image
 from ..layers import unit_rows
 from ..vocabulary import Vocabulary
-from . import documents
+from . import documents, origins
+from .caption_files import read_captions
 from .corpus import padded
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ class CaptionedPhotos:
     def from_files(
         cls, captions: PathLike, names: Sequence[str], features: np.ndarray
     ) -> CaptionedPhotos:
-        """Lines photo<TAB>caption, the photos' names, and a row of features (P, F) for each name.
+        """A file of captions, the photos' names, and a row of features (P, F) for each name.
 
-        Captions of other photos are passed over, and so are photos without a caption.
+        Captions may be laid out in any way that :func:`caption_files.read_captions` reads. Those of
+        other photos are passed over, and so are photos without a caption.
 
         Raises
         ------
@@ -97,12 +99,10 @@ class CaptionedPhotos:
         if features.ndim != 2 or len(features) != len(names):
             raise MismatchError(f'{len(names)} photos, but {len(features)} rows of features')
         by_name: dict[str, list[list[str]]] = {name: [] for name in names}
-        for number, line in enumerate(documents.read_text(captions), 1):
-            name, tab, caption = line.partition('\t')
-            if line.strip() and not tab:
-                raise ModelFileError(f'{captions}: line {number} is not photo<TAB>caption')
-            if name in by_name and caption.strip():
-                by_name[name].append(caption.rpartition('\t')[2].split())
+        for known, words in read_captions(captions):
+            name = next((name for name in known if name in by_name), None)
+            if name is not None and words:
+                by_name[name].append(words)
         kept = [row for row, name in enumerate(names) if by_name[name]]
         if not kept:
             raise MismatchError(
@@ -121,16 +121,29 @@ class CaptionedPhotos:
 
         Photos that have no caption are not looked at; one that cannot be read is passed over, and
         said. The features are kept in the folder `cache`.
+
+        Raises
+        ------
+        MissingFileError
+            If none of the photos is there.
+        MismatchError
+            If the features that are kept are of other photos or another network.
         """
-        named = {line.partition('\t')[0] for line in documents.read_text(captions)}
-        names = sorted(name for name in named if (Path(folder) / name).is_file())
+        found: dict[tuple[str, ...], str | None] = {}
+        for known, _ in read_captions(captions):
+            if known not in found:
+                here = (name for name in known if (Path(folder) / name).is_file())
+                found[known] = next(here, None)
+        names = sorted({name for name in found.values() if name})
         if not names:
             raise formats.MissingFileError(f'{folder}: none of the photos of {captions} is here')
         kept, rows = Path(cache) / 'photos.txt', Path(cache) / 'features.npy'
-        if not (kept.exists() and rows.exists()):
+        facts = {'the network': origins.of_file(network)}
+        facts |= {name: origins.of_file(Path(folder) / name) for name in names}
+        if not (origins.is_made(rows, facts) and kept.exists()):
             read, features = _features(Path(folder), names, network)
-            formats.write_array(rows, features)
             formats.write_text(kept, ''.join(f'{name}\n' for name in read))
+            formats.write_array(rows, features)  # last: its being there says that all is
         return cls.from_files(captions, formats.read_lines(kept), formats.read_array(rows))
 
     def part(self, photos: np.ndarray) -> CaptionedPhotos:

@@ -27,6 +27,7 @@ from .passages import Passages
 from .recurrence import run_gru
 from .repeats import repeat_cost
 from .softmax import SampledSoftmax, full_cost, log_frequencies
+from .speed import check_bfloat16
 from .whitening import WhitenedAffine, Whitening
 
 
@@ -265,6 +266,7 @@ def fit(
     """
     ranks.join()
     device, options = layers.pick_device(device), passages.options
+    check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     some = np.asarray(passages.vectors[:16384], np.float32)
     whitening = Whitening.of(some) if options.whiten else None
     if params is None:

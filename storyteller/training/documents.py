@@ -7,12 +7,9 @@ A *token file* is plain text: a tokenised sentence a line, an empty line after e
 from __future__ import annotations
 
 import functools
-import gzip
 import itertools
-import lzma
 import os
 import re
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,49 +18,29 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .. import text
-from ..formats import MissingFileError, ModelFileError, PathLike, atomic_path, existing
+from ..formats import ModelFileError, PathLike, atomic_path
+from . import origins
+from .caption_files import as_written
+from .text_files import TYPOGRAPHY
+from .text_files import read_text as read_text
+from .text_files import text_files as text_files
+from .wrapped import unwrapped
 
 BORDER = ''  # the line that ends a document
 LINES_IN_A_PIECE = 256  # that a process tokenises at a time
 
-_TYPOGRAPHY = str.maketrans(
-    {'“': '"', '”': '"', '„': '"', '‘': "'", '’': "'", '—': '--', '–': '-', '…': '...'}
-)
 _SENTENCE_END = re.compile(r'[.!?:;,"\')-]\s*$')
 
 
 # --- files to documents --------------------------------------------------------------------------
 
 
-def read_text(path: PathLike) -> Iterator[str]:
-    """The lines of a UTF-8 text file, plain, ``.gz`` or ``.xz``, without their line ends."""
-    path = existing(path, 'a text to train on')
-    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, 'rt', encoding='utf-8-sig', newline='\n') as file:
-            for line in file:
-                yield line.rstrip('\r\n')
-    except (UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise ModelFileError(f'{path}: not readable as UTF-8 text: {error}') from None
-
-
-def text_files(path: PathLike, pattern: str = '*') -> list[Path]:
-    """The text files (``.txt``, ``.txt.gz``, ``.txt.xz``) in a folder, sorted; or the one file."""
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    suffixes = ('.txt', '.txt.gz', '.txt.xz')
-    files = sorted(file for file in path.glob(pattern) if file.name.endswith(suffixes))
-    if not files:
-        raise MissingFileError(f'{path}: found no .txt, .txt.gz or .txt.xz file to train on')
-    return files
-
-
 def books(path: PathLike) -> Iterator[list[str]]:
     """Documents of a file of books, one paragraph a line.
 
     A line ``=== Title`` begins a book; without such lines the file is one book. Headings, which
-    are short and end like no sentence, are dropped.
+    are short and end like no sentence, are dropped. If the lines are wrapped, as those of e-books
+    are, the lines of a paragraph are joined, and it is said.
     """
     return _documents(_book_lines(path))
 
@@ -71,7 +48,7 @@ def books(path: PathLike) -> Iterator[list[str]]:
 def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
     """The same, each with its title: what follows ``=== `` in the line that begins it."""
     title, lines = '', []
-    for line in itertools.chain(read_text(path), ['=== ']):
+    for line in itertools.chain(unwrapped(read_text(path), path), ['=== ']):
         if not line.startswith('=== '):
             lines.append(line)
             continue
@@ -100,7 +77,8 @@ def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[li
     Parameters
     ----------
     path : path-like
-        Lines ``photo<TAB>caption`` (fields between are ignored), the captions of a photo together.
+        Lines ``photo<TAB>caption``, the captions of a photo together, or what else
+        :func:`caption_files.read_captions` reads.
     leave_out : iterable of str
         Photos to skip, such as those that the result is measured on. Only the part of a name
         before the first ``_`` or ``.`` counts, since data sets spell the rest differently.
@@ -109,7 +87,7 @@ def photo_captions(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[li
 
 
 def _book_lines(path: PathLike) -> Iterator[str]:
-    for line in read_text(path):
+    for line in unwrapped(read_text(path), path):
         if line.startswith('=== '):
             yield BORDER
         elif _is_prose(line):
@@ -131,13 +109,12 @@ def _verse_lines(path: PathLike) -> Iterator[str]:
 def _caption_lines(path: PathLike, leave_out: Iterable[str] = ()) -> Iterator[str]:
     leave_out = {_photo_number(name) for name in leave_out}
     photo = None
-    for line in read_text(path):
-        name, *_, caption = line.split('\t')
-        if name != photo:
+    for names, caption, _ in as_written(path):
+        if names[0] != photo:
             yield BORDER
-        photo = name
-        if _photo_number(name) not in leave_out and caption.strip():
-            yield caption.strip()
+        photo = names[0]
+        if _photo_number(photo) not in leave_out and caption:
+            yield caption
     yield BORDER
 
 
@@ -193,7 +170,7 @@ def tokenise(
 def tokenise_files(
     files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
 ) -> None:
-    """Write a token file from text files, unless it is there already.
+    """Write a token file from text files, unless it is there already, made from the same.
 
     The files are read as a stream: a book may be larger than the memory.
 
@@ -211,14 +188,17 @@ def tokenise_files(
     ------
     ModelFileError
         If a file is not readable, or there is not one word in all of them.
+    MismatchError
+        If the token file is there, but of other texts.
     """
-    if Path(out).exists():
-        return
     if kind not in READERS:
         raise ValueError(f'kind: expected one of {", ".join(READERS)}, found {kind!r}')
-    files, read = list(files), READERS[kind]
+    files, read, leave_out = list(files), READERS[kind], list(leave_out)
+    facts = {'kind': kind, 'left out': origins.of_words(sorted(leave_out))}
+    if origins.is_made(out, facts | origins.of_files(files)):
+        return
     if kind == 'captions':
-        read = functools.partial(read, leave_out=list(leave_out))
+        read = functools.partial(read, leave_out=leave_out)
     lines = (line for file in files for line in read(file))
     _write(lines, out, kind == 'books', os.cpu_count() or 1, 'tokenising')
     if not Path(out).stat().st_size:
@@ -277,7 +257,7 @@ def _tokenised(lines: Sequence[str], split: bool) -> list[str]:
         if line == BORDER:
             found.append(BORDER)
             continue
-        line = line.translate(_TYPOGRAPHY)
+        line = line.translate(TYPOGRAPHY)
         sentences = text.sentences(line) if split else [line]
         found += [told for sentence in sentences if (told := ' '.join(text.words(sentence)))]
     return found

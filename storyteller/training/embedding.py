@@ -29,6 +29,7 @@ from .options import TrainOptions
 from .pairs import Pairs as Pairs
 from .products import affine
 from .recurrence import run_gru
+from .speed import check_bfloat16
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 
@@ -268,6 +269,7 @@ def fit(
     """
     ranks.join()
     device, options = layers.pick_device(device), sources[0].options
+    check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     params = params or initial_params(options, len(vocabulary), training.seed)
     model = JointEmbedding(params, options).to(device)
     kept = asdict(options) | {'n_words': len(vocabulary)}

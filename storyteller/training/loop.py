@@ -124,7 +124,7 @@ class _Run:
         self.optimizer = make_optimizer(module, options)
         self.epoch = self.done = self.steps = 0  # `done` batches of this epoch, `steps` in all
         self.used, self.started, self.now = 0.0, time.monotonic(), 0.0
-        self.saved = self.started
+        self.saved, self.keeping = self.started, 0.0  # seconds that a save takes at most
         self.sums = [0.0, 0]
         self.best, self.waited = math.inf, 0  # and for how many saves it has stayed the best
         self.random = random_states()  # after the last whole step: an interrupted one is repeated
@@ -135,6 +135,7 @@ class _Run:
 
     def through(self, batches, cost) -> None:
         self.module.train()
+        first_step = self.steps
         while self.epoch < self.options.epochs:
             epoch, size = batches(self.epoch), self.options.accumulate
             if not len(epoch):
@@ -145,11 +146,14 @@ class _Run:
                     if self.over():
                         return
                     group = [epoch[i] for i in range(first, min(first + size, len(epoch)))]
+                    began, steps = time.monotonic(), self.steps
                     self.step(group, cost, math.ceil(len(epoch) / size))
+                    if steps == first_step:
+                        self.tell_rate(time.monotonic() - began)
                     self.random = random_states()
                     bar.update(len(group))
                     bar.set_postfix(cost=f'{self.sums[0] / max(1, self.sums[1]):.3f}')
-                    if time.monotonic() - self.saved > 60 * self.options.save_minutes:
+                    if self.should_save():
                         self.keep()
             self.epoch, self.done = self.epoch + 1, 0
 
@@ -158,12 +162,29 @@ class _Run:
         text, hidden = f'epoch {self.epoch}', ranks.number() > 0
         return tqdm(epoch, desc=text, initial=self.done, unit=' batches', disable=hidden)
 
+    def should_save(self) -> bool:
+        """Whether it is time to, and the budget has room for another save at the end."""
+        minutes, due = self.options.minutes, self.saved + 60 * self.options.save_minutes
+        room = minutes is None or self.elapsed + 2 * self.keeping <= 60 * minutes
+        return time.monotonic() > due and room
+
     def over(self) -> bool:
         """Whether the time or the patience is at its end."""
         minutes, patience = self.options.minutes, self.options.patience
-        if minutes is not None and self.now > 60 * minutes:
+        if minutes is not None and self.now + ranks.agree(self.keeping) > 60 * minutes:
             return True
         return bool(patience) and ranks.agree(self.waited) >= patience
+
+    def tell_rate(self, seconds: float) -> None:
+        """Say how fast it goes after the first step, and how far that will lead."""
+        if ranks.number() > 0:
+            return
+        rate, minutes = 60 / max(seconds, 1e-9), self.options.minutes
+        line = f'the first step took {seconds:.3g} seconds: {rate:.3g} steps a minute'
+        if minutes is not None:
+            left = max(0.0, 60 * minutes - self.elapsed)
+            line += f', about {left / 60 * rate:.3g} more in the {minutes:g} minutes'
+        tqdm.write(line, file=sys.stderr)
 
     def step(self, group: list[Any], cost, steps_of_epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -236,6 +257,7 @@ class _Run:
             }
         )
         self.sums = [0.0, 0]
+        self.keeping = max(self.keeping, time.monotonic() - self.saved)
         self.saved = time.monotonic()
 
     @property

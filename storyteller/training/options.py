@@ -14,7 +14,8 @@ class TrainOptions:
     epochs : int
         How many times to go through the data at most.
     minutes : float or None
-        A budget of wall-clock time, counted over all resumed runs. None: no limit.
+        A budget of wall-clock time, counted over all resumed runs, and kept to within a step; the
+        last save is part of it, if one before has shown how long it takes. None: no limit.
     optimizer : {'adam', 'adam2015'}
         torch's Adam, or the updates of the code of 2015 (:class:`Adam2015`).
     lr : float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from ..formats import PathLike, write_array
 from ..skipthoughts import Encoder
 from ..vocabulary import Vocabulary
-from . import ranks
+from . import origins, ranks
 from .corpus import Corpus, batches_of_equal_length, padded
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def encode_passages(
     encoder: Encoder,
     folder: PathLike,
     block: int = 4096,
+    made_from: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """The thought vectors of passages, kept in `folder` block by block, so that it can go on.
 
@@ -129,11 +131,21 @@ def encode_passages(
     folder : path-like
     block : int
         Passages in a file.
+    made_from : mapping of str to str, optional
+        Hashes of what the vectors hang on, such as text and encoder; see
+        :func:`origins.is_made`. None: whatever is in the folder is taken for them.
 
     Returns
     -------
     (P, D) float16 array
+
+    Raises
+    ------
+    MismatchError
+        If the vectors in the folder were made from something else.
     """
+    if made_from is not None:
+        origins.is_made(folder, made_from)
     cut = hashlib.sha256(np.ascontiguousarray(spans)).hexdigest()[:12]  # other spans, other files
     parts = []
     for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):

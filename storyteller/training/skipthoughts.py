@@ -31,6 +31,7 @@ from .loop import train
 from .options import TrainOptions
 from .recurrence import run_gru
 from .softmax import Rows, SampledSoftmax, full_cost, log_frequencies
+from .speed import check_bfloat16
 from .units import Units
 
 
@@ -261,6 +262,7 @@ def fit(
     """
     ranks.join()
     device, options = layers.pick_device(device), units.options
+    check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     params = initial_params(options, n_words, training.seed)
     if table is not None:
         params['Wemb'] = table

@@ -1,0 +1,74 @@
+"""What a product costs in float32 and in bfloat16, on the machine that is to train."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import ranks
+from .products import affine
+
+SECONDS = 0.3  # for each of the two; one product is made in any case
+SLOWER = 1.3  # times: less may be chance
+
+
+def check_bfloat16(wanted: bool, width: int, rows: int, device: torch.device) -> None:
+    """Say on stderr that bfloat16 is slower here than float32, with figures, if it is.
+
+    Some processors have no such products, and make them by parts, tens of times as slowly.
+
+    Parameters
+    ----------
+    wanted : bool
+        Whether bfloat16 was asked for; nothing is measured otherwise.
+    width : int
+        Units of the GRU.
+    rows : int
+        Sequences in a batch.
+    device : torch.device
+    """
+    if not wanted or ranks.number() > 0:
+        return
+    rows = max(1, rows // ranks.count())
+    plain, half = (
+        seconds(_product(width, rows, device, dtype), device)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    if half > SLOWER * plain:
+        tqdm.write(
+            f'bfloat16 is slow here: a product of {rows} x {width} by {width} x {3 * width} takes '
+            f'{1000 * half:.4g} ms, in float32 {1000 * plain:.4g} ms. Without --bfloat16, '
+            f'products are {half / plain:.1f} times as fast.',
+            file=sys.stderr,
+        )
+
+
+def _product(
+    width: int, rows: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[], Tensor]:
+    """A product as a GRU's step makes it."""
+    shapes = (rows, width), (3 * width, width), (3 * width,)
+    x, weight, bias = (torch.ones(shape, device=device, dtype=dtype) for shape in shapes)
+
+    @torch.no_grad()
+    def product() -> Tensor:
+        return affine(x, weight, bias)
+
+    return product
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest time that a piece of work takes; it is tried for :data:`SECONDS`, or once."""
+    taken: list[float] = []
+    while not taken or sum(taken) < SECONDS:
+        began = time.perf_counter()
+        work()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
