@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from storyteller.formats import ImageError, stand_in
+from storyteller.orientation import upright
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
 CROP = 224  # side in pixels of the central square that the network sees
@@ -190,7 +191,7 @@ def _decode(image: Image.Image, name: str, allow_truncated: bool) -> np.ndarray:
         if not allow_truncated or not isinstance(image, ImageFile.ImageFile):
             raise
         image.tile = []  # nothing is left to decode; Pillow's own switch is for all its users
-    return np.asarray(_to_rgb(_upright(image)))
+    return np.asarray(_to_rgb(upright(image)))
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -201,15 +202,6 @@ def _check_size(width: int, height: int, name: str) -> None:
     long = max(width, height) * SHORT_SIDE // min(width, height)
     if long * SHORT_SIDE > MAX_RESIZED:
         raise ImageError(name, f'{width}x{height} is too narrow: sides of at most 64:1 can be used')
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF tag says; a broken tag is no reason to refuse it."""
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # the tag's parser raises many types
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
