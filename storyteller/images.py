@@ -11,8 +11,10 @@ gives one type of error that says why.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import stat
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -21,6 +23,7 @@ from PIL import Image, ImageFile
 
 from storyteller.formats import ImageError, stand_in
 from storyteller.orientation import upright
+from storyteller.png import without_metadata
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
 CROP = 224  # side in pixels of the central square that the network sees
@@ -129,7 +132,10 @@ def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
     try:
         if isinstance(file, Image.Image):
             return _decode(file, name, allow_truncated)
-        with Image.open(file, formats=_known_formats()) as image:
+        with (
+            _stream(file) as stream,
+            Image.open(without_metadata(stream), formats=_known_formats()) as image,
+        ):
             return _decode(image, name, allow_truncated)
     except ImageError:
         raise
@@ -139,6 +145,17 @@ def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
         raise ImageError(name, f'more than {MAX_PIXELS:,} pixels') from None
     except Exception as error:  # decoders raise whatever the broken bytes make them stumble over
         raise ImageError(name, f'cannot be decoded: {error or type(error).__name__}') from error
+
+
+def _stream(file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A file that can be sought in; one that was opened by others stays open."""
+    if isinstance(file, (str, os.PathLike)):
+        return open(file, 'rb')
+    try:
+        file.seek(0)
+    except (AttributeError, OSError):  # a pipe
+        return io.BytesIO(file.read())
+    return nullcontext(file)
 
 
 @functools.cache
