@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storyteller import gallery
+from storyteller.command_line import add_max_pixels
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--beside', action='store_true', help='put the pictures in a folder beside the page'
     )
+    add_max_pixels(result)
     return result
 
 
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out,
             title=options.title,
             embed=not options.beside,
+            max_pixels=options.max_pixels,
             verbose=True,
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_models, add_precision, add_search, search_from
+from storyteller.command_line import add_models, add_precision, add_reading, add_search, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
 
@@ -38,9 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add_models(result)
     add_precision(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
-    result.add_argument(
-        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
-    )
+    add_reading(result)
     result.add_argument(
         '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
     )
@@ -63,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
-        for name in ('k', 'bw', 'batch_size', 'actors'):
+        for name in ('k', 'bw', 'batch_size', 'actors', 'max_pixels'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
@@ -112,11 +110,12 @@ def make_gallery(args: argparse.Namespace) -> int:
             names = [row['image'] for row in rows]
             absolute = names and all(map(os.path.isabs, names))
             folder = Path(os.path.commonpath(map(os.path.dirname, names)) if absolute else '')
-        write_gallery(rows, folder, args.out / 'gallery.html', verbose=True)
+        page = args.out / 'gallery.html'
+        write_gallery(rows, folder, page, max_pixels=args.max_pixels, verbose=True)
     except (ValueError, OSError, ImportError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
-    print(args.out / 'gallery.html')
+    print(page)
     return 0
 
 
@@ -137,7 +136,7 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
     settings['precision'] = None if args.precision == 'float32' else args.precision
     settings['models_sha256'] = bundle.fingerprint(config.folders(files))
     options = chosen | {name: getattr(args, name) for name in SETTINGS if name != 'models'}
-    options['allow_truncated'] = args.allow_truncated
+    options |= {name: getattr(args, name) for name in ('allow_truncated', 'max_pixels')}
     styles = tuple(args.style or [None])
     return many.Plan(args.models, styles, options, settings, args.precision)
 

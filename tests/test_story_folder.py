@@ -51,7 +51,8 @@ def calls(monkeypatch):
         if images:
             assert on_error == 'return' and len(images) <= batch_size
             asked.append([path.name for path in images])
-        settings = {k: v for k, v in settings.items() if k not in ('telling', 'allow_truncated')}
+        reading = ('telling', 'allow_truncated', 'max_pixels')
+        settings = {k: v for k, v in settings.items() if k not in reading}
         settings['maxlen'] = 1000
         return [
             StoryError(str(path), 'not a picture of a known format')
@@ -417,3 +418,16 @@ def test_a_cluster_tells_the_same_stories(script, photos, tmp_path, monkeypatch)
     before = (tmp_path / 'there' / 'results.jsonl').read_bytes()
     assert script.main(cluster) == 1  # nothing is left to tell
     assert (tmp_path / 'there' / 'results.jsonl').read_bytes() == before
+
+
+def test_how_large_a_photo_may_be_is_an_option(script, photos, calls, tmp_path, monkeypatch):
+    given, original = [], generate.stories
+
+    def stories(z, images, **options):
+        given.append(options['max_pixels'])
+        return original(z, images, **options)
+
+    monkeypatch.setattr(generate, 'stories', stories)
+    script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '123'])
+    assert set(given) == {123}
+    assert script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '0']) == 2
