@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from storyteller import gallery
+from storyteller import gallery, picture_files
 from storyteller.command_line import add_max_pixels
 
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if the page was made, 2 if the results or arguments are wrong."""
     options = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'make_gallery: {message}', file=sys.stderr)
+    picture_files.register_plugins()
     try:
         rows = [row for path in options.results for row in gallery.read_rows(path)]
         made = gallery.write_gallery(

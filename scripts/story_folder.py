@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storyteller import bundle, config, many
+from storyteller import bundle, config, many, picture_files
 from storyteller.command_line import add_models, add_precision, add_reading, add_search, search_from
 
 SETTINGS = ('lyric', 'seed', 'models')
@@ -61,13 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
+        picture_files.register_plugins()
         for name in ('k', 'bw', 'batch_size', 'actors', 'max_pixels'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
         shard, plan = many.Shard.read(args.shard), plan_of(args)
         results = args.out / shard.file_name
-        photos = shard.of(many.find_photos(args.photos, sys.stdin))
+        finds = many.find_photos(args.photos, sys.stdin)
+        photos, passed = shard.of(finds.photos), dict(shard.of([*finds.passed_over.items()]))
         known = many.read_rows(results, plan.settings)
         wanted = {(photo.name, style) for photo in photos for style in plan.styles}
         rows = [known[key] for key in wanted if key in known]
@@ -95,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.gallery and (status := make_gallery(args)):
         return status
     failed = sum('error' in row for row in rows)
-    print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before)')
+    for line in many.said_of(passed):
+        print(f'story_folder: {line}', file=sys.stderr)
+    over = f', {len(passed)} passed over' if passed else ''
+    print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before){over}')
     return 1 if failed else 0
 
 

@@ -47,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(options: argparse.Namespace) -> int:
-    from . import bundle, config, generate  # after the arguments are read: it takes seconds
+    from . import (  # after the arguments are read: it takes seconds
+        bundle,
+        config,
+        generate,
+        picture_files,
+    )
 
     names = ('lyric', 'style', 'seed', 'allow_truncated', 'max_pixels')
     told = {name: getattr(options, name) for name in names}
+    picture_files.register_plugins()
     try:
         _check(options)
         files = config.resolve(options.models)

@@ -20,6 +20,7 @@ from .convnet import side_of
 from .formats import ImageError
 from .images import CROP, Loaded, load_image
 from .many import Job, Plan
+from .picture_files import register_plugins
 from .result import StoryError
 
 
@@ -76,6 +77,7 @@ def tell(
 def _read(item: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
     """Add the network's input to a photo, or why there is none."""
     side = reading['side']
+    register_plugins()  # in this process, which is a worker's
     try:
         rawim, im = load_image(item['path'], **reading)
         reason = ''

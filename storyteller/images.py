@@ -147,8 +147,8 @@ def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
             return _decode(image, name, allow_truncated, max_pixels)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(name, 'not a picture of a known format') from None
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(name, str(error)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, f'more pixels than PIL.Image.MAX_IMAGE_PIXELS: {error}') from None
     except Exception as error:  # decoders raise whatever the broken bytes make them stumble over

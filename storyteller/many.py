@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-SUFFIXES = (
-    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
-    '.tga', '.tif', '.tiff', '.webp',
-)  # fmt: skip
+from .picture_files import read_suffixes, why_passed_over
+
 BEGIN = b'{"image": '  # how every row begins
 
 Key = tuple[str, str | None]  # photo and style
@@ -31,12 +29,20 @@ class Found:
     path: Path
 
 
+@dataclass(frozen=True)
+class Finds:
+    """Photos, and by their names, why files that look like photos are passed over."""
+
+    photos: list[Found]
+    passed_over: dict[str, str]
+
+
 Job = tuple[list[Found], str | None]  # photos to tell together, and in which style
 
 # --- photos --------------------------------------------------------------------------------------
 
 
-def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = None) -> list[Found]:
+def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = None) -> Finds:
     """The photos that folders, files and patterns name, each once.
 
     Parameters
@@ -49,9 +55,9 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
 
     Returns
     -------
-    list of Found
+    Finds
         Sorted by name within each input. In one folder alone, names are paths from there; else
-        they are the paths as given.
+        they are the paths as given. In folders, what is called like a photo is one.
 
     Raises
     ------
@@ -60,17 +66,21 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     """
     inputs = [os.fspath(each) for each in inputs]
     if len(inputs) == 1 and inputs[0] != '-' and not _is_file_or_pattern(inputs[0]):
-        return [Found(name, Path(inputs[0], name)) for name in _in_folder(Path(inputs[0]))]
+        names, passed = _in_folder(Path(inputs[0]))
+        return Finds([Found(name, Path(inputs[0], name)) for name in names], passed)
     found: dict[str, Found] = {}
+    over: dict[str, str] = {}
     for each in _expanded(inputs, listed):
         if Path(each).is_dir():
-            names = [Path(each, name).as_posix() for name in _in_folder(Path(each))]
+            below, passed = _in_folder(Path(each))
+            names = [Path(each, name).as_posix() for name in below]
+            over |= {Path(each, name).as_posix(): reason for name, reason in passed.items()}
         else:
             names = _matching(each)
         found |= {name: Found(name, Path(name)) for name in names}
     if not found:
         raise FileNotFoundError('no photos are named')
-    return list(found.values())
+    return Finds(list(found.values()), {n: why for n, why in over.items() if n not in found})
 
 
 def _is_file_or_pattern(path: str) -> bool:
@@ -85,18 +95,33 @@ def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
             yield each
 
 
-def _in_folder(folder: Path) -> list[str]:
+def _in_folder(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Photos below a folder, and what looks like one but is passed over, with the reason."""
     if not folder.is_dir():
         raise NotADirectoryError(f'{folder}: no such folder of photos')
-    paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-    names = sorted(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in path.parts)
-    )
+    suffixes = read_suffixes()
+    names: list[str] = []
+    passed: dict[str, str] = {}
+    for path in sorted(path for path in folder.rglob('*') if path.is_file()):
+        below = path.relative_to(folder)
+        named = path.suffix.lower() in suffixes
+        if not any(part[0] == '.' for part in below.parts) and named:
+            names.append(below.as_posix())
+        elif reason := 'hidden' if named else why_passed_over(path):
+            passed[below.as_posix()] = reason
+    names.sort()
     if not names:
-        raise FileNotFoundError(f'{folder}: no photos there ({" ".join(SUFFIXES)})')
-    return names
+        looked = f'{folder}: no photos there ({" ".join(sorted(suffixes))})'
+        raise FileNotFoundError('; '.join([looked, *said_of(passed)]))
+    return names, passed
+
+
+def said_of(passed_over: Mapping[str, str]) -> list[str]:
+    """A line for each reason why files were passed over, with their number and names."""
+    names: dict[str, list[str]] = {}
+    for name, reason in passed_over.items():
+        names.setdefault(reason, []).append(name)
+    return [f'passed over {len(n)} ({reason}): {", ".join(n)}' for reason, n in names.items()]
 
 
 def _matching(pattern: str) -> list[str]:

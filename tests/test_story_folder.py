@@ -80,8 +80,11 @@ def test_a_row_for_each_photo_and_one_for_what_failed(script, photos, calls, tmp
     assert told['b.jpg']['error'] == 'not a picture of a known format'
     assert told['b.jpg']['settings']['bw'] == told['a.jpg']['settings']['bw'] == 5
     printed = capsys.readouterr()
-    assert printed.out == f'{out / "results.jsonl"}: 2 told, 1 failed (0 from before)\n'
+    assert (
+        printed.out == f'{out / "results.jsonl"}: 2 told, 1 failed (0 from before), 1 passed over\n'
+    )
     assert 'Traceback' not in printed.err
+    assert 'passed over 1 (hidden): .hidden.jpg' in printed.err
 
 
 def test_all_told_is_a_success(script, photos, calls, tmp_path):
@@ -107,7 +110,7 @@ def test_a_second_run_tells_only_what_is_new(script, photos, calls, tmp_path, ca
     script.main(command)
     assert calls == [['d.jpg']]
     assert (tmp_path / 'results.jsonl').read_bytes().startswith(before)
-    assert capsys.readouterr().out.endswith('3 told, 1 failed (3 from before)\n')
+    assert capsys.readouterr().out.endswith('3 told, 1 failed (3 from before), 1 passed over\n')
 
 
 def test_a_folder_may_be_named_in_another_way(script, photos, calls, tmp_path, monkeypatch):
