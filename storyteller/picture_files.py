@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import struct
 from typing import BinaryIO
 
@@ -119,14 +121,33 @@ def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
     stream.seek(0)
     beginning = stream.read(16)
     for name in known_formats():
-        factory, accepts = Image.OPEN[name]
+        accepts = Image.OPEN[name][1]
         try:
             answer = accepts(beginning) if accepts else True
             if answer and not isinstance(answer, str):  # a text says what Pillow lacks for it
-                stream.seek(0)
-                return factory(stream, path)
+                return _opened(name, stream, path)
         except (SyntaxError, IndexError, TypeError, struct.error):  # how a reader says no
             continue
     kind = _kind(beginning)
     lacking = NEEDS.get(kind) if kind not in known_formats() else None
     raise Image.UnidentifiedImageError(lacking or 'not a picture of a known format')
+
+
+def _opened(name: str, stream: BinaryIO, path: str) -> Image.Image:
+    factory = Image.OPEN[name][0]
+    stream.seek(0)
+    try:
+        return factory(stream, path)
+    except Exception:
+        if name != 'AVIF':
+            raise
+    # Which way is up stands outside of EXIF there, and Pillow writes all of EXIF anew to add it,
+    # which a bad field defeats. So once more, with EXIF that begins alike and holds no field.
+    stream.seek(0)
+    content = re.sub(rb'(II\*\0|MM\0\*).{6}', _without_fields, stream.read(), flags=re.DOTALL)
+    return factory(io.BytesIO(content), path)
+
+
+def _without_fields(header: re.Match[bytes]) -> bytes:
+    order = '<' if header[1][:1] == b'I' else '>'
+    return header[1] + struct.pack(f'{order}IH', 8, 0)

@@ -91,6 +91,22 @@ def test_cut_exif_is_no_reason_to_fail(cut):
     assert orientation_in(None) is None
 
 
+@pytest.mark.parametrize('bad', BAD)
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_an_avif_picture_with_a_bad_field_is_turned(bad):
+    if not features.check('avif'):
+        pytest.skip('this Pillow has no AVIF')
+    known = Image.Exif()
+    known[0x0112], known[0x0131] = 6, 'x' * 99  # Pillow writes the first one outside of EXIF
+    file = io.BytesIO()
+    Image.fromarray(LYING).save(file, 'AVIF', quality=100, exif=known)
+    content, fields = file.getvalue(), exif(BAD[bad])[6:]
+    start = max(content.find(b'MM\0*'), content.find(b'II*\0'))
+    found = read_rgb(io.BytesIO(content[:start] + fields + content[start + len(fields) :]))
+    assert found.shape == UPRIGHT.shape
+    assert np.abs(found.astype(int) - UPRIGHT).mean() < 30
+
+
 def test_a_tiff_with_a_bad_field_is_turned(tmp_path):
     Image.fromarray(LYING).save(tmp_path / 'a.tif', tiffinfo={0x0112: 6, 0x0128: 2})
     content = (tmp_path / 'a.tif').read_bytes()
