@@ -102,18 +102,30 @@ def _in_folder(folder: Path) -> tuple[list[str], dict[str, str]]:
     suffixes = read_suffixes()
     names: list[str] = []
     passed: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob('*') if path.is_file()):
-        below = path.relative_to(folder)
-        named = path.suffix.lower() in suffixes
-        if not any(part[0] == '.' for part in below.parts) and named:
+    for path in sorted(folder.rglob('*')):
+        below, named = path.relative_to(folder), path.suffix.lower() in suffixes
+        hidden = any(part[0] == '.' for part in below.parts)
+        if named and not hidden and path.is_file():
             names.append(below.as_posix())
-        elif reason := 'hidden' if named else why_passed_over(path):
+        elif reason := _why_not(path, named, hidden):
             passed[below.as_posix()] = reason
     names.sort()
     if not names:
         looked = f'{folder}: no photos there ({" ".join(sorted(suffixes))})'
         raise FileNotFoundError('; '.join([looked, *said_of(passed)]))
     return names, passed
+
+
+def _why_not(path: Path, named: bool, hidden: bool) -> str | None:
+    """Why a file, or what is in a folder, is passed over; None if no photo is missed by that."""
+    if path.is_dir():
+        if path.is_symlink() and not hidden:
+            return 'a link to a folder; name it too to have its photos told'
+        closed = not hidden and not os.access(path, os.R_OK | os.X_OK)
+        return 'a folder that cannot be read' if closed else None
+    if not path.is_file():
+        return 'no regular file, or a link to none' if named else None
+    return 'hidden' if named else why_passed_over(path)
 
 
 def said_of(passed_over: Mapping[str, str]) -> list[str]:

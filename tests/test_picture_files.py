@@ -136,6 +136,20 @@ def test_what_looks_like_a_photo_is_told_or_named(plain, tmp_path):
     assert sum(int(line.split()[2]) for line in lines) == len(passed)
 
 
+def test_links_and_folders_that_lead_nowhere_are_named(plain, tmp_path, monkeypatch):
+    folder = tmp_path / 'photos'
+    for each in (folder / 'closed', tmp_path / 'elsewhere'):
+        each.mkdir(parents=True)
+    (folder / 'a.jpg').write_bytes(HEIC)
+    (folder / 'b.jpg').symlink_to(tmp_path / 'lost.jpg')
+    (folder / 'c.txt').symlink_to(tmp_path / 'lost.txt')
+    (folder / 'd').symlink_to(tmp_path / 'elsewhere')
+    monkeypatch.setattr(many.os, 'access', lambda path, how: path.name != 'closed')
+    finds = many.find_photos([folder])
+    assert [photo.name for photo in finds.photos] == ['a.jpg']
+    assert set(finds.passed_over) == {'b.jpg', 'closed', 'd'}
+
+
 def test_of_several_inputs_what_is_named_itself_is_not_passed_over(plain, tmp_path):
     for name in ('a.jpg', 'b.ico', 'c.heic'):
         (tmp_path / name).write_bytes(HEIC)

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
-from storyteller import bundle, config, generate, loading
+from storyteller import bundle, config, generate, loading, picture_files
 from storyteller.options import SearchSettings
 from storyteller.result import Story, StoryError
 
@@ -434,3 +435,18 @@ def test_how_large_a_photo_may_be_is_an_option(script, photos, calls, tmp_path, 
     script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '123'])
     assert set(given) == {123}
     assert script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '0']) == 2
+
+
+def test_what_is_told_refused_and_passed_over_is_all_there_is(
+    script, photos, calls, tmp_path, capsys, monkeypatch
+):
+    for name in ('d.heic', 'e.dng', 'f.jpg', 'g.svg', 'more/h.tif'):
+        shutil.copy(photos / 'a.jpg', photos / name)
+    monkeypatch.setattr(picture_files, 'known_formats', lambda: ['JPEG', 'PNG', 'TIFF'])
+    for number in (1, 2, 3):
+        script.main([str(photos), '--out', str(tmp_path), '--shard', f'{number}/3'])
+    printed = capsys.readouterr()
+    counts = [int(n) for n in re.findall(r'(\d+) (?:told|failed|passed over)', printed.out)]
+    assert sum(counts) == sum(path.is_file() for path in photos.rglob('*')) - 1  # notes.txt
+    named = ' '.join(re.findall(r'passed over \d+ \(.*?\): (.*)', printed.err)).replace(',', '')
+    assert sorted(named.split()) == ['.hidden.jpg', 'd.heic', 'e.dng', 'g.svg']
