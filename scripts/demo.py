@@ -38,16 +38,22 @@ CHANCE = (
 )
 
 # A page of another machine may not use the clipboard, but what is selected can be copied.
-COPY = (
-    """() => { document.querySelector('#story textarea').select(); document.execCommand('copy') }"""
-)
+COPY = """(story) => {
+    if (navigator.clipboard) { navigator.clipboard.writeText(story); return }
+    const area = document.createElement('textarea')
+    area.value = story
+    document.body.append(area)
+    area.select()
+    document.execCommand('copy')
+    area.remove()
+}"""
 SAVE = """(captions, story) => {
     const link = document.createElement('a')
     const text = story + '\\n\\n' + captions + '\\n'
     link.href = URL.createObjectURL(new Blob([text], {type: 'text/plain;charset=utf-8'}))
     link.download = 'story.txt'
     link.click()
-    URL.revokeObjectURL(link.href)
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000)
 }"""
 
 
@@ -185,9 +191,11 @@ def page(z: dict[str, Any], max_pixels: int = MAX_PIXELS) -> Any:
                 gradio.Markdown('## Nearest captions')
                 captions = gradio.Markdown(elem_id='captions')
                 gradio.Markdown('## Story')
-                story = gradio.Textbox(show_label=False, lines=12, elem_id='story')
+                story = gradio.Textbox(
+                    show_label=False, lines=12, interactive=False, elem_id='story'
+                )
                 with gradio.Row():
-                    gradio.Button('Copy').click(None, js=COPY)
+                    gradio.Button('Copy').click(None, story, js=COPY)
                     gradio.Button('Save').click(None, [captions, story], js=SAVE)
         photo.change(looker(max_pixels), photo, preview)
 
