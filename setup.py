@@ -57,6 +57,7 @@ setup(
             'huggingface_hub>=0.30',
             'jinja2>=3.1',
             'playwright>=1.50',
+            'pillow-heif>=1.0',
             'scipy>=1.11',
             'efficientnet-lite-pytorch>=0.1,<0.2',  # to compare with
             'setuptools>=70.1',
@@ -67,6 +68,7 @@ setup(
         'eval': ['scikit-learn>=1.5', 'scipy>=1.11', 'joblib>=1.3'],
         'expand': ['gensim>=4.3.3'],
         'gallery': ['jinja2>=3.1'],
+        'heif': ['pillow-heif>=1.0', 'pillow>=11.3'],  # Pillow reads AVIF itself from 11.3 on
         'hub': ['huggingface_hub>=0.30'],
         'fuzz': ['atheris>=3'],
         'keras': ['h5py>=3.8'],

@@ -89,7 +89,9 @@ def photos(data: bytes, folder: Path) -> None:
     """The loader of photos: the centre, and the whole."""
     for allow, side in ((False, None), (True, 60)):
         try:
-            rawim, im = images.load_image(io.BytesIO(data), allow_truncated=allow, side=side)
+            rawim, im = images.load_image(
+                io.BytesIO(data), allow_truncated=allow, side=side, max_pixels=2**24
+            )
         except ImageError:
             continue
         assert rawim.shape == (224, 224, 3) and im.shape[2:] == (side or 224,) * 2

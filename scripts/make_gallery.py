@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from storyteller import gallery
-from storyteller.command_line import run
+from storyteller import gallery, picture_files
+from storyteller.command_line import add_max_pixels, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--beside', action='store_true', help='put the pictures in a folder beside the page'
     )
+    add_max_pixels(result)
     return result
 
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 if the page was made, 2 if the results or arguments are wrong."""
     options = parser().parse_intermixed_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'make_gallery: {message}', file=sys.stderr)
+    picture_files.register_plugins()
     try:
         rows = [row for path in options.results for row in gallery.read_rows(path)]
         made = gallery.write_gallery(
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out,
             title=options.title,
             embed=not options.beside,
+            max_pixels=options.max_pixels,
             verbose=True,
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:

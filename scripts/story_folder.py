@@ -18,8 +18,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storyteller import bundle, config, many
-from storyteller.command_line import add_models, add_precision, add_search, run, search_from
+from storyteller import bundle, config, many, picture_files
+from storyteller.command_line import (
+    add_models,
+    add_precision,
+    add_reading,
+    add_search,
+    run,
+    search_from,
+)
 
 SETTINGS = ('lyric', 'seed', 'models')
 ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
@@ -41,9 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_models(result)
     add_precision(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
-    result.add_argument(
-        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
-    )
+    add_reading(result)
     result.add_argument(
         '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
     )
@@ -66,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(arguments)  # photos may stand between the options
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
-        for name in ('k', 'bw', 'batch_size', 'actors'):
+        picture_files.register_plugins()
+        for name in ('k', 'bw', 'batch_size', 'actors', 'max_pixels'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
@@ -77,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         shard, plan = many.Shard.read(args.shard), plan_of(args)
         results = args.out / shard.file_name
-        photos = shard.of(many.find_photos(args.photos, sys.stdin))
+        finds = many.find_photos(args.photos, sys.stdin)
+        photos, passed = shard.of(finds.photos), dict(shard.of([*finds.passed_over.items()]))
         known = many.read_rows(results, plan.settings)
         wanted = {(photo.name, style) for photo in photos for style in plan.styles}
         told = {key: row for key, row in known.items() if 'error' not in row}
@@ -109,7 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.gallery and (status := make_gallery(args)):
         return status
     failed = sum('error' in row for row in rows)
-    print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before)')
+    for line in many.said_of(passed):
+        print(f'story_folder: {line}', file=sys.stderr)
+    over = f', {len(passed)} passed over' if passed else ''
+    print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before){over}')
     return 1 if failed else 0
 
 
@@ -124,11 +134,12 @@ def make_gallery(args: argparse.Namespace) -> int:
             names = [row['image'] for row in rows]
             absolute = names and all(map(os.path.isabs, names))
             folder = Path(os.path.commonpath(map(os.path.dirname, names)) if absolute else '')
-        write_gallery(rows, folder, args.out / 'gallery.html', verbose=True)
+        page = args.out / 'gallery.html'
+        write_gallery(rows, folder, page, max_pixels=args.max_pixels, verbose=True)
     except (ValueError, OSError, ImportError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
-    print(args.out / 'gallery.html')
+    print(page)
     return 0
 
 
@@ -149,7 +160,7 @@ def plan_of(args: argparse.Namespace) -> many.Plan:
     settings['precision'] = None if args.precision == 'float32' else args.precision
     settings['models_sha256'] = bundle.fingerprint(config.folders(files))
     options = chosen | {name: getattr(args, name) for name in SETTINGS if name != 'models'}
-    options['allow_truncated'] = args.allow_truncated
+    options |= {name: getattr(args, name) for name in ('allow_truncated', 'max_pixels')}
     styles = tuple(args.style or [None])
     return many.Plan(args.models, styles, options, settings, args.precision)
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from storyteller import bundle, config
+from storyteller import bundle, config, picture_files
 from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
 from storyteller.training import embedding, origins, ranks, wordvectors
@@ -89,6 +89,7 @@ def note_inputs(args: argparse.Namespace) -> None:
 
 def read_photos(args: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos | None]:
     """What to train on, and what to measure on."""
+    picture_files.register_plugins()
     if args.dataset:
         photos = CaptionedPhotos.from_2015(args.dataset, 'train')
         if Path(f'{args.dataset}_dev_caps.txt').exists():

@@ -16,6 +16,7 @@ from .command_line import (
     CLOSED_PIPE,
     add_models,
     add_precision,
+    add_reading,
     add_search,
     drop_output,
     prepare_streams,
@@ -43,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
     )
-    result.add_argument(
-        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
-    )
+    add_reading(result)
     add_search(result)
     return result
 
@@ -72,10 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(options: argparse.Namespace) -> int:
-    from . import bundle, config, generate  # after the arguments are read: it takes seconds
+    from . import (  # after the arguments are read: it takes seconds
+        bundle,
+        config,
+        generate,
+        picture_files,
+    )
 
-    names = ('lyric', 'style', 'seed', 'allow_truncated')
+    names = ('lyric', 'style', 'seed', 'allow_truncated', 'max_pixels')
     told = {name: getattr(options, name) for name in names}
+    picture_files.register_plugins()
     try:
         _check(options)
         files = config.resolve(options.models)
@@ -129,7 +134,7 @@ def _self_check(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what can be refused before models are loaded."""
-    for name in ('k', 'bw'):
+    for name in ('k', 'bw', 'max_pixels'):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f'{name}: expected 1 or more, found {value}')

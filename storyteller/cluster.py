@@ -20,6 +20,7 @@ from .convnet import side_of
 from .formats import ImageError
 from .images import CROP, Loaded, load_image
 from .many import Job, Plan
+from .picture_files import register_plugins
 from .result import StoryError
 
 
@@ -53,9 +54,11 @@ def tell(
             [{'name': p.name, 'path': str(p.path), 'style': style} for p in photos]
             for photos, style in jobs
         )
-        truncated = bool(plan.options.get('allow_truncated'))
-        side = side_of(config.resolve(plan.models)['vgg'])
-        read = ray.data.from_items(list(items)).map(_read, fn_args=(truncated, side))
+        reading = {'side': side_of(config.resolve(plan.models)['vgg'])}
+        for name in ('allow_truncated', 'max_pixels'):
+            if name in plan.options:
+                reading[name] = plan.options[name]
+        read = ray.data.from_items(list(items)).map(_read, fn_args=(reading,))
         told = read.map_batches(
             _Teller,
             fn_constructor_args=(plan,),
@@ -71,10 +74,12 @@ def tell(
         ray.shutdown()
 
 
-def _read(item: dict[str, Any], allow_truncated: bool, side: int | None) -> dict[str, Any]:
+def _read(item: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
     """Add the network's input to a photo, or why there is none."""
+    side = reading['side']
+    register_plugins()  # in this process, which is a worker's
     try:
-        rawim, im = load_image(item['path'], allow_truncated=allow_truncated, side=side)
+        rawim, im = load_image(item['path'], **reading)
         reason = ''
     except ImageError as error:
         rawim = np.zeros((CROP, CROP, 3), np.uint8)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .files import at_home
-from .options import PRECISIONS, SearchSettings, Telling
+from .options import MAX_PIXELS, PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
 
@@ -155,6 +155,25 @@ class _OneOrMore(argparse.Action):
         if before is not None:
             value = [*([before] if isinstance(before, str) else before), value]
         setattr(namespace, self.dest, value)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-truncated`` and ``--max-pixels``: which photos are taken."""
+    parser.add_argument(
+        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
+    )
+    add_max_pixels(parser)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max-pixels``."""
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        metavar='N',
+        default=MAX_PIXELS,
+        help='the most that a photo may have, at four bytes each and more on the way (%(default)s)',
+    )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from .cards import Card, gather, writable
 from .cards import read_rows as read_rows
 from .errors import ImageError, MissingFileError, PathLike
 from .formats import atomic_path
+from .options import MAX_PIXELS
 
 SIDE = 480  # pixels of the longer side of a thumbnail: sharp in a card, also on a fine screen
 QUALITY = 82
@@ -51,6 +52,7 @@ def write_gallery(
     *,
     title: str = 'Stories about photos',
     embed: bool = True,
+    max_pixels: int = MAX_PIXELS,
     verbose: bool = False,
 ) -> Contents:
     """Write a page of photos and their stories, whole or not at all.
@@ -71,6 +73,8 @@ def write_gallery(
     embed : bool
         Put the pictures into the page; else into a folder ``NAME_files`` beside ``NAME.html``,
         from which a browser reads them only as they come into view.
+    max_pixels : int
+        The most that a photo may have which is shown.
     verbose : bool
         Show progress on stderr.
 
@@ -101,7 +105,7 @@ def write_gallery(
     def pictures() -> Iterator[tuple[Card, tuple[str, int, int] | None]]:
         """One photo at a time, while the page is written: a thousand need no more memory."""
         for card in tqdm(told, unit='photo', disable=not verbose):
-            picture = _picture(folder, card.image, beside)
+            picture = _picture(folder, card.image, beside, max_pixels)
             pictured.extend(picture[:1] if picture else ())
             yield card, picture
 
@@ -126,7 +130,9 @@ def write_gallery(
     return Contents(len(cards), len(stories), len(cards) - len(told), len(told) - len(pictured))
 
 
-def _picture(folder: Path, image: str, beside: Path | None) -> tuple[str, int, int] | None:
+def _picture(
+    folder: Path, image: str, beside: Path | None, max_pixels: int
+) -> tuple[str, int, int] | None:
     """The address of a photo's thumbnail, its width and height; None where there is no photo."""
     root = os.path.abspath(folder)
     path = os.path.abspath(os.path.join(root, image))
@@ -134,7 +140,8 @@ def _picture(folder: Path, image: str, beside: Path | None) -> tuple[str, int, i
         return None  # a row may name any file of this computer, and the page may be shared
     try:
         # Photos that are cut short may have been told too.
-        thumbnail = Image.fromarray(images.read_rgb(path, allow_truncated=True))
+        pixels = images.read_rgb(path, allow_truncated=True, max_pixels=max_pixels)
+        thumbnail = Image.fromarray(pixels)
     except ImageError:
         return None
     thumbnail.thumbnail((SIDE, SIDE))

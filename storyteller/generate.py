@@ -25,7 +25,7 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Photo, load_image, photo_name
 from .loading import load_all
-from .options import SearchSettings, Telling
+from .options import MAX_PIXELS, SearchSettings, Telling
 from .result import Story, StoryError, captions_text, say
 from .telling import tell
 
@@ -55,6 +55,7 @@ def story(
     maxlen: int | None = None,
     telling: Telling | None = None,
     allow_truncated: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Story:
     """Tell the story of a photo: print its nearest captions and the story, and return both.
 
@@ -91,6 +92,8 @@ def story(
         bundle's. ``Telling.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
     allow_truncated : bool
         Take a photo whose file is cut short.
+    max_pixels : int
+        The most that a photo may have; see :func:`storyteller.images.load_image`.
 
     Returns
     -------
@@ -107,8 +110,8 @@ def story(
     """
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
     towards, settings = _way(z, lyric, style, seed, said)
-    side = z['net'].get('side')
-    photo = load_image(image_loc, allow_truncated=allow_truncated, side=side)
+    reading = {'allow_truncated': allow_truncated, 'max_pixels': max_pixels}
+    photo = load_image(image_loc, side=z['net'].get('side'), **reading)
     (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
     say(told.story_text)
     return told
@@ -132,6 +135,7 @@ def stories(
     maxlen: int | None = None,
     telling: Telling | None = None,
     allow_truncated: bool = False,
+    max_pixels: int = MAX_PIXELS,
     on_error: str = 'raise',
     batch_size: int = 16,
 ) -> list[Story | StoryError]:
@@ -139,7 +143,7 @@ def stories(
 
     Parameters
     ----------
-    z, k, bw, lyric, style, strength, seed, maxlen, telling, allow_truncated
+    z, k, bw, lyric, style, strength, seed, maxlen, telling, allow_truncated, max_pixels
         As for :func:`story`.
     images : iterable of photos
     on_error : {'raise', 'return'}
@@ -168,9 +172,10 @@ def stories(
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
     towards, settings = _way(z, lyric, style, seed, said)
     images, told = list(images), []
+    reading = {'allow_truncated': allow_truncated, 'max_pixels': max_pixels}
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
-        loaded = [_loaded(z, image, on_error, allow_truncated) for image in batch]
+        loaded = [_loaded(z, image, on_error, reading) for image in batch]
         told += _tell(z, batch, loaded, towards, settings, on_error)
     return told
 
@@ -261,10 +266,10 @@ def _tell(
 
 
 def _loaded(
-    z: Mapping[str, Any], image: Photo, on_error: str, allow_truncated: bool
+    z: Mapping[str, Any], image: Photo, on_error: str, reading: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray] | StoryError:
     try:
-        return load_image(image, allow_truncated=allow_truncated, side=z['net'].get('side'))
+        return load_image(image, side=z['net'].get('side'), **reading)
     except ImageError as error:
         if on_error == 'raise':
             raise

@@ -10,29 +10,27 @@ gives one type of error that says why.
 
 from __future__ import annotations
 
-import functools
+import io
 import os
 import stat
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from storyteller.files import at_home
 from storyteller.formats import ImageError, stand_in
+from storyteller.options import MAX_PIXELS, check_count
+from storyteller.orientation import upright
+from storyteller.picture_files import open_picture
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
 CROP = 224  # side in pixels of the central square that the network sees
 MEAN_BGR = (103.939, 116.779, 123.68)  # mean colour of ImageNet, 0 to 255
-MAX_PIXELS = 89_478_485  # of a file, checked before it is decoded; Pillow's own warning level
+FULL_PIXELS = 89_478_485  # photos of more are taken at 1/2, 1/4 or 1/8 of their sides
 MAX_RESIZED = 2**22  # pixels after the resize, which is 64:1 for the sides: slivers are no photos
-
-# What photos come as. Others that Pillow reads start programs (EPS) or are no photos.
-FORMATS = (
-    'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'JPEG2000', 'AVIF', 'PPM', 'TGA',
-    'ICO', 'PCX', 'SGI',
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,11 @@ Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO | Loaded
 
 
 def load_image(
-    file: Photo, *, allow_truncated: bool = False, side: int | None = None
+    file: Photo,
+    *,
+    allow_truncated: bool = False,
+    side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a photo as the network wants it.
 
@@ -61,6 +63,9 @@ def load_image(
     side : int, optional
         None: `im` holds the centre, as VGG-19 sees it. A number: the whole photo, squashed to so
         many pixels each way, as the network wants it whose ``net['side']`` this is.
+    max_pixels : int
+        The most that a photo may have, as they take four bytes each, and more on the way. Of more
+        than `FULL_PIXELS`, every second (fourth, eighth) is kept each way; a JPEG is decoded so.
 
     Returns
     -------
@@ -72,10 +77,13 @@ def load_image(
     Raises
     ------
     ImageError
-        If the file is missing, no regular file, empty, not a picture of one of the `FORMATS`, cut
-        short, larger than `MAX_PIXELS`, or a sliver. Attributes ``path`` and ``reason``.
+        If the file is missing, no regular file, empty, no picture of a known format (see
+        `storyteller.picture_files`), cut short, larger than `max_pixels`, or a sliver. Attributes
+        ``path`` and ``reason``.
     TypeError
         If `file` is of none of the kinds above.
+    ValueError
+        If `max_pixels` is no number of pixels.
 
     Notes
     -----
@@ -91,8 +99,8 @@ def load_image(
     """
     if isinstance(file, Loaded):
         return file.rawim, file.im
-    name, picture = photo_name(file), _read(file, allow_truncated)
-    pixels = _resize_and_crop(picture, name)  # (224, 224, 3) float64, RGB
+    picture = _read(file, allow_truncated, max_pixels)
+    pixels = _resize_and_crop(picture)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015
     if side is not None:
         whole = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
@@ -101,9 +109,11 @@ def load_image(
     return rawim, np.ascontiguousarray(im.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def read_rgb(file: Photo, *, allow_truncated: bool = False) -> np.ndarray:
+def read_rgb(
+    file: Photo, *, allow_truncated: bool = False, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read a whole photo, upright, as an (H, W, 3) array of uint8; the rest as `load_image`."""
-    return _read(file, allow_truncated)
+    return _read(file, allow_truncated, max_pixels)
 
 
 def photo_name(file: Photo) -> str:
@@ -115,7 +125,8 @@ def photo_name(file: Photo) -> str:
     return str(getattr(file, 'filename', None) or getattr(file, 'name', None) or '<picture>')
 
 
-def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
+def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
+    check_count('max_pixels', max_pixels)
     name = photo_name(file)
     if isinstance(file, np.ndarray):
         file = _from_array(file)
@@ -129,24 +140,32 @@ def _read(file: Photo, allow_truncated: bool = False) -> np.ndarray:
         )
     try:
         if isinstance(file, Image.Image):
-            return _decode(file, name, allow_truncated)
-        with Image.open(file, formats=_known_formats()) as image:
-            return _decode(image, name, allow_truncated)
+            return _decode(file, name, allow_truncated, max_pixels)
+        path = name if isinstance(file, (str, os.PathLike)) else ''
+        with _stream(file) as stream, open_picture(stream, path) as image:
+            _check_size(image.width, image.height, name, max_pixels)
+            if (size := _kept_size(image)) != image.size:
+                image.draft(None, size)  # a JPEG is decoded at that size; others stay as they are
+            return _decode(image, name, allow_truncated, max_pixels)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(name, 'not a picture of a known format') from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(name, f'more than {MAX_PIXELS:,} pixels') from None
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(name, str(error)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(name, f'more pixels than PIL.Image.MAX_IMAGE_PIXELS: {error}') from None
     except Exception as error:  # decoders raise whatever the broken bytes make them stumble over
         raise ImageError(name, f'cannot be decoded: {error or type(error).__name__}') from error
 
 
-@functools.cache
-def _known_formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow reads."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+def _stream(file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A file that can be sought in; one that was opened by others stays open."""
+    if isinstance(file, (str, os.PathLike)):
+        return open(file, 'rb')
+    try:
+        file.seek(0)
+    except (AttributeError, OSError):  # a pipe
+        return io.BytesIO(file.read())
+    return nullcontext(file)
 
 
 def _check_file(path: str) -> None:
@@ -184,34 +203,39 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _decode(image: Image.Image, name: str, allow_truncated: bool) -> np.ndarray:
-    _check_size(image.width, image.height, name)
+def _decode(image: Image.Image, name: str, allow_truncated: bool, max_pixels: int) -> np.ndarray:
+    _check_size(image.width, image.height, name, max_pixels)
     try:
         image.load()
     except (OSError, SyntaxError):
         if not allow_truncated or not isinstance(image, ImageFile.ImageFile):
             raise
         image.tile = []  # nothing is left to decode; Pillow's own switch is for all its users
-    return np.asarray(_to_rgb(_upright(image)))
+    if image.size != (size := _kept_size(image)):
+        image = image.resize(size, Image.Resampling.NEAREST)
+    return np.asarray(_to_rgb(upright(image)))
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(name, f'{width}x{height} is more than {MAX_PIXELS:,} pixels')
+def _kept_size(image: Image.Image) -> tuple[int, int]:
+    """The sides of a photo, or a half, a quarter or an eighth of them if they are long."""
+    width, height = image.size
+    parts = (1, 2, 4, 8)
+    part = next((n for n in parts if width * height <= n * n * FULL_PIXELS), parts[-1])
+    return width // part, height // part
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            name,
+            f'{width}x{height} is more than {max_pixels:,} pixels; '
+            'max_pixels (--max-pixels) raises the limit',
+        )
     if not width * height:
         raise ImageError(name, f'no pixels: {width}x{height}')
     long = max(width, height) * SHORT_SIDE // min(width, height)
     if long * SHORT_SIDE > MAX_RESIZED:
         raise ImageError(name, f'{width}x{height} is too narrow: sides of at most 64:1 can be used')
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF tag says; a broken tag is no reason to refuse it."""
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # the tag's parser raises many types
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -241,7 +265,7 @@ def _to_bytes(image: Image.Image) -> np.ndarray:
     return np.rint((values - low) * 255 / (span or 1)).astype(np.uint8)
 
 
-def _resize_and_crop(picture: np.ndarray, name: str) -> np.ndarray:
+def _resize_and_crop(picture: np.ndarray) -> np.ndarray:
     """Shorter side to 256, the longer in proportion and rounded down; the central 224x224.
 
     Only the pixels that the crop needs are interpolated, so that a large photo costs no more
@@ -249,7 +273,6 @@ def _resize_and_crop(picture: np.ndarray, name: str) -> np.ndarray:
     mode='constant', anti_aliasing=False)``.
     """
     height, width = picture.shape[:2]
-    _check_size(width, height, name)
     short = min(height, width)
     rows = _samples(height, height * SHORT_SIDE // short)
     columns = _samples(width, width * SHORT_SIDE // short)

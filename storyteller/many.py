@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .files import at_home, atomic_path
+from .picture_files import read_suffixes, why_passed_over
 
-SUFFIXES = (
-    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.png', '.ppm',
-    '.tga', '.tif', '.tiff', '.webp',
-)  # fmt: skip
 BEGIN = b'{"image": '  # how every row begins
 
 Key = tuple[str, str | None]  # photo and style
@@ -33,12 +30,20 @@ class Found:
     path: Path
 
 
+@dataclass(frozen=True)
+class Finds:
+    """Photos, and by their names, why files that look like photos are passed over."""
+
+    photos: list[Found]
+    passed_over: dict[str, str]
+
+
 Job = tuple[list[Found], str | None]  # photos to tell together, and in which style
 
 # --- photos --------------------------------------------------------------------------------------
 
 
-def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = None) -> list[Found]:
+def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = None) -> Finds:
     """The photos that folders, files and patterns name, each once.
 
     Parameters
@@ -52,9 +57,9 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
 
     Returns
     -------
-    list of Found
+    Finds
         Sorted by name within each input. In one folder alone, names are paths from there; else
-        they are the paths as given.
+        they are the paths as given. In folders, what is called like a photo is one.
 
     Raises
     ------
@@ -63,17 +68,21 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     """
     inputs = [os.fspath(each) for each in inputs]
     if len(inputs) == 1 and inputs[0] != '-' and not _is_file_or_pattern(inputs[0]):
-        return [Found(name, Path(inputs[0], name)) for name in _in_folder(Path(inputs[0]))]
+        names, passed = _in_folder(Path(inputs[0]))
+        return Finds([Found(name, Path(inputs[0], name)) for name in names], passed)
     found: dict[str, Found] = {}
+    over: dict[str, str] = {}
     for each in _expanded(inputs, listed):
         if Path(each).is_dir():
-            names = [Path(each, name).as_posix() for name in _in_folder(Path(each))]
+            below, passed = _in_folder(Path(each))
+            names = [Path(each, name).as_posix() for name in below]
+            over |= {Path(each, name).as_posix(): reason for name, reason in passed.items()}
         else:
             names = _matching(each)
         found |= {name: Found(name, Path(name)) for name in names}
     if not found:
         raise FileNotFoundError('no photos are named')
-    return list(found.values())
+    return Finds(list(found.values()), {n: why for n, why in over.items() if n not in found})
 
 
 def _is_file_or_pattern(path: str) -> bool:
@@ -90,18 +99,45 @@ def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
             yield each
 
 
-def _in_folder(folder: Path) -> list[str]:
+def _in_folder(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Photos below a folder, and what looks like one but is passed over, with the reason."""
     if not folder.is_dir():
         raise NotADirectoryError(f'{folder}: no such folder of photos')
-    paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-    names = sorted(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in path.parts)
-    )
+    suffixes = read_suffixes()
+    names: list[str] = []
+    passed: dict[str, str] = {}
+    for path in sorted(folder.rglob('*')):
+        below, named = path.relative_to(folder), path.suffix.lower() in suffixes
+        hidden = any(part[0] == '.' for part in below.parts)
+        if named and not hidden and path.is_file():
+            names.append(below.as_posix())
+        elif reason := _why_not(path, named, hidden):
+            passed[below.as_posix()] = reason
+    names.sort()
     if not names:
-        raise FileNotFoundError(f'{folder}: no photos there ({" ".join(SUFFIXES)})')
-    return names
+        looked = f'{folder}: no photos there ({" ".join(sorted(suffixes))})'
+        raise FileNotFoundError('; '.join([looked, *said_of(passed)]))
+    return names, passed
+
+
+def _why_not(path: Path, named: bool, hidden: bool) -> str | None:
+    """Why a file, or what is in a folder, is passed over; None if no photo is missed by that."""
+    if path.is_dir():
+        if path.is_symlink() and not hidden:
+            return 'a link to a folder; name it too to have its photos told'
+        closed = not hidden and not os.access(path, os.R_OK | os.X_OK)
+        return 'a folder that cannot be read' if closed else None
+    if not path.is_file():
+        return 'no regular file, or a link to none' if named else None
+    return 'hidden' if named else why_passed_over(path)
+
+
+def said_of(passed_over: Mapping[str, str]) -> list[str]:
+    """A line for each reason why files were passed over, with their number and names."""
+    names: dict[str, list[str]] = {}
+    for name, reason in passed_over.items():
+        names.setdefault(reason, []).append(name)
+    return [f'passed over {len(n)} ({reason}): {", ".join(n)}' for reason, n in names.items()]
 
 
 def _matching(pattern: str) -> list[str]:

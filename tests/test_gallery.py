@@ -297,6 +297,12 @@ def test_pictures_that_are_no_longer_needed_go(made, tmp_path):
     assert sorted(len(file.name) for file in files.iterdir()) == [len('mine.jpg'), 32 + 4]
 
 
+def test_how_large_a_photo_may_be_is_a_choice(made, photos):
+    Image.new('L', (30, 20)).save(photos / 'small.png')
+    assert made(row('small.png'), max_pixels=599)[1].without_picture == 1
+    assert made(row('small.png'), max_pixels=600)[1].without_picture == 0
+
+
 def test_the_same_rows_give_the_same_bytes(made):
     rows = [row(), row(style='lyric'), error()]
     assert made(*rows)[0].source == made(*rows)[0].source

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import REFERENCE
+from PIL import Image
 
 from storyteller import config, generate, loading
 from storyteller.__main__ import main
@@ -121,6 +122,16 @@ def test_what_is_no_photo_is_named(reference, capsys, tmp_path, content, words):
         photo.write_text(content)
     line = complaint(capsys, [str(photo), *SMALL])
     assert str(photo) in line and words in line
+
+
+def test_how_large_a_photo_may_be_is_an_option(reference, capsys, tmp_path):
+    photo = tmp_path / 'photo.png'
+    Image.new('L', (30, 20)).save(photo)
+    line = complaint(capsys, [str(photo), *SMALL, '--max-pixels', '599'])
+    assert '30x20 is more than 599 pixels' in line and '--max-pixels' in line
+    assert main([str(photo), *SMALL, '--max-pixels', '600']) == 0
+    capsys.readouterr()
+    assert 'max_pixels: expected 1 or more' in complaint(capsys, [str(photo), '--max-pixels', '0'])
 
 
 @pytest.mark.parametrize('style', ['gothic', 'gothic.npy'])

@@ -21,6 +21,7 @@ IMPORTED = {
     'efficientnet-lite-pytorch': 'efficientnet_lite_pytorch',
     'faiss-cpu': 'faiss',
     'pillow': 'PIL',
+    'pillow-heif': 'pillow_heif',
     'protobuf': 'google',
     'scikit-learn': 'sklearn',
     'scikit-image': 'skimage',
@@ -62,7 +63,7 @@ def test_requirements_are_what_the_package_imports(arguments):
     imported, required = third_party(CHECKOUT / 'storyteller'), named(arguments['install_requires'])
     extras = arguments['extras_require']
     # The others are of scripts.
-    library = ('eval', 'expand', 'train', 'gallery', 'hub', 'scale', 'caffe', 'keras')
+    library = ('eval', 'expand', 'train', 'gallery', 'hub', 'scale', 'caffe', 'keras', 'heif')
     optional = named([package for extra in library for package in extras[extra]])
     assert DATA in required
     assert required - {DATA} <= imported <= required | optional

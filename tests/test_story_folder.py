@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
-from storyteller import bundle, config, generate, loading
+from storyteller import bundle, config, generate, loading, picture_files
 from storyteller.options import SearchSettings
 from storyteller.result import Story, StoryError
 
@@ -51,7 +52,8 @@ def calls(monkeypatch):
         if images:
             assert on_error == 'return' and len(images) <= batch_size
             asked.append([path.name for path in images])
-        settings = {k: v for k, v in settings.items() if k not in ('telling', 'allow_truncated')}
+        reading = ('telling', 'allow_truncated', 'max_pixels')
+        settings = {k: v for k, v in settings.items() if k not in reading}
         settings['maxlen'] = 1000
         return [
             StoryError(str(path), 'not a picture of a known format')
@@ -82,8 +84,11 @@ def test_a_row_for_each_photo_and_one_for_what_failed(script, photos, calls, tmp
     assert told['b.jpg']['error'] == 'not a picture of a known format'
     assert told['b.jpg']['settings']['bw'] == told['a.jpg']['settings']['bw'] == 5
     printed = capsys.readouterr()
-    assert printed.out == f'{out / "results.jsonl"}: 2 told, 1 failed (0 from before)\n'
+    assert (
+        printed.out == f'{out / "results.jsonl"}: 2 told, 1 failed (0 from before), 1 passed over\n'
+    )
     assert 'Traceback' not in printed.err
+    assert 'passed over 1 (hidden): .hidden.jpg' in printed.err
 
 
 def test_all_told_is_a_success(script, photos, calls, tmp_path):
@@ -110,7 +115,7 @@ def test_a_second_run_tells_only_what_is_new(script, photos, calls, tmp_path, ca
     script.main(command)
     assert calls == [['b.jpg', 'd.jpg']]
     assert (tmp_path / 'results.jsonl').read_bytes().startswith(before)
-    assert capsys.readouterr().out.endswith('3 told, 1 failed (2 from before)\n')
+    assert capsys.readouterr().out.endswith('3 told, 1 failed (2 from before), 1 passed over\n')
 
 
 def test_a_photo_that_was_mended_is_told(script, photos, calls, tmp_path, monkeypatch):
@@ -479,3 +484,31 @@ def test_a_cluster_tells_the_same_stories(script, photos, tmp_path, monkeypatch)
     before = (tmp_path / 'there' / 'results.jsonl').read_bytes()
     assert script.main(cluster) == 1  # nothing but what failed is left to tell
     assert (tmp_path / 'there' / 'results.jsonl').read_bytes() == before
+
+
+def test_how_large_a_photo_may_be_is_an_option(script, photos, calls, tmp_path, monkeypatch):
+    given, original = [], generate.stories
+
+    def stories(z, images, **options):
+        given.append(options['max_pixels'])
+        return original(z, images, **options)
+
+    monkeypatch.setattr(generate, 'stories', stories)
+    script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '123'])
+    assert set(given) == {123}
+    assert script.main([str(photos), '--out', str(tmp_path), '--max-pixels', '0']) == 2
+
+
+def test_what_is_told_refused_and_passed_over_is_all_there_is(
+    script, photos, calls, tmp_path, capsys, monkeypatch
+):
+    for name in ('d.heic', 'e.dng', 'f.jpg', 'g.svg', 'more/h.tif'):
+        shutil.copy(photos / 'a.jpg', photos / name)
+    monkeypatch.setattr(picture_files, 'known_formats', lambda: ['JPEG', 'PNG', 'TIFF'])
+    for number in (1, 2, 3):
+        script.main([str(photos), '--out', str(tmp_path), '--shard', f'{number}/3'])
+    printed = capsys.readouterr()
+    counts = [int(n) for n in re.findall(r'(\d+) (?:told|failed|passed over)', printed.out)]
+    assert sum(counts) == sum(path.is_file() for path in photos.rglob('*')) - 1  # notes.txt
+    named = ' '.join(re.findall(r'passed over \d+ \(.*?\): (.*)', printed.err)).replace(',', '')
+    assert sorted(named.split()) == ['.hidden.jpg', 'd.heic', 'e.dng', 'g.svg']
