@@ -17,7 +17,7 @@ from storyteller.options import SearchSettings
 from storyteller.result import Story, StoryError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'story_folder.py'
-TELLER = ['--bw', '5', '-k', '10']
+TELLER = ['--bw', '5', '-k', '10', '--search-2015']  # whatever suits the bundle
 
 
 @pytest.fixture
