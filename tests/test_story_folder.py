@@ -283,7 +283,7 @@ def test_rows_of_failures_from_before_have_the_usual_length(script, photos, call
 
 
 def test_rows_of_other_models_are_refused(script, photos, calls, tmp_path, capsys):
-    command = [str(photos), '--out', str(tmp_path)]
+    command = [str(photos), '--out', str(tmp_path), *TELLER]
     script.main(command)
     (tmp_path / 'models').mkdir()
     assert script.main([*command, '--models', str(tmp_path / 'models')]) == 2
