@@ -11,6 +11,7 @@ from typing import Any
 
 from storyteller import generate
 from storyteller.command_line import add_models, run
+from storyteller.extras import needed
 from storyteller.options import SearchSettings
 
 MOST_BYTES = '20mb'  # of a photo
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0: everybody (%(default)s)')
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
     args = parser.parse_args()
+    needed('gradio')  # before the models are loaded
     z = generate.load_all(args.models)
     page(z).launch(
         server_name=args.host, server_port=args.port, max_file_size=MOST_BYTES, share=False

@@ -112,17 +112,27 @@ def cached_vectors(
     return path and _read_cached(path, (len(captions), embedding.width(vse)))
 
 
+def made_of(vse: dict[str, Any], captions: Sequence[str]) -> dict[str, str]:
+    """Hashes of what the vectors of a pool depend on: ``captions``, in order, and ``embedding``."""
+    return {
+        'captions': _content_hash('', as_texts(captions)),
+        'embedding': embedding.fingerprint(vse),
+    }
+
+
 def _cache_path(
     vse: dict[str, Any], captions: list[str], cache: str | os.PathLike | bool | None
 ) -> pathlib.Path | None:
     folder = cache_folder() if cache is True else cache
     if not folder or not captions:
         return None
-    return pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
+    return (
+        pathlib.Path(folder) / f'captions-{_content_hash(embedding.fingerprint(vse), captions)}.npy'
+    )
 
 
-def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
-    content = hashlib.sha256(embedding.fingerprint(vse).encode())
+def _content_hash(before: str, captions: list[str]) -> str:
+    content = hashlib.sha256(before.encode())
     for start in range(0, len(captions), CAPTIONS_AT_ONCE):
         part = json.dumps(captions[start : start + CAPTIONS_AT_ONCE], ensure_ascii=False)
         content.update(part.encode('utf-8', 'surrogatepass'))

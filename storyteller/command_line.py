@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .extras import EXTRAS, MissingExtraError
 from .options import PRECISIONS, SearchSettings, Telling
 
 T = TypeVar('T')
@@ -175,6 +176,12 @@ def run(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        package = (error.name or '').partition('.')[0]
+        if package not in EXTRAS:
+            raise
+        print(f'{sys.argv[0]}: {MissingExtraError(package)}', file=sys.stderr)
+        sys.exit(2)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f'{sys.argv[0]}: {error}', file=sys.stderr)
         sys.exit(2)

@@ -102,7 +102,7 @@ def load_all(
     if caption_index is not None:
         from .caption_index import load
 
-        z['cvec'] = load(caption_index, z['cvec'])
+        z['cvec'] = load(caption_index, z['cvec'], pool.made_of(z['vse'], z['cap']))
     return z
 
 
