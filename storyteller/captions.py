@@ -25,6 +25,7 @@ from tqdm import tqdm
 from . import embedding
 from .files import atomic_path, cache_folder
 from .formats import MismatchError, ModelFileError, read_lines
+from .layers import inference
 from .packed import Linear
 from .sequences import as_texts
 
@@ -248,9 +249,9 @@ def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What gives the dot products (B, n) of the queries (B, E) with rows (n, E)."""
     if len(queries) == 1:  # as fast as memory is read
         return lambda rows: queries @ rows.T
-    packed = Linear(torch.tensor(queries))
+    packed = Linear(torch.tensor(queries, device='cpu'))
 
-    @torch.inference_mode()
+    @inference()
     def products(rows: np.ndarray) -> np.ndarray:
         rows = rows.view()
         with contextlib.suppress(ValueError):  # memory that is read-only itself stays so

@@ -14,7 +14,9 @@ its second bias is held at zero. The affine layer is ``x W + b``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,14 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU."""
     has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
     return torch.device(device or ('cuda' if has_gpu else 'cpu'))
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Compute without gradients, and in the types of the numbers, whatever autocast is around."""
+    around = torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False)
+    with torch.inference_mode(), around[0], around[1]:
+        yield
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
@@ -74,15 +84,20 @@ def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
         Takes (T, B, W), gives (T, B, H). Its hidden bias is zero and not trained.
     """
     width, hidden = params[f'{prefix}_Wx'].shape
-    module = nn.GRU(width, hidden)
+    module = _empty(nn.GRU, width, hidden)
     module.bias_hh_l0.requires_grad_(False)
     with torch.no_grad():
         for target, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
             gates, candidate = params[f'{prefix}_{name}'], params[f'{prefix}_{name}x']
             packed = np.concatenate([gates, candidate], axis=-1).T
-            getattr(module, f'{target}_l0').copy_(torch.tensor(packed))
+            getattr(module, f'{target}_l0').copy_(torch.tensor(packed, device='cpu'))
         module.bias_hh_l0.zero_()
     return module
+
+
+def _empty(kind: type[nn.Module], *sizes: int) -> Any:
+    """A layer to be filled: the usual way to make one draws from torch's random numbers."""
+    return kind(*sizes, device='meta', dtype=torch.float32).to_empty(device='cpu')
 
 
 def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
@@ -99,10 +114,10 @@ def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
 def affine(params: Mapping[str, np.ndarray], prefix: str) -> nn.Linear:
     """Build ``x W + b`` from ``{prefix}_W`` (in, out) and ``{prefix}_b`` (out,)."""
     weight = params[f'{prefix}_W']
-    module = nn.Linear(*weight.shape)
+    module = _empty(nn.Linear, *weight.shape)
     with torch.no_grad():
-        module.weight.copy_(torch.tensor(weight).T)
-        module.bias.copy_(torch.tensor(params[f'{prefix}_b']))
+        module.weight.copy_(torch.tensor(weight, device='cpu').T)
+        module.bias.copy_(torch.tensor(params[f'{prefix}_b'], device='cpu'))
     return module
 
 

@@ -163,7 +163,7 @@ def gru_for(
     params: Params, prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> nn.GRU | GRU:
     """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
-    if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype)):
+    if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype, device='cpu')):
         return GRU(params, prefix, device, dtype)
     return gru(params, prefix).to(device)
 
