@@ -60,7 +60,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         If the file is no such network, naming the parameter that is missing, has the wrong shape,
         or is not finite; or if the package holds other weights.
     """
-    side = side_of(path_to_vgg)
+    device, side = pick_device(device), side_of(path_to_vgg)
     if side:
         with torch.random.fork_rng(devices=[]):  # a layer of it draws numbers for nothing
             module, options = efficientnet.build(path_to_vgg)
@@ -72,7 +72,6 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         architecture, params = read_params(path_to_vgg)
         module, options = build_module(architecture, params), architecture.options()
         dim, size = architecture.dim, architecture.input_size
-    device = pick_device(device)
     return {
         'dim': dim,
         'input_size': size,

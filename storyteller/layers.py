@@ -15,7 +15,9 @@ its second bias is held at zero. The affine layer is ``x W + b``.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -25,16 +27,46 @@ from torch import nn
 from . import config
 from .formats import PathLike, require, require_finite
 
+_process = os.getpid()
+
+
+def settle_after_fork() -> None:
+    """In a process that was forked off, let torch compute on one thread from now on.
+
+    A fork has none of its parent's threads, and OpenMP would wait for them for ever.
+    """
+    global _process
+    if os.getpid() != _process:
+        torch.set_num_threads(1)
+        _process = os.getpid()
+
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU."""
-    has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
-    return torch.device(device or ('cuda' if has_gpu else 'cpu'))
+    """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    settle_after_fork()
+    if device is None:
+        has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
+        return torch.device('cuda' if has_gpu else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        why = shorten(str(error).partition('. ')[0], 200)
+        raise ValueError(
+            f"device: {str(device)!r} cannot be used here ({why}); 'cpu' always can"
+        ) from None
+    return torch.device(device)
 
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
     """Compute without gradients, and in the types of the numbers, whatever autocast is around."""
+    settle_after_fork()
     around = torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False)
     with torch.inference_mode(), around[0], around[1]:
         yield

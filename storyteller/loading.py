@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import bundle, config, decoder, embedding, skipthoughts
+from . import bundle, config, decoder, embedding, layers, skipthoughts
 from . import captions as pool
 from . import style as styling
 from .convnet import build_convnet
@@ -60,11 +60,12 @@ def load_all(
     MismatchError
         If two parts do not fit together; the message names both files.
     ValueError
-        If there is no such precision.
+        If there is no such precision or device.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}')
     reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
+    device = layers.pick_device(device)  # at once, and in this thread
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
