@@ -17,7 +17,14 @@ from typing import Any
 from tqdm import tqdm
 
 from storyteller import bundle, config, many
-from storyteller.command_line import add_models, add_precision, add_search, search_from
+from storyteller.command_line import (
+    add_models,
+    add_precision,
+    add_search,
+    add_threads,
+    search_from,
+    use_threads,
+)
 
 SETTINGS = ('lyric', 'seed', 'models')
 
@@ -37,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_models(result)
     add_precision(result)
+    add_threads(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
     result.add_argument(
         '--allow-truncated', action='store_true', help='take photos whose files are cut short'
@@ -63,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
+        use_threads(args.threads)
         for name in ('k', 'bw', 'batch_size', 'actors'):
             value = getattr(args, name)
             if value is not None and value < 1:

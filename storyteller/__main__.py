@@ -8,7 +8,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .command_line import add_models, add_precision, add_search, search_from
+from .command_line import (
+    add_models,
+    add_precision,
+    add_search,
+    add_threads,
+    search_from,
+    use_threads,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--style', help='a style of the models, or a .npy file of your own')
     add_models(result)
     add_precision(result)
+    add_threads(result)
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
     )
@@ -40,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = line.parse_args(arguments)
     if bool(options.photos) == options.check:
         line.error('expected photos, or --check alone')
+    try:
+        use_threads(options.threads)
+    except ValueError as error:
+        return _complain(error)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
         try:
@@ -59,7 +71,7 @@ def _tell(options: argparse.Namespace) -> int:
         suiting = bundle.search_settings(files['decmodel'])
         told |= vars(search_from(options, suiting))
         _progress('loading the models')
-        z = generate.load_all(files, precision=options.precision)
+        z = generate.load_all(files, precision=options.precision, threads=options.threads)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
 import re
 import sys
 import typing
@@ -12,9 +13,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .extras import EXTRAS, MissingExtraError
-from .options import PRECISIONS, SearchSettings, Telling
+from .options import PRECISIONS, SearchSettings, Telling, check_count
 
 T = TypeVar('T')
+
+# What a user may have said on how the threads of OpenMP wait, and how many they are.
+WAITING = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'
+THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
@@ -151,6 +156,29 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         help='on a CPU, faster than %(default)s and not quite its numbers: bfloat16 for reading '
         'captions, int8 for most of the words that a search looks at',
     )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``, for :func:`use_threads`."""
+    parser.add_argument('--threads', type=int, metavar='N', help='to compute on (all cores)')
+
+
+def use_threads(count: int | None = None) -> None:
+    """Say how threads are to wait, and how many they are to be. torch must not be loaded yet.
+
+    By itself OpenMP lets a thread that has nothing to do keep its core busy. Beside another program
+    that has work to do, each step then waits for a thread that waits for a core.
+
+    Raises
+    ------
+    ValueError
+        If the count is not 1 or more.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
+    if count is not None:
+        check_count('threads', count)
+        os.environ.update(dict.fromkeys(THREADS, str(count)))
 
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:

@@ -2,4 +2,8 @@ from __future__ import annotations
 
 import pathlib
 
+from storyteller.command_line import use_threads
+
+use_threads()  # the tests are not alone on the machine
+
 REFERENCE = pathlib.Path(__file__).parent / 'reference'
