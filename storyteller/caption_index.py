@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .captions import nearest
+from .errors import why
 from .extras import needed
 from .formats import MismatchError, ModelFileError, PathLike, atomic_path, existing, write_text
 
@@ -209,7 +210,7 @@ def load(
         known = dict(described.get('made_of', {}))
         index = faiss.read_index(os.fspath(path))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelFileError(f'{path}: not an index of captions: {error}') from None
+        raise ModelFileError(f'{path}: not an index of captions: {why(error)}') from None
     if kind not in KINDS:
         raise ModelFileError(f'{facts}: {kind!r} is none of {", ".join(KINDS)}')
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import arrays
-from .errors import ModelFileError, PathLike
+from .errors import ModelFileError, PathLike, why
 from .files import atomic_path, cache_folder
 from .object_pickles import ObjectRows, Stream
 
@@ -110,7 +110,9 @@ def _copy_rows(path: PathLike, out: BinaryIO) -> None:
         except OSError:
             raise
         except Exception as error:  # a broken pickle raises whatever its steps stumble over
-            raise ModelFileError(f'{path}: no readable table of Python objects: {error}') from None
+            raise ModelFileError(
+                f'{path}: no readable table of Python objects: {why(error)}'
+            ) from None
 
 
 @contextlib.contextmanager
