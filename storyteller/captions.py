@@ -79,7 +79,8 @@ def caption_vectors(
     captions : sequence of N str
     cache : path or bool, default True
         The folder to keep the vectors in; True: `cache_folder()`; False or None: none. A folder
-        that cannot be written is no error: the vectors are then made anew each time.
+        that cannot be written, or has no room, is no error: the vectors are then made anew each
+        time, with a warning.
     verbose : bool or None, default False
         Show progress on stderr; None: if that is a terminal and it takes more than a second.
 
@@ -93,15 +94,50 @@ def caption_vectors(
     shape = (len(captions), embedding.width(vse))
     vectors = path and _read_cached(path, shape)
     if path and vectors is None:
-        parts = path.with_suffix('.parts')
-        with contextlib.suppress(OSError):  # read-only or full
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_cached(path, shape, _embedded(vse, captions, verbose, parts))
-            vectors = _read_cached(path, shape)
-            shutil.rmtree(parts, ignore_errors=True)
-    if vectors is None:
+        vectors = _made_and_kept(vse, captions, verbose, path, shape)
+    elif vectors is None:
+        if cache is True and captions:
+            warnings.warn(f'there is no folder for a cache: {_ANEW}', stacklevel=2)
         vectors = embedding.encode_sentences(vse, captions, verbose=bool(verbose))
     return vectors
+
+
+_ANEW = 'the captions are read anew each time; STORYTELLER_CACHE names a folder to keep vectors in'
+
+
+def _made_and_kept(
+    vse: dict[str, Any],
+    captions: list[str],
+    verbose: bool | None,
+    path: pathlib.Path,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """Embed a pool and write it to the cache; where that cannot be, say so."""
+    parts, blocks = path.with_suffix('.parts'), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(path.parent, shape)
+        blocks = _embedded(vse, captions, verbose, parts)
+        if len(captions) <= LARGE_POOL:
+            blocks = list(blocks)  # of no use again only if all goes well
+        _write_cached(path, shape, blocks)
+        vectors = _read_cached(path, shape)
+    except OSError as error:  # read-only or full
+        warnings.warn(f'{path.parent}: nothing can be kept there ({error}): {_ANEW}', stacklevel=3)
+        vectors = None
+    shutil.rmtree(parts, ignore_errors=True)
+    if vectors is None and isinstance(blocks, list):
+        vectors = np.concatenate(blocks)
+    elif vectors is None:
+        vectors = embedding.encode_sentences(vse, captions, verbose=bool(verbose))
+    return vectors
+
+
+def _check_room(folder: pathlib.Path, shape: tuple[int, int]) -> None:
+    """Refuse to begin what would end with a full disk; a large pool is there twice for a while."""
+    wanted = 4 * shape[0] * shape[1] * (2 if shape[0] > LARGE_POOL else 1)
+    if (left := shutil.disk_usage(folder).free) < wanted:
+        raise OSError(f'{wanted / 1e6:,.0f} MB are needed, {left / 1e6:,.0f} are left')
 
 
 def cached_vectors(
