@@ -16,6 +16,7 @@ import numpy as np
 
 from storyteller import caption_index, captions, config, embedding
 from storyteller.command_line import add_models, run
+from storyteller.extras import needed
 from storyteller.formats import open_table
 from storyteller.layers import unit_rows
 
@@ -30,11 +31,15 @@ def main() -> None:
     parser.add_argument('--k', type=int, default=100, help='to measure with (%(default)s)')
     parser.add_argument('--queries', type=int, default=200, help='to measure with (%(default)s)')
     args = parser.parse_args()
-    if args.effort < 1 or args.queries < 1:
-        raise ValueError('effort, queries: expected 1 or more')
-    vectors = open_table(args.vectors) if args.vectors else pool_vectors(args.models)
+    if min(args.effort, args.queries, args.k) < 1:
+        raise ValueError('effort, queries, k: expected 1 or more')
+    needed('faiss')  # before the pool is embedded
+    if args.vectors:
+        vectors, made_of = open_table(args.vectors), None
+    else:
+        vectors, made_of = pool_vectors(args.models)
     begun = time.perf_counter()
-    index = caption_index.build(vectors, args.kind)
+    index = caption_index.build(vectors, args.kind, made_of=made_of)
     index.effort = args.effort
     index.save(args.out)
     print(f'{args.out}: {len(vectors)} captions, {args.out.stat().st_size / 1e6:.1f} MB, '
@@ -43,11 +48,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(vectors))[: args.queries])
     moved = rng.normal(size=(len(rows), vectors.shape[1])) / np.sqrt(vectors.shape[1])
+    k = min(args.k, len(vectors))
     queries = unit_rows(np.asarray(vectors[rows], np.float32) + moved.astype(np.float32))
-    print(f'recall at {args.k}: {caption_index.recall(index, queries, args.k):.3f}')
+    print(f'recall at {k}: {caption_index.recall(index, queries, k):.3f}')
     for name, search in (
-        ('index', lambda query: index.nearest(query, args.k)),
-        ('exact', lambda query: captions.nearest(query, vectors, args.k)),
+        ('index', lambda query: index.nearest(query, k)),
+        ('exact', lambda query: captions.nearest(query, vectors, k)),
     ):
         times = []
         for query in queries[:50]:
@@ -57,11 +63,11 @@ def main() -> None:
         print(f'{name}: {1000 * np.median(times):.2f} ms a photo')
 
 
-def pool_vectors(models: str | list[str] | None) -> np.ndarray:
-    """The vectors of the models' pool, from the cache if they are there."""
+def pool_vectors(models: str | list[str] | None) -> tuple[np.ndarray, dict[str, str]]:
+    """The vectors of the models' pool, from the cache if they are there, and what they are of."""
     files = config.resolve(models)
-    vse = embedding.load_model(files['vsemodel'])
-    return captions.caption_vectors(vse, captions.load_captions(files['captions']), verbose=True)
+    vse, texts = embedding.load_model(files['vsemodel']), captions.load_captions(files['captions'])
+    return captions.caption_vectors(vse, texts, verbose=True), captions.made_of(vse, texts)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from PIL import Image
 
 from storyteller import generate, images, picture_files
 from storyteller.command_line import add_max_pixels, add_models, run
+from storyteller.extras import needed
 from storyteller.options import MAX_PIXELS, SearchSettings
 
 MOST_MEGABYTES = 100  # of a photo; those of telephones with 200 megapixels take up to 60
@@ -251,6 +252,7 @@ def main() -> None:
     )
     add_max_pixels(parser)
     args = parser.parse_args()
+    needed('gradio')  # before the models are loaded
     picture_files.register_plugins()
     z = generate.load_all(args.models)
     page(z, args.max_pixels).launch(

@@ -35,16 +35,7 @@ from tqdm import tqdm
 
 from storyteller import config, embedding, formats, generate, skipthoughts
 from storyteller.command_line import add_models, add_search, run, search_from
-from storyteller.evaluation import (
-    ablation,
-    panel,
-    passages,
-    pool,
-    ranking,
-    sentence_sets,
-    sentences,
-)
-from storyteller.evaluation.encoders import MeanWords, TfIdf
+from storyteller.evaluation import ablation, panel, passages, pool, ranking, sentence_sets
 from storyteller.evaluation.held_out import LAYOUT, OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
@@ -113,6 +104,8 @@ def captioned(args: argparse.Namespace) -> CaptionedPhotos:
 
 def judge_sentences(args: argparse.Namespace) -> None:
     """The tasks of the skip-thoughts paper, by the bundle's encoder and by simpler ones."""
+    from storyteller.evaluation.encoders import MeanWords, TfIdf  # needs the extra `eval`
+
     files = config.resolve(args.models)
     model = skipthoughts.load_model(files['skmodels'], files['sktables'])
     for task in args.task or sentence_sets.TASKS:
@@ -136,6 +129,8 @@ def judge_sentences(args: argparse.Namespace) -> None:
 
 def figures_of(task: str, encoder: Any, data: Any, args: argparse.Namespace):
     """What is added to the vectors, and the figures, for each way to do a task."""
+    from storyteller.evaluation import sentences
+
     if task == 'SICK':
         yield {}, sentences.relatedness(encoder, data)
     elif task == 'TREC':

@@ -24,8 +24,10 @@ from storyteller.command_line import (
     add_precision,
     add_reading,
     add_search,
+    add_threads,
     run,
     search_from,
+    use_threads,
 )
 
 SETTINGS = ('lyric', 'seed', 'models')
@@ -47,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_models(result)
     add_precision(result)
+    add_threads(result)
     result.add_argument('--seed', type=int, help='sample stories by this number')
     add_reading(result)
     result.add_argument(
@@ -71,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(arguments)  # photos may stand between the options
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
+        use_threads(args.threads)
         picture_files.register_plugins()
         for name in ('k', 'bw', 'batch_size', 'actors', 'max_pixels'):
             value = getattr(args, name)

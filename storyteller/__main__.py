@@ -18,9 +18,11 @@ from .command_line import (
     add_precision,
     add_reading,
     add_search,
+    add_threads,
     drop_output,
     prepare_streams,
     search_from,
+    use_threads,
     with_home,
 )
 
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_models(result)
     add_precision(result)
+    add_threads(result)
     result.add_argument(
         '--seed', type=int, help='sample a story by this number instead of searching the best'
     )
@@ -57,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = line.parse_intermixed_args(arguments)  # photos may stand between the options
     if bool(options.photos) == options.check or (options.check and options.json):
         line.error('expected photos, or --check alone')
+    try:
+        use_threads(options.threads)
+    except ValueError as error:
+        return _complain(error)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _complain(message)
         try:
@@ -87,7 +94,7 @@ def _tell(options: argparse.Namespace) -> int:
         suiting = bundle.search_settings(files['decmodel'])
         told |= vars(search_from(options, suiting))
         _progress('loading the models')
-        z = generate.load_all(files, precision=options.precision)
+        z = generate.load_all(files, precision=options.precision, threads=options.threads)
         generate.stories(z, [], **told)  # one complaint, not one for each photo
     except (ValueError, OSError) as error:
         return _complain(error)

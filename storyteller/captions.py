@@ -25,6 +25,7 @@ from tqdm import tqdm
 from . import embedding
 from .files import atomic_path, cache_folder
 from .formats import MismatchError, ModelFileError, read_lines
+from .layers import inference
 from .packed import Linear
 from .sequences import as_texts
 
@@ -79,7 +80,8 @@ def caption_vectors(
     captions : sequence of N str
     cache : path or bool, default True
         The folder to keep the vectors in; True: `cache_folder()`; False or None: none. A folder
-        that cannot be written is no error: the vectors are then made anew each time.
+        that cannot be written, or has no room, is no error: the vectors are then made anew each
+        time, with a warning.
     verbose : bool or None, default False
         Show progress on stderr; None: if that is a terminal and it takes more than a second.
 
@@ -94,15 +96,50 @@ def caption_vectors(
     shape = (len(captions), embedding.width(vse))
     vectors = path and _read_cached(path, shape)
     if path and vectors is None:
-        parts = path.with_suffix('.parts')
-        with contextlib.suppress(OSError):  # read-only or full
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_cached(path, shape, _embedded(vse, captions, verbose, parts))
-            vectors = _read_cached(path, shape)
-            shutil.rmtree(parts, ignore_errors=True)
-    if vectors is None:
+        vectors = _made_and_kept(vse, captions, verbose, path, shape)
+    elif vectors is None:
+        if cache is True and captions:
+            warnings.warn(f'there is no folder for a cache: {_ANEW}', stacklevel=2)
         vectors = embedding.encode_sentences(vse, captions, verbose=bool(verbose))
     return vectors
+
+
+_ANEW = 'the captions are read anew each time; STORYTELLER_CACHE names a folder to keep vectors in'
+
+
+def _made_and_kept(
+    vse: dict[str, Any],
+    captions: list[str],
+    verbose: bool | None,
+    path: pathlib.Path,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """Embed a pool and write it to the cache; where that cannot be, say so."""
+    parts, blocks = path.with_suffix('.parts'), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(path.parent, shape)
+        blocks = _embedded(vse, captions, verbose, parts)
+        if len(captions) <= LARGE_POOL:
+            blocks = list(blocks)  # of no use again only if all goes well
+        _write_cached(path, shape, blocks)
+        vectors = _read_cached(path, shape)
+    except OSError as error:  # read-only or full
+        warnings.warn(f'{path.parent}: nothing can be kept there ({error}): {_ANEW}', stacklevel=3)
+        vectors = None
+    shutil.rmtree(parts, ignore_errors=True)
+    if vectors is None and isinstance(blocks, list):
+        vectors = np.concatenate(blocks)
+    elif vectors is None:
+        vectors = embedding.encode_sentences(vse, captions, verbose=bool(verbose))
+    return vectors
+
+
+def _check_room(folder: pathlib.Path, shape: tuple[int, int]) -> None:
+    """Refuse to begin what would end with a full disk; a large pool is there twice for a while."""
+    wanted = 4 * shape[0] * shape[1] * (2 if shape[0] > LARGE_POOL else 1)
+    if (left := shutil.disk_usage(folder).free) < wanted:
+        raise OSError(f'{wanted / 1e6:,.0f} MB are needed, {left / 1e6:,.0f} are left')
 
 
 def cached_vectors(
@@ -130,17 +167,27 @@ def _warn_of_marks(vse: dict[str, Any], captions: Sequence[str]) -> None:
         )
 
 
+def made_of(vse: dict[str, Any], captions: Sequence[str]) -> dict[str, str]:
+    """Hashes of what the vectors of a pool depend on: ``captions``, in order, and ``embedding``."""
+    return {
+        'captions': _content_hash('', as_texts(captions)),
+        'embedding': embedding.fingerprint(vse),
+    }
+
+
 def _cache_path(
     vse: dict[str, Any], captions: list[str], cache: str | os.PathLike | bool | None
 ) -> pathlib.Path | None:
     folder = cache_folder() if cache is True else cache
     if not folder or not captions:
         return None
-    return pathlib.Path(folder) / f'captions-{_content_hash(vse, captions)}.npy'
+    return (
+        pathlib.Path(folder) / f'captions-{_content_hash(embedding.fingerprint(vse), captions)}.npy'
+    )
 
 
-def _content_hash(vse: dict[str, Any], captions: list[str]) -> str:
-    content = hashlib.sha256(embedding.fingerprint(vse).encode())
+def _content_hash(before: str, captions: list[str]) -> str:
+    content = hashlib.sha256(before.encode())
     for start in range(0, len(captions), CAPTIONS_AT_ONCE):
         part = json.dumps(captions[start : start + CAPTIONS_AT_ONCE], ensure_ascii=False)
         content.update(part.encode('utf-8', 'surrogatepass'))
@@ -256,9 +303,9 @@ def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What gives the dot products (B, n) of the queries (B, E) with rows (n, E)."""
     if len(queries) == 1:  # as fast as memory is read
         return lambda rows: queries @ rows.T
-    packed = Linear(torch.tensor(queries))
+    packed = Linear(torch.tensor(queries, device='cpu'))
 
-    @torch.inference_mode()
+    @inference()
     def products(rows: np.ndarray) -> np.ndarray:
         rows = rows.view()
         with contextlib.suppress(ValueError):  # memory that is read-only itself stays so

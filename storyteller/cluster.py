@@ -17,6 +17,7 @@ import numpy as np
 
 from . import config
 from .convnet import side_of
+from .extras import needed
 from .formats import ImageError
 from .images import CROP, Loaded, load_image
 from .many import Job, Plan
@@ -43,9 +44,10 @@ def tell(
     ------
     OSError
         If the cluster cannot do it; the last line says why.
+    MissingExtraError
+        If ray is not installed.
     """
-    import ray
-
+    ray = needed('ray')
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     try:
         jobs = list(jobs)

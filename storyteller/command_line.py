@@ -13,12 +13,16 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .extras import EXTRAS, MissingExtraError
 from .files import at_home
-from .options import MAX_PIXELS, PRECISIONS, SearchSettings, Telling
+from .options import MAX_PIXELS, PRECISIONS, SearchSettings, Telling, check_count
 
 T = TypeVar('T')
 
 CLOSED_PIPE = 141  # the code of a program whose reader has gone, as shells know it
+# What a user may have said on how the threads of OpenMP wait, and how many they are.
+WAITING = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'
+THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
@@ -187,6 +191,29 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``, for :func:`use_threads`."""
+    parser.add_argument('--threads', type=int, metavar='N', help='to compute on (all cores)')
+
+
+def use_threads(count: int | None = None) -> None:
+    """Say how threads are to wait, and how many they are to be. torch must not be loaded yet.
+
+    By itself OpenMP lets a thread that has nothing to do keep its core busy. Beside another program
+    that has work to do, each step then waits for a thread that waits for a core.
+
+    Raises
+    ------
+    ValueError
+        If the count is not 1 or more.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
+    if count is not None:
+        check_count('threads', count)
+        os.environ.update(dict.fromkeys(THREADS, str(count)))
+
+
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
     """The option dataclass that parsed arguments describe; it checks itself."""
     given = vars(arguments)
@@ -267,6 +294,12 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         drop_output()
         sys.exit(CLOSED_PIPE)
+    except ModuleNotFoundError as error:
+        package = (error.name or '').partition('.')[0]
+        if package not in EXTRAS:
+            raise
+        print(f'{sys.argv[0]}: {MissingExtraError(package)}', file=sys.stderr)
+        sys.exit(2)
     except (ValueError, OSError, FloatingPointError) as error:
         drop_output()
         print(f'{sys.argv[0]}: {error}', file=sys.stderr)

@@ -24,7 +24,7 @@ from storyteller import efficientnet, formats, vgg_files
 from storyteller.architecture import VGG19 as VGG19
 from storyteller.architecture import Architecture as Architecture
 from storyteller.images import CROP, MEAN_BGR
-from storyteller.layers import pick_device
+from storyteller.layers import inference, pick_device
 from storyteller.packed import Conv2d
 
 Net = dict[str, Any]
@@ -60,16 +60,18 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         If the file is no such network, naming the parameter that is missing, has the wrong shape,
         or is not finite; or if the package holds other weights.
     """
-    side = side_of(path_to_vgg)
+    device, side = pick_device(device), side_of(path_to_vgg)
     if side:
-        module, options = efficientnet.build(path_to_vgg)
+        with torch.random.fork_rng(devices=[]):  # a layer of it draws numbers for nothing
+            module, options = efficientnet.build(path_to_vgg)
+        # Of a type of its own, not of the one that is torch's default at the moment.
+        module.mean = torch.tensor(MEAN_BGR, dtype=torch.float32, device='cpu').view(3, 1, 1)
         dim = efficientnet.POOLED + efficientnet.CLASSES
         size = efficientnet.INPUT_SIZE
     else:
         architecture, params = read_params(path_to_vgg)
         module, options = build_module(architecture, params), architecture.options()
         dim, size = architecture.dim, architecture.input_size
-    device = pick_device(device)
     return {
         'dim': dim,
         'input_size': size,
@@ -116,7 +118,7 @@ def compute_features(net: Net, im: np.ndarray, *, batch_size: int = 16) -> np.nd
         raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
     features = np.empty((len(im), net['dim']), dtype=np.float32)
     # TF32 convolutions, cuDNN's default, would cost three digits.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with inference(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for start in range(0, len(im), batch_size):
             x = torch.from_numpy(im[start : start + batch_size]).to(net['_device'])
             x = x.contiguous(memory_format=torch.channels_last)

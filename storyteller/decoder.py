@@ -124,12 +124,12 @@ def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     return {name: params[name] for name in shapes}, options
 
 
-@torch.inference_mode()
+@layers.inference()
 def _f_init(model: Decoder, ctx: np.ndarray) -> np.ndarray:
     return model.start(_contexts(model, ctx)).cpu().numpy()
 
 
-@torch.inference_mode()
+@layers.inference()
 def _f_next(
     model: Decoder, words: np.ndarray, state: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -307,7 +307,7 @@ def _story(
     return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
 
 
-@torch.inference_mode()
+@layers.inference()
 def _generate(
     dec: Mapping[str, Any],
     contexts: np.ndarray,

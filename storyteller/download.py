@@ -20,6 +20,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from .errors import why
 from .formats import ModelFileError, PathLike, atomic_path, stand_in
 from .published import PARTS, Part, Published
 
@@ -301,7 +302,7 @@ def unpack(archive: Path, folder: Path, holds: Sequence[str]) -> None:
                 ):
                     shutil.copyfileobj(source, target, PIECE)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(f'{archive}: not a readable archive: {error}') from None
+        raise ModelFileError(f'{archive}: not a readable archive: {why(error)}') from None
 
 
 def _members(

@@ -210,7 +210,7 @@ def encode_images(model: dict[str, Any], IM: np.ndarray) -> np.ndarray:
     if not np.isfinite(features).all():
         raise ValueError('IM: a value is not finite')
     layer = model['_images'][features.shape[-1]]
-    with torch.inference_mode():
+    with layers.inference():
         images = layer(torch.tensor(features, device=layer.weight.device))
     return unit_rows(images.cpu().numpy())
 

@@ -7,6 +7,18 @@ import os
 PathLike = str | os.PathLike
 
 
+def why(error: Exception) -> str:
+    """What an exception says, in a line that is never empty and never a bare key."""
+    text = ' '.join(str(error).split())
+    if isinstance(error, EOFError):
+        return text or 'it ends too soon'
+    return (
+        text
+        if text and not isinstance(error, KeyError)
+        else f'{type(error).__name__} {text}'.strip()
+    )
+
+
 class ModelFileError(ValueError):
     """A model file is not what it should be; the message names file, key and what was found."""
 

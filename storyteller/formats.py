@@ -28,6 +28,7 @@ from .errors import MismatchError as MismatchError
 from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
+from .errors import why
 from .files import atomic_path as atomic_path
 from .pickle_writer import Pickler
 from .pickles import existing
@@ -139,7 +140,7 @@ def read_model(path: PathLike, prefix: str = '') -> tuple[dict[str, np.ndarray],
     try:
         params = arrays.read_npz(path, prefix, without='history_errs')
     except Exception as error:  # zipfile raises from NotImplementedError to zlib.error
-        raise ModelFileError(f'{path}: not a readable .npz archive: {error}') from None
+        raise ModelFileError(f'{path}: not a readable .npz archive: {why(error)}') from None
     return params, _plain(_as_options(load_pickles(options)[0], options))
 
 
@@ -147,7 +148,7 @@ def _read_ours(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str
     try:
         params, header = arrays.read_safetensors(path, prefix)
     except Exception as error:  # NumPy lacks some of the types that may stand there
-        raise ModelFileError(f'{path}: not a readable safetensors file: {error}') from None
+        raise ModelFileError(f'{path}: not a readable safetensors file: {why(error)}') from None
     try:
         options = json.loads(header['options'])
     except (KeyError, ValueError, RecursionError):
@@ -227,7 +228,7 @@ def open_table(path: PathLike) -> np.ndarray:
     try:
         table = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception as error:  # a broken header raises whatever it stumbles over
-        raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
+        raise ModelFileError(f'{path}: not a readable .npy array: {why(error)}') from None
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind != 'f':
         raise ModelFileError(f'{path}: expected a (V, W) array of floats, found {kind_of(table)}')
     return table
@@ -247,7 +248,7 @@ def read_array(path: PathLike) -> np.ndarray:
             array = arrays.read_npy(file, path.stat().st_size)
         array = np.asarray(array, dtype=np.float32)
     except Exception as error:  # a broken header or pickle raises whatever it stumbles over
-        raise ModelFileError(f'{path}: not a readable .npy array: {error}') from None
+        raise ModelFileError(f'{path}: not a readable .npy array: {why(error)}') from None
     if not np.isfinite(array).all():
         raise ModelFileError(f'{path}: holds numbers that are not finite')
     return array

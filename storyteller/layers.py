@@ -14,7 +14,11 @@ its second bias is held at zero. The affine layer is ``x W + b``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +27,49 @@ from torch import nn
 from . import config
 from .formats import PathLike, require, require_finite
 
+_process = os.getpid()
+
+
+def settle_after_fork() -> None:
+    """In a process that was forked off, let torch compute on one thread from now on.
+
+    A fork has none of its parent's threads, and OpenMP would wait for them for ever.
+    """
+    global _process
+    if os.getpid() != _process:
+        torch.set_num_threads(1)
+        _process = os.getpid()
+
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU."""
-    has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
-    return torch.device(device or ('cuda' if has_gpu else 'cpu'))
+    """`device`, or a GPU if there is one and ``config.FLAG_CPU_MODE`` allows it, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    settle_after_fork()
+    if device is None:
+        has_gpu = torch.cuda.is_available() and not config.FLAG_CPU_MODE
+        return torch.device('cuda' if has_gpu else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        why = shorten(str(error).partition('. ')[0], 200)
+        raise ValueError(
+            f"device: {str(device)!r} cannot be used here ({why}); 'cpu' always can"
+        ) from None
+    return torch.device(device)
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Compute without gradients, and in the types of the numbers, whatever autocast is around."""
+    settle_after_fork()
+    around = torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False)
+    with torch.inference_mode(), around[0], around[1]:
+        yield
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
@@ -74,15 +116,20 @@ def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
         Takes (T, B, W), gives (T, B, H). Its hidden bias is zero and not trained.
     """
     width, hidden = params[f'{prefix}_Wx'].shape
-    module = nn.GRU(width, hidden)
+    module = _empty(nn.GRU, width, hidden)
     module.bias_hh_l0.requires_grad_(False)
     with torch.no_grad():
         for target, name in (('weight_ih', 'W'), ('weight_hh', 'U'), ('bias_ih', 'b')):
             gates, candidate = params[f'{prefix}_{name}'], params[f'{prefix}_{name}x']
             packed = np.concatenate([gates, candidate], axis=-1).T
-            getattr(module, f'{target}_l0').copy_(torch.tensor(packed))
+            getattr(module, f'{target}_l0').copy_(torch.tensor(packed, device='cpu'))
         module.bias_hh_l0.zero_()
     return module
+
+
+def _empty(kind: type[nn.Module], *sizes: int) -> Any:
+    """A layer to be filled: the usual way to make one draws from torch's random numbers."""
+    return kind(*sizes, device='meta', dtype=torch.float32).to_empty(device='cpu')
 
 
 def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
@@ -99,10 +146,10 @@ def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
 def affine(params: Mapping[str, np.ndarray], prefix: str) -> nn.Linear:
     """Build ``x W + b`` from ``{prefix}_W`` (in, out) and ``{prefix}_b`` (out,)."""
     weight = params[f'{prefix}_W']
-    module = nn.Linear(*weight.shape)
+    module = _empty(nn.Linear, *weight.shape)
     with torch.no_grad():
-        module.weight.copy_(torch.tensor(weight).T)
-        module.bias.copy_(torch.tensor(params[f'{prefix}_b']))
+        module.weight.copy_(torch.tensor(weight, device='cpu').T)
+        module.bias.copy_(torch.tensor(params[f'{prefix}_b'], device='cpu'))
     return module
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from . import bundle, config, decoder, embedding, skipthoughts
+from . import bundle, config, decoder, embedding, layers, skipthoughts
 from . import captions as pool
 from . import style as styling
 from .convnet import build_convnet
 from .files import at_home
 from .formats import MismatchError, ModelFileError, PathLike
-from .options import PRECISIONS
+from .options import PRECISIONS, check_count
 from .telling import Rules, words_of
 
 
@@ -28,6 +29,7 @@ def load_all(
     *,
     caption_index: PathLike | None = None,
     precision: str = 'float32',
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Load all that a story needs.
 
@@ -45,6 +47,8 @@ def load_all(
     precision : {'float32', 'bfloat16', 'int8'}
         On a CPU, faster and not quite the numbers of 2015: 'bfloat16' reads the captions' thoughts
         in half the width, 'int8' searches the story with most words looked at in eight bits.
+    threads : int, optional
+        That torch computes on from now on, in the whole process. None leaves them as they are.
 
     Returns
     -------
@@ -61,11 +65,15 @@ def load_all(
     MismatchError
         If two parts do not fit together; the message names both files.
     ValueError
-        If there is no such precision.
+        If there is no such precision or device, or `threads` is not 1 or more.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}')
+    if threads is not None:
+        check_count('threads', threads)
+        torch.set_num_threads(int(threads))
     reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
+    device = layers.pick_device(device)  # at once, and in this thread
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
@@ -103,7 +111,8 @@ def load_all(
     if caption_index is not None:
         from .caption_index import load
 
-        z['cvec'] = load(at_home(caption_index), z['cvec'])
+        made_of = pool.made_of(z['vse'], z['cap'])
+        z['cvec'] = load(at_home(caption_index), z['cvec'], made_of)
     return z
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import arrays
-from .errors import ModelFileError, PathLike
+from .errors import ModelFileError, PathLike, why
 from .files import atomic_path, cache_folder
 from .object_pickles import ObjectRows, Stream
 
@@ -58,7 +59,7 @@ def write_plain(path: PathLike, out: PathLike) -> None:
 def open_plain(path: PathLike) -> np.ndarray:
     """Open the plain form of a table of Python objects; it is made if it is not in the cache.
 
-    Without a cache that can be written, it is made for this process alone.
+    Without a cache that can be written, it is made for this process alone, with a warning.
 
     Returns
     -------
@@ -70,15 +71,23 @@ def open_plain(path: PathLike) -> np.ndarray:
     ModelFileError
         If the file holds anything else, or there is no room for its plain form.
     """
+    trouble = 'there is no folder for a cache'
     if folder := cache_folder():
-        with contextlib.suppress(OSError):  # read-only or full
+        try:
             return _cached(Path(path), folder)
+        except OSError as error:  # read-only or full
+            trouble = f'{folder}: {error}'
     try:
         with tempfile.TemporaryFile() as file:
             _copy_rows(path, file)
             file.flush()
             file.seek(0)
             shape, _, dtype = arrays.read_header(file)
+            warnings.warn(
+                f'{path}: a table of Python objects, made plain anew each time ({trouble}); '
+                'STORYTELLER_CACHE names a folder to keep it in',
+                stacklevel=2,
+            )
             return np.memmap(file, dtype, 'r', file.tell(), shape)
     except OSError as error:
         raise ModelFileError(
@@ -110,7 +119,9 @@ def _copy_rows(path: PathLike, out: BinaryIO) -> None:
         except OSError:
             raise
         except Exception as error:  # a broken pickle raises whatever its steps stumble over
-            raise ModelFileError(f'{path}: no readable table of Python objects: {error}') from None
+            raise ModelFileError(
+                f'{path}: no readable table of Python objects: {why(error)}'
+            ) from None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ Dimension letters: R rows, B sequences, W inputs, H states.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,13 @@ from .layers import gru
 
 Params = Mapping[str, np.ndarray]
 ROWS = 64  # that a product is packed for; others are as right, and about as fast
+
+# oneDNN, and torch's own layer above it, keep what they prepare for each shape of a product: by
+# themselves a thousand of them, which may be gigabytes. They read these when they are first used.
+KEPT = dict.fromkeys(('ONEDNN_PRIMITIVE_CACHE_CAPACITY', 'LRU_CACHE_CAPACITY'), '64')
+if 'DNNL_PRIMITIVE_CACHE_CAPACITY' not in os.environ:  # the older name of the first
+    for _name, _count in KEPT.items():
+        os.environ.setdefault(_name, _count)
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -163,7 +171,7 @@ def gru_for(
     params: Params, prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> nn.GRU | GRU:
     """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
-    if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype)):
+    if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype, device='cpu')):
         return GRU(params, prefix, device, dtype)
     return gru(params, prefix).to(device)
 

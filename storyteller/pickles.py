@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import MissingFileError, ModelFileError, PathLike
+from .errors import MissingFileError, ModelFileError, PathLike, why
 
 # Bytes of pickles that are read in C if that is safe: smaller ones take no time, and of larger ones
 # the words alone would take gigabytes.
@@ -88,10 +88,22 @@ def load_pickles(path: PathLike) -> list[Any]:
             while file.peek(1):
                 objects.append(_decoded(reader(file).load()))
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
-        raise ModelFileError(f'{path}: not a readable pickle: {error}') from None
+        raise ModelFileError(f'{path}: not a readable pickle: {_trouble(path, error)}') from None
     if not objects:
         raise ModelFileError(f'{path}: the file is empty')
     return objects
+
+
+def _trouble(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, from what its opcodes stumbled over."""
+    with open(path, 'rb') as file:
+        if file.read(64).lstrip().startswith(b'<'):
+            return 'it is XML, or a page: the download did not give the file itself'
+    if isinstance(error, (struct.error, IndexError)):  # of a number that is not there
+        return 'it ends too soon, or is damaged'
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], int):
+        return f'no pickle has the byte {error.args[0]} where this file has it; is it damaged?'
+    return why(error)
 
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:

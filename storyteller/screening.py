@@ -64,7 +64,8 @@ class ScreenedLinear(nn.Module):
             if can_pack(self.weight) and torch.cpu._is_vnni_supported():
                 shape = [ROWS, self.in_features]
                 self.packed = torch.ops.onednn.qlinear_prepack(self.rounded, shape)
-                self.rounded, self.zeros = None, torch.zeros(self.out_features, dtype=torch.int64)
+                self.zeros = torch.zeros_like(self.bias, dtype=torch.int64)
+                self.rounded = None
 
     def scores(self, x: Tensor) -> Tensor:
         """Logits (R, V) of inputs (R, H), from eight bits of each."""

@@ -312,7 +312,7 @@ def sample(
     device = state.device
     generators = [generator(seed, device) for seed in seeds or [None] * len(state)]
     texts: list[list[int]] = [[] for _ in generators]
-    scores = torch.zeros(len(state), device=device)
+    scores = torch.zeros(len(state), dtype=torch.float32, device=device)
     live = torch.arange(len(state), device=device)  # (R,) contexts not yet ended
     words = torch.full_like(live, START)
     for _ in range(maxlen):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import packed
+from .layers import inference
 from .search import check_count
 
 WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
@@ -83,10 +84,11 @@ def last_states(
         ids[: len(sequence), column] = sequence
     read = _read_stepping if isinstance(module, packed.GRU) else _read
     device = next((p.device for p in module.parameters()), torch.device('cpu'))
-    states = torch.zeros(len(sequences), module.hidden_size, device=device)
+    shape = len(sequences), module.hidden_size
+    states = torch.zeros(shape, dtype=torch.float32, device=device)
     step = max(1, WORDS_AT_ONCE // len(sequences))
     # A GPU's TensorFloat-32 would cost three digits.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with inference(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for start in range(0, len(ids), step):
             piece = ids[start : start + step]
             live = (piece >= 0).sum(axis=1)  # (T,) sequences at each step
@@ -113,9 +115,9 @@ def states_by_prefix(
     ids[ids >= 0] = words  # rows of what is used
     found = np.empty((len(sequences), module.hidden_size), np.float32)
     node = np.zeros(len(sequences), dtype=np.int64)  # the beginning that each has read so far
-    with torch.inference_mode():
+    with inference():
         projected = module.project(torch.from_numpy(lookup(used)))  # (V, 3H)
-        states = torch.zeros(1, module.hidden_size)
+        states = torch.zeros(1, module.hidden_size, dtype=torch.float32, device='cpu')
         for length, column in enumerate(ids, 1):
             live = np.flatnonzero(column >= 0)
             branches = node[live] * len(used) + column[live]

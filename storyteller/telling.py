@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .function_words import content_words
+from .layers import inference
 from .options import Telling, check_count
 from .search import EOS, START, UNK, Hypothesis, Step, generator
 
@@ -166,8 +167,7 @@ class _Group:
         """Make one step; the words that were taken. `first` is the row of the group's first."""
         if not self.live:
             return []
-        scores = torch.tensor([h.score for h in self.live], device=logp.device)
-        costs = scores[:, None] - logp  # (R, V)
+        costs = logp.new_tensor([h.score for h in self.live])[:, None] - logp  # (R, V)
         dear = costs.clone()
         for word, times in said.items():
             dear[:, word] += rules.telling.diversity * times
@@ -281,7 +281,7 @@ def chances_of(logp: Tensor, telling: Telling) -> Tensor | None:
 # --- from vectors to texts -----------------------------------------------------------------------
 
 
-@torch.inference_mode()
+@inference()
 def tell(
     dec: Mapping[str, Any],
     contexts: np.ndarray,

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import vgg_caffe, vgg_keras, vgg_torch
 from .architecture import VGG19, Architecture, infer
-from .errors import MissingFileError, ModelFileError, PathLike
+from .errors import MissingFileError, ModelFileError, PathLike, why
 from .images import MEAN_BGR
 from .pickles import existing, load_pickles
 
@@ -71,7 +71,7 @@ def read(path: PathLike) -> tuple[Architecture, Params]:
     except (ModelFileError, MissingFileError):
         raise
     except Exception as error:  # broken files make readers raise whatever they stumble over
-        raise ModelFileError(f'{path}: not a readable {kind} of VGG-19: {error}') from None
+        raise ModelFileError(f'{path}: not a readable {kind} of VGG-19: {why(error)}') from None
     return infer(params, path, mean), params
 
 

@@ -240,17 +240,48 @@ def test_damaged_cache_is_made_anew(vse, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
-def test_folder_that_cannot_be_written_is_no_failure(vse, tmp_path):
+@pytest.fixture
+def counted(monkeypatch):
+    """How many captions are embedded."""
+    counts, encode = [], embedding.encode_sentences
+
+    def counting(model, texts, *rest, **options):
+        counts.append(len(texts))
+        return encode(model, texts, *rest, **options)
+
+    monkeypatch.setattr(embedding, 'encode_sentences', counting)
+    return counts
+
+
+def test_folder_that_cannot_be_written_is_no_failure(vse, tmp_path, counted):
     (tmp_path / 'file').write_text('in the way')
-    found = captions.caption_vectors(vse, ['a dog'], cache=tmp_path / 'file' / 'cache')
+    with pytest.warns(UserWarning, match='file.*read anew each time; STORYTELLER_CACHE'):
+        found = captions.caption_vectors(vse, ['a dog'], cache=tmp_path / 'file' / 'cache')
+    assert counted == [1]
     np.testing.assert_allclose(found, embedding.encode_sentences(vse, ['a dog']), atol=1e-6)
 
 
-def test_full_disk_is_no_failure_and_leaves_nothing(vse, tmp_path):
-    with mock.patch.object(captions.zlib, 'crc32', side_effect=OSError(28, 'No space left')):
-        found = captions.caption_vectors(vse, ['a dog'], cache=tmp_path)
-    np.testing.assert_allclose(found, embedding.encode_sentences(vse, ['a dog']), atol=1e-6)
+@pytest.mark.parametrize('large', [False, True])
+def test_full_disk_is_no_failure_and_leaves_nothing(vse, tmp_path, monkeypatch, counted, large):
+    pool = captions.load_captions(POOL)
+    monkeypatch.setattr(captions, 'CAPTIONS_AT_ONCE', 7)
+    monkeypatch.setattr(captions, 'LARGE_POOL', 10 if large else 100)
+    full = mock.patch.object(captions.zlib, 'crc32', side_effect=OSError(28, 'No space left'))
+    with full, pytest.warns(UserWarning, match='No space left.*read anew'):
+        found = captions.caption_vectors(vse, pool, cache=tmp_path)
+    assert large or sum(counted) == len(pool)  # each once
+    np.testing.assert_allclose(found, embedding.encode_sentences(vse, pool), atol=1e-6)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_seen_before_it_is_full(vse, tmp_path, monkeypatch, counted):
+    pool = captions.load_captions(POOL)
+    usage = captions.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(captions.shutil, 'disk_usage', lambda path: usage._replace(free=99))
+    monkeypatch.setattr(captions, '_write_cached', lambda *_: pytest.fail('it was begun'))
+    with pytest.warns(UserWarning, match='0 MB are needed, 0 are left.*read anew'):
+        found = captions.caption_vectors(vse, pool, cache=tmp_path)
+    assert counted == [len(pool)] and found.shape == (len(pool), 32)
 
 
 @pytest.mark.parametrize('cache', [None, False])
@@ -279,7 +310,8 @@ def test_a_user_without_a_home_has_no_cache(vse, monkeypatch, home):
     monkeypatch.delenv('STORYTELLER_CACHE', raising=False)
     monkeypatch.setattr('pooch.os_cache', os_cache)
     assert captions.cache_folder() is None
-    assert captions.caption_vectors(vse, ['a dog']).shape == (1, embedding.width(vse))
+    with pytest.warns(UserWarning, match='no folder for a cache.*STORYTELLER_CACHE'):
+        assert captions.caption_vectors(vse, ['a dog']).shape == (1, embedding.width(vse))
 
 
 def test_empty_pool_has_no_vectors(vse, tmp_path):

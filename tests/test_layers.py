@@ -168,3 +168,9 @@ def test_the_same_seed_draws_the_same_weights():
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
     assert not np.array_equal(first['encoder_W'], other['encoder_W'])
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'mps:7', 3.5, ''])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ValueError, match=r"device: '.*' cannot be used here \(.*'cpu' always can"):
+        layers.pick_device(device)

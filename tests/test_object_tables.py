@@ -174,7 +174,8 @@ def test_without_a_cache_the_table_is_made_for_this_process(table, tmp_path, mon
     (tmp_path / 'file').write_bytes(b'')
     folder = tmp_path / 'file' / 'cache' if where == 'a file' else None
     monkeypatch.setattr(object_tables, 'cache_folder', lambda: folder)
-    found = formats.open_table(table)
+    with pytest.warns(UserWarning, match=r'utable\.npy.*anew each time.*STORYTELLER_CACHE'):
+        found = formats.open_table(table)
     assert not found.flags.writeable
     np.testing.assert_array_equal(found, np.load(FOLDER / 'utable.npy'))
 

@@ -186,3 +186,10 @@ def test_a_folder_of_ones_own_comes_first(checkout, interpreter, tmp_path):
     shutil.copytree(checkout / 'models', own)
     lines = report(interpreter, checkout, STORYTELLER_MODELS=str(own))
     check(lines, checkout / 'storyteller', own)
+
+
+def test_the_readme_names_the_small_build_of_torch_that_fits(arguments):
+    readme = (CHECKOUT / 'README.md').read_text(encoding='utf-8')
+    (torch,) = (need for need in arguments['install_requires'] if need.startswith('torch>'))
+    newest = torch.partition(',')[2]
+    assert f"pip install 'torch{newest}' --index-url https://download.pytorch.org/whl/cpu" in readme

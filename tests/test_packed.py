@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +112,52 @@ def test_a_convolution_still_learns(way):
     layer = packed.Conv2d(3, 2, 3, padding=1)
     layer(torch.randn(1, 3, 5, 5)).sum().backward()
     assert layer.weight.grad.abs().sum() > 0
+
+
+# Megabytes that a process takes after products of 300 shapes, and after 600.
+SHAPES = """
+import torch
+from storyteller import packed
+
+def taken():
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) / 1000 for line in file if line.startswith('VmRSS'))
+
+layer = packed.Linear(torch.ones(2400, 600))
+with torch.inference_mode():
+    for rows in range(1, 601):
+        layer(torch.ones(rows, 600))
+        if rows in (300, 600):
+            print(taken())
+"""
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='no such account of memory')
+def test_memory_does_not_grow_with_the_number_of_shapes():
+    if not packed.can_pack(torch.zeros(1, 1)):
+        pytest.skip('no oneDNN here')
+    clean = {name: value for name, value in os.environ.items() if name not in packed.KEPT}
+    done = subprocess.run(
+        [sys.executable, '-c', SHAPES],
+        env=clean | {'PYTHONPATH': str(Path(__file__).parent.parent)},
+        capture_output=True, encoding='utf-8', timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = map(float, done.stdout.split())
+    assert after - before < 400  # with nothing set, 1200
+
+
+def test_a_user_may_say_how_many_are_kept():
+    code = 'import os; from storyteller import packed; print(*map(os.environ.get, packed.KEPT))'
+    for name, found in (
+        ('LRU_CACHE_CAPACITY', '64 7'),
+        ('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '7 64'),
+        ('DNNL_PRIMITIVE_CACHE_CAPACITY', 'None None'),
+    ):
+        clean = {key: value for key, value in os.environ.items() if key not in packed.KEPT}
+        done = subprocess.run(
+            [sys.executable, '-c', code],
+            env=clean | {name: '7', 'PYTHONPATH': str(Path(__file__).parent.parent)},
+            capture_output=True, encoding='utf-8', timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == found

@@ -103,7 +103,9 @@ def test_too_little_in_common(tmp_path, vectors):
 
 
 def test_gensim_that_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    for module in [name for name in sys.modules if name.partition('.')[0] == 'gensim']:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, 'gensim', None)
     with pytest.raises(ValueError, match=r'gensim is not installed.*storyteller\[expand\]'):
         wordvectors.read_vectors(tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import pickletools
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from test_convnet import photos, random_params, slow_features
 from torch import nn
 
-from storyteller import exchange, vgg_torch
+from storyteller import exchange, formats, vgg_files, vgg_torch
 from storyteller.convnet import VGG19, Architecture, build_convnet, compute_features, read_params
+from storyteller.errors import why
 from storyteller.images import MEAN_BGR
 
 FORMS = 'lasagne', 'caffe', 'caffe_layer', 'keras', 'torch_older', 'torchvision'
@@ -199,3 +201,42 @@ def test_only_another_mean_stands_in_the_table():
     for mean in ((1, 2), (1, 2, float('nan')), (0, 0, 256), ('1', '2', '3')):
         with pytest.raises(ValueError, match='mean'):
             Architecture(blocks=((2,),), fc=(3, 3), input_size=32, mean=mean)
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', 'XML'),
+        (b'<Error/>', 'XML'),
+        (b'<!DOCTYPE html><p>', 'a web page'),
+        (b'{"message": "Not Found"}', 'byte 123'),
+        (b'\x80\x02}q\x00(X\x0c\x00\x00\x00param valuesq', 'ends too soon'),
+        (b'\x80\x02}q\x00(X\x0c\x00', 'ends too soon'),
+        (b'\x80\x02}q\x00(', 'ends too soon'),
+        (b'\x80\x02.', r'\w{5}'),
+        (b'\x00', 'byte 0'),
+    ],
+)
+def test_what_came_in_place_of_the_file_is_said(tmp_path, content, words):
+    path = tmp_path / 'vgg19.pkl'
+    path.write_bytes(content)
+    with pytest.raises(formats.ModelFileError, match=rf'vgg19\.pkl: .*{words}') as refused:
+        vgg_files.read(path)
+    assert '\n' not in str(refused.value)
+
+
+def test_a_file_that_is_cut_anywhere_says_something(tmp_path):
+    whole = pickle.dumps({'param values': [np.zeros(3, np.float32)] * 40}, protocol=2)
+    path = tmp_path / 'vgg19.pkl'
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(formats.ModelFileError) as refused:
+            vgg_files.read(path)
+        said = str(refused.value).partition('pickle: ')[2]
+        assert len(said.split()) > 2, (length, str(refused.value))
+
+
+def test_no_reason_is_empty_or_a_bare_key():
+    found = [why(error) for error in (EOFError(), KeyError(60), KeyError('a'), ValueError())]
+    assert found == ['it ends too soon', 'KeyError 60', "KeyError 'a'", 'ValueError']
+    assert why(ValueError('two\n lines')) == 'two lines'

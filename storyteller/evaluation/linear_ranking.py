@@ -60,8 +60,10 @@ def linear_ranking(
     dict
         ``i2t`` and ``t2i`` of `test`.
     """
-    torch.manual_seed(seed)
-    maps = nn.ModuleList(nn.Linear(x.shape[1], dim) for x in (train.images, train.sentences))
+    widths = [x.shape[1] for x in (train.images, train.sentences)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        maps = nn.ModuleList(nn.Linear(width, dim, dtype=torch.float32) for width in widths)
     optimizer = torch.optim.Adam(maps.parameters(), lr)
     rng, best, kept = np.random.default_rng(seed), -1.0, None
     for _ in tqdm(range(epochs), disable=not verbose, unit='epoch'):

@@ -12,7 +12,6 @@ Dimension letters: V words, W the encoder's width of words, G that of the vector
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import formats
+from ..extras import needed
 from ..formats import MismatchError, ModelFileError, PathLike
 from ..tables import write_table
 from ..vocabulary import Vocabulary
@@ -44,15 +44,12 @@ def read_vectors(path: PathLike):
 
     Raises
     ------
-    ValueError
+    MissingExtraError
         If gensim is not installed.
     MissingFileError, ModelFileError
         If there is no such file, or it holds no word vectors.
     """
-    if importlib.util.find_spec('gensim') is None:
-        raise ValueError("gensim is not installed: python -m pip install 'storyteller[expand]'")
-    from gensim.models import KeyedVectors
-
+    KeyedVectors = needed('gensim.models').KeyedVectors
     path = formats.existing(path, 'word vectors')
     binary = path.name.removesuffix('.gz').endswith('.bin')
     try:

@@ -1,0 +1,48 @@
+"""Packages that only some jobs need, and the extras of this one that bring them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+EXTRAS = {
+    'datasets': 'benchmark',
+    'faiss': 'scale',
+    'gensim': 'expand',
+    'gradio': 'demo',
+    'joblib': 'eval',
+    'matplotlib': 'train',
+    'ray': 'scale',
+    'scipy': 'eval',
+    'sklearn': 'eval',
+}
+
+
+class MissingExtraError(ModuleNotFoundError, ValueError):
+    """A package that a job needs is not installed; the message says how to."""
+
+    def __init__(self, package: str):
+        extra = EXTRAS[package]
+        super().__init__(
+            f"{package} is not installed: python -m pip install 'storyteller[{extra}]', "
+            f"in a checkout '.[{extra}]'",
+            name=package,
+        )
+
+
+def needed(module: str) -> ModuleType:
+    """A module, imported now, of a package in :data:`EXTRAS`.
+
+    Raises
+    ------
+    MissingExtraError
+        If its package is not installed.
+    """
+    package = module.partition('.')[0]
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is there, and lacks something itself
+            raise
+        raise MissingExtraError(package) from None
+    return importlib.import_module(module)
