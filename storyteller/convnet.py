@@ -62,10 +62,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     """
     device, side = pick_device(device), side_of(path_to_vgg)
     if side:
-        with torch.random.fork_rng(devices=[]):  # a layer of it draws numbers for nothing
-            module, options = efficientnet.build(path_to_vgg)
-        # Of a type of its own, not of the one that is torch's default at the moment.
-        module.mean = torch.tensor(MEAN_BGR, dtype=torch.float32, device='cpu').view(3, 1, 1)
+        module, options = efficientnet.build(path_to_vgg)
         dim = efficientnet.POOLED + efficientnet.CLASSES
         size = efficientnet.INPUT_SIZE
     else:

@@ -174,10 +174,11 @@ class EfficientNetLite2(nn.Module):
                 layers.append(_Block(weights, name, first, expansion > 1, channels == width))
                 channels, block = width, block + 1
         self.layers = nn.Sequential(*layers, _convolution(weights, '_conv_head', '_bn1'))
-        self.output = nn.Linear(POOLED, CLASSES)
+        self.output = nn.Linear(POOLED, CLASSES, device='meta')  # draws no random numbers
         self.output.weight = nn.Parameter(weights['_fc.weight'], requires_grad=False)
         self.output.bias = nn.Parameter(weights['_fc.bias'], requires_grad=False)
-        self.register_buffer('mean', torch.tensor(MEAN_BGR).view(3, 1, 1), persistent=False)
+        mean = torch.tensor(MEAN_BGR, dtype=torch.float32, device='cpu').view(3, 1, 1)
+        self.register_buffer('mean', mean, persistent=False)
 
     def forward(self, im: Tensor) -> Tensor:
         """Features (N, F) of photos (N, 3, S, S): BGR, 0 to 255 less the mean, of any size."""
