@@ -93,7 +93,7 @@ FILES = {
     'decoder_dictionary.txt': ('words of the decoder', 'passages of novels, songs and ballads'),
     'embedding.safetensors': ('joint space', 'Flickr8k, the pool'),
     'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
-    'convnet.json': ('how EfficientNet-Lite2 is read', 'held-out photos of Flickr8k'),
+    'convnet.json': ('how EfficientNet-Lite2 is read', 'its weights come with a package'),
     'captions.txt': ('the pool of captions', 'written by write_captions.py'),
     'caption_style.npy': ('c, the style of captions', 'the pool'),
     'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),

@@ -30,6 +30,7 @@ from storyteller import (
     layers,
     skipthoughts,
 )
+from storyteller.options import Telling
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'
@@ -140,8 +141,8 @@ def test_photos_differ(models, tmp_path):
     paths = models.sample_photos(tmp_path, 16)
     seen = {images.load_image(path)[0].tobytes() for path in paths}
     assert len(seen) == 16 and models.sample_photos(tmp_path, 16) == paths
-    with pytest.raises(ValueError, match='at most 28'):
-        models.sample_photos(tmp_path, 29)
+    with pytest.raises(ValueError, match='at most 36'):
+        models.sample_photos(tmp_path, 37)
 
 
 # --- the plain work is the same work -------------------------------------------------------------
@@ -221,7 +222,8 @@ def test_the_default_bundle_is_read_alike(plain_work, photos, tmp_path, monkeypa
     paths['captions'] = str(tmp_path / 'captions.txt')
     plain = plain_work.Plain.load(paths)
     z = generate.load_all(paths)
-    (story,) = generate.stories(z, photos[:1], k=3, bw=3, maxlen=20)
+    asked = {'k': 3, 'bw': 3, 'maxlen': 20, 'telling': Telling.of_2015()}
+    (story,) = generate.stories(z, photos[:1], **asked)
     assert plain.story(photos[0], z['cap'], z['cvec'], 3, 3, 20) == story.passage
 
 
