@@ -24,6 +24,21 @@ MOST_EXPANSION = 100  # times the size of an archive that its members may have t
 MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
 PIECE = 1 << 24  # bytes that are read at a time where they are copied
 
+PLAIN = [
+    'F64',
+    'F32',
+    'F16',
+    'I64',
+    'I32',
+    'I16',
+    'I8',
+    'U64',
+    'U32',
+    'U16',
+    'U8',
+    'BOOL',
+]  # types of numbers
+
 
 def read_safetensors(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file whose names begin with `prefix`, as float32, and its header's texts."""
@@ -31,6 +46,9 @@ def read_safetensors(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], di
         header = file.metadata() or {}
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
         found = {name: file.get_slice(name) for name in names}
+        for name, part in found.items():
+            if part.get_dtype() not in PLAIN:  # others are read only where NumPy was taught them
+                raise ValueError(f'{name} holds numbers of the type {part.get_dtype()}')
         wide = [name for name, part in found.items() if part.get_dtype() == 'F32']
         params = {name: file.get_tensor(name) for name in found if name not in wide}
     params = {name: array.astype(np.float32) for name, array in params.items()}

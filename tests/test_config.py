@@ -91,7 +91,7 @@ def test_the_home_folder_is_written_as_in_a_shell(paths, monkeypatch, tmp_path):
     assert command_line.with_home(['--out=~/b', '~/c', '~']) == [
         f'--out={tmp_path}/b', f'{tmp_path}/c', str(tmp_path),
     ]  # fmt: skip
-    assert many.find_photos(['-'], io.StringIO('~/a.png\n'))[0].path == tmp_path / 'a.png'
+    assert many.find_photos(['-'], io.StringIO('~/a.png\n')).photos[0].path == tmp_path / 'a.png'
 
 
 def test_a_file_that_is_called_like_a_home_folder_stays_one(monkeypatch, tmp_path):

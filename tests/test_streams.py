@@ -104,7 +104,7 @@ import os, sys
 from storyteller.command_line import run
 from storyteller.many import find_photos
 def main():
-    for photo in find_photos(['-'], sys.stdin):
+    for photo in find_photos(['-'], sys.stdin).photos:
         print(os.fsencode(photo.path).hex())
 run(main)
 """
