@@ -250,7 +250,7 @@ USES = (
     ),
     Use(
         ('skip-thoughts', 'storyteller'),
-        'the decoder and the styles of 2015 tell what our own network sees',
+        'the decoder and the styles of 2015 tell what the network of our bundle sees',
         keys=('skmodels', 'sktables', 'decmodel', 'dictionary', 'negbias', 'posbias'),
     ),
     Use(

@@ -69,7 +69,7 @@ def test_python_blocks_run_in_order(monkeypatch, tmp_path, capsys):
 
 def test_files_that_it_links_to_are_there():
     links = re.findall(r'\]\(([^)#:]+)\)', README)
-    assert {'images/ex5.jpg', 'images/README.md', 'LICENSE'} <= set(links)
+    assert {'images/ex1.jpg', 'images/README.md', 'LICENSE'} <= set(links)
     for link in links:
         assert (CHECKOUT / link).is_file(), link
 
