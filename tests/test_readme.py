@@ -63,7 +63,7 @@ def test_python_blocks_run_in_order(monkeypatch, tmp_path, capsys):
     for code in PYTHON:
         exec(compile(code, 'README.md', 'exec'), names)
     printed = capsys.readouterr().out
-    assert printed.count('NEAREST-CAPTIONS: ') == printed.count('OUTPUT: ') == 7
+    assert printed.count('NEAREST-CAPTIONS: ') == printed.count('OUTPUT: ') == 10
     assert names['told'].passage
 
 
