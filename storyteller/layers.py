@@ -128,8 +128,15 @@ def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
 
 
 def _empty(kind: type[nn.Module], *sizes: int) -> Any:
-    """A layer to be filled: the usual way to make one draws from torch's random numbers."""
-    return kind(*sizes, device='meta', dtype=torch.float32).to_empty(device='cpu')
+    """A layer to be filled: the usual way to make one draws from torch's random numbers.
+
+    Its own `to_empty` would import half a second of torch that nothing else needs.
+    """
+    module = kind(*sizes, device='meta', dtype=torch.float32)
+    for name, parameter in list(module.named_parameters()):
+        memory = torch.empty(parameter.shape, device='cpu', dtype=torch.float32)
+        setattr(module, name, nn.Parameter(memory))
+    return module
 
 
 def gru_params(module: nn.GRU, prefix: str) -> dict[str, np.ndarray]:
