@@ -128,6 +128,8 @@ def options_2015(
         name: params[param].shape[axis] for name, param, axis in _SIZES[kind] if param in params
     }
     found = OPTIONS_2015[kind] | {'saveto': saveto} | sizes | dict(options)
+    if found.get('n_words_src', 0) is None:  # no table lies there that could tell
+        found['n_words_src'] = found['n_words']
     return {name: found[name] for name in OPTIONS_2015[kind]}
 
 

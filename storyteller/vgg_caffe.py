@@ -21,6 +21,8 @@ from .images import MEAN_BGR
 
 # A network that begins with its name, a layer, or an input: the tags of these fields.
 BEGINS = b'\x0a', b'\x12', b'\x1a', b'\xa2\x06'
+SHAPE = 7  # the field of a blob
+MOST_AXES_BYTES = 100  # of a shape: eight axes or so
 MOST_FIELDS = 1000  # of a network, and of a layer; the published ones have some fifty and ten
 
 # Message -> field -> number and type. The data of a blob are packed floats: declared as bytes,
@@ -35,6 +37,7 @@ _FIELDS = {
     'Layer': {'name': (1, 'string'), 'blobs': (7, 'Blob')},
 }  # fmt: skip
 _LAYERS = {2: 'OldLayer', 100: 'Layer'}  # fields of a network
+_BLOBS = {2: 6, 100: 7}  # the field of each in which its blobs stand
 _REPEATED = 'dim', 'blobs'
 
 
@@ -55,9 +58,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
     params = {}
     with open(path, 'rb') as file:
         layers = [field for field in _fields(file, path.stat().st_size) if field[0] in _LAYERS]
-        for _, begin, length in layers:  # many empty blobs would take more memory than the file
+        for (
+            number,
+            begin,
+            length,
+        ) in layers:  # many empty blobs would take more memory than the file
             file.seek(begin)
-            list(_fields(file, begin + length))
+            for part, first, size in list(_fields(file, begin + length)):
+                if part == _BLOBS[number]:
+                    _check_axes(file, first, size)
         if not layers:
             raise ValueError('it holds no layers')
         messages = _messages(path)
@@ -106,6 +115,14 @@ def _varint(file: BinaryIO) -> int:
         if byte[0] < 0x80:
             return value
     raise ValueError('it is no message of protobuf')
+
+
+def _check_axes(file: BinaryIO, begin: int, length: int) -> None:
+    """Refuse a blob with a shape of very many axes, which would take far more memory than they."""
+    file.seek(begin)
+    for part, _, size in _fields(file, begin + length):
+        if part == SHAPE and size > MOST_AXES_BYTES:
+            raise ValueError(f'a shape of {size} bytes, expected {MOST_AXES_BYTES} at most')
 
 
 def _shape(blob: Any) -> tuple[int, ...]:

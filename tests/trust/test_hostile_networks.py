@@ -221,3 +221,14 @@ def test_a_web_page_in_place_of_a_model(tmp_path):
     refused(tmp_path / 'vgg19.pth', 'a web page')
     with pytest.raises(formats.MissingFileError):
         build_convnet(tmp_path / 'nothing.h5')
+
+
+@pytest.mark.parametrize('axes', [101, 200_000])
+def test_a_shape_of_many_axes_is_refused_before_it_is_read(tmp_path, forms, axes):
+    shape = forms.field(7, forms.field(1, b'\x01' * axes))
+    layer = forms.field(1, b'conv1_1') + forms.field(7, shape + forms.field(5, b''))
+    path = tmp_path / 'a.caffemodel'
+    path.write_bytes(b'\x0a\x01x' + forms.field(100, layer))
+    with pytest.raises(ModelFileError) as caught:
+        convnet.read_params(path)
+    assert len(str(caught.value)) < len(str(path)) + 200
