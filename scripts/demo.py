@@ -31,7 +31,8 @@ SEARCH = (
     ('k', 'Captions to average', 1, 200, 1), ('bw', 'Beam width', 1, 100, 1),
     ('min_words', 'Words at least', 0, 100, 1), ('no_repeat', 'No run of so many twice', 0, 8, 1),
     ('no_echo', 'No word again among so many', 0, 20, 1),
-    ('length_penalty', 'Length penalty', 0, 2, 0.1), ('candidates', 'The best of so many', 1, 8, 1),
+    ('length_penalty', 'Length penalty', 0, 2, 0.1),
+    ('candidates', 'The best of so many', 1, 32, 1),
 )  # fmt: skip
 CHANCE = (
     ('temperature', 'Temperature', 0.1, 2, 0.05),
