@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .captions import nearest
 from .errors import why
 from .extras import needed
 from .formats import MismatchError, ModelFileError, PathLike, atomic_path, existing, write_text
+from .nearest import nearest
 
 KINDS = ('flat', 'ivf', 'hnsw', 'opq')
 AT_ONCE = 1 << 16  # vectors added between two steps of the progress bar

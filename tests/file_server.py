@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -67,9 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
-    """A server that answers as long as the block runs."""
-    server = Server()
+def running(kind: type[http.server.ThreadingHTTPServer] | None = None) -> Iterator[Any]:
+    """A server of this kind that answers as long as the block runs, or until it is shut down."""
+    server = (kind or Server)()
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
     thread.start()
     try:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.server
 import json
 import re
-import threading
-from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
@@ -146,17 +143,3 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-@contextlib.contextmanager
-def running() -> Iterator[Server]:
-    """A hub that answers as long as the block runs, or until it is shut down."""
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -36,12 +36,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def scripts():
-    """The scripts can be imported, as they import each other."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
+pytestmark = pytest.mark.usefixtures('scripts')
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +13,7 @@ from torch import nn
 
 from storyteller import config, convnet, efficientnet, formats, generate, images
 
-SCRIPTS = Path(__file__).parent.parent / 'scripts'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def scripts():
-    """The scripts can be imported, as they import each other."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
+pytestmark = pytest.mark.usefixtures('scripts')
 
 
 @pytest.fixture(scope='module')

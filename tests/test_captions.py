@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storyteller import captions, embedding, formats
+from storyteller import captions, embedding, formats, nearest
 
 POOL = REFERENCE / 'story' / 'captions.txt'
 
@@ -339,7 +339,7 @@ def test_equals_a_full_sort(data):
     queries = data.draw(arrays.arrays(np.float32, (B, E), elements=numbers))
     vectors = data.draw(arrays.arrays(np.float32, (N, E), elements=numbers))
     k = data.draw(st.integers(1, N))
-    with mock.patch.object(captions, 'SCORES_AT_ONCE', data.draw(st.integers(1, 100))):
+    with mock.patch.object(nearest, 'SCORES_AT_ONCE', data.draw(st.integers(1, 100))):
         indices, scores = captions.nearest(queries, vectors, k)
     expected_indices, expected_scores = by_full_sort(queries, vectors, k)
     np.testing.assert_array_equal(indices, expected_indices)

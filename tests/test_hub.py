@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import file_server
 import hub_server
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def caches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(monkeypatch):
-    with hub_server.running() as server:
+    with file_server.running(hub_server.Server) as server:
         monkeypatch.setenv('HF_ENDPOINT', server.url)
         yield server
 
@@ -125,6 +126,12 @@ def test_a_missing_extra_is_one_line(monkeypatch):
 # --- fetching ------------------------------------------------------------------------------------
 
 
+def forget_connections():
+    """Close those that the client keeps, on which a server answers after it has stopped."""
+    old = getattr(huggingface_hub.utils, 'reset_sessions', None)
+    (old or huggingface_hub.utils.close_session)()
+
+
 def test_a_bundle_is_loaded_by_name_and_again_without_the_server(server, folder):
     server.push(NAME, files_of(folder) | {'notes.txt': b'aside', 'old.pkl': b'cos\n'})
     here = generate.load_all(folder)
@@ -137,8 +144,10 @@ def test_a_bundle_is_loaded_by_name_and_again_without_the_server(server, folder)
 
     server.shutdown()
     server.server_close()
+    forget_connections()
+    server.asked.clear()
     (again,) = generate.stories(generate.load_all(f'hf://{NAME}'), [PHOTO])
-    assert again.passage == told.passage
+    assert again.passage == told.passage and server.asked == []
 
 
 def test_a_commit_that_is_there_is_asked_for_no_more(server):

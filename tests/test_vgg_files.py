@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import pickletools
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,15 +20,6 @@ from storyteller.images import MEAN_BGR
 FORMS = 'lasagne', 'caffe', 'caffe_layer', 'keras', 'torch_older', 'torchvision'
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photos from 0 to 1
 ARCHITECTURE = Architecture(blocks=((2,) * 2, (2,) * 2, (3,) * 4, (3,) * 4, (4,) * 4), fc=(12, 10))
-
-
-@pytest.fixture(scope='module')
-def forms():
-    """What writes the forms."""
-    folder = str(Path(__file__).parent.parent / 'scripts')
-    sys.path.insert(0, folder)
-    yield importlib.import_module('vgg_forms')
-    sys.path.remove(folder)
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..captions import nearest
 from ..formats import MismatchError, PathLike, write_array
+from ..nearest import nearest
 from ..skipthoughts import Encoder
 from .passages import read_rows
 

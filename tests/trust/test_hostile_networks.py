@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import struct
 import sys
@@ -31,15 +30,6 @@ def random_params():
         np.random.default_rng(0),
     )
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-@pytest.fixture(scope='module')
-def forms():
-    """What writes the forms."""
-    folder = str(Path(__file__).parents[2] / 'scripts')
-    sys.path.insert(0, folder)
-    yield importlib.import_module('vgg_forms')
-    sys.path.remove(folder)
 
 
 @pytest.fixture
