@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_vgg_files import forms as forms
 
 from storyteller import config, convnet, embedding, exchange, formats, generate, skipthoughts
 from storyteller.formats import MismatchError, MissingFileError

@@ -111,13 +111,10 @@ def plain_sentences(
     name = _flags(words, lambda w: w[0].isupper() and w.lower() not in plain and len(w) > 1)
     begins = capital | _flags(words, lambda w: w == 'I')  # with 'O', somebody is called
     ends = _flags(words, ENDS.__contains__)
-    tokens, borders = np.asarray(corpus.tokens), corpus.sentences
-    first, last, lengths = borders[:-1], borders[1:] - 1, np.diff(borders)
-    found = bad[tokens] | name[tokens] | capital[tokens]
-    found[first] = bad[tokens[first]] | name[tokens[first]]
-    sums = np.concatenate([[0], np.cumsum(found)])
+    borders, lengths = corpus.sentences, np.diff(corpus.sentences)
+    first, last = corpus.tokens[borders[:-1]], corpus.tokens[borders[1:] - 1]
     fits = (lengths >= prose.fewest) & (lengths <= prose.most)
-    return (sums[borders[1:]] == sums[first]) & fits & begins[tokens[first]] & ends[tokens[last]]
+    return _clean(corpus, bad | name, capital) & fits & begins[first] & ends[last]
 
 
 def plain_verses(corpus: Corpus, vocabulary: Vocabulary, left_out: Collection[str]) -> np.ndarray:
@@ -130,11 +127,7 @@ def plain_verses(corpus: Corpus, vocabulary: Vocabulary, left_out: Collection[st
     lower = set(words)
     capital = _flags(words, lambda w: w[0].isupper() and w not in ('I', 'O', 'Oh'))
     name = _flags(words, lambda w: w[0].isupper() and len(w) > 1 and w.lower() not in lower)
-    tokens, first = np.asarray(corpus.tokens), corpus.sentences[:-1]
-    found = bad[tokens] | name[tokens] | capital[tokens]
-    found[first] = bad[tokens[first]] | name[tokens[first]]
-    sums = np.concatenate([[0], np.cumsum(found)])
-    return sums[corpus.sentences[1:]] == sums[first]
+    return _clean(corpus, bad | name, capital)
 
 
 def plain_passages(
@@ -183,6 +176,15 @@ def read_words(path: PathLike) -> frozenset[str]:
     """The words of a list, one a line, in lower case; what follows a ``#`` is a remark."""
     lines = (line.partition('#')[0].lower().split() for line in read_lines(path))
     return frozenset(' '.join(words) for words in lines if words)
+
+
+def _clean(corpus: Corpus, bad: np.ndarray, capital: np.ndarray) -> np.ndarray:
+    """Which sentences hold no bad word (V,), and none with a capital (V,) but at the beginning."""
+    tokens, first = np.asarray(corpus.tokens), corpus.sentences[:-1]
+    found = (bad | capital)[tokens]
+    found[first] = bad[tokens[first]]
+    sums = np.concatenate([[0], np.cumsum(found)])
+    return sums[corpus.sentences[1:]] == sums[first]
 
 
 def _numeric(word: str) -> bool:
