@@ -221,11 +221,13 @@ def judge_stories(args: argparse.Namespace) -> None:
     say(accuracy_of_the_style_judge=judges.style.accuracy, flaws_of_novels=novels)
     found: dict[str, dict[str, Any]] = {}
     for features in args.features or held.features:
-        thoughts = generate.mean_thoughts(z, held.nearest(features, rows, chosen.k))
+        nearest = held.nearest(features, rows, chosen.k)
+        captions = [[z['cap'][i] for i in found] for found in nearest]
+        thoughts = generate.mean_thoughts(z, nearest)
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            texts = generate.texts_of(z, shifted, way, z['bpos'])
+            texts = generate.texts_of(z, shifted, way, z['bpos'], captions)
             told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)

@@ -18,6 +18,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -63,8 +64,11 @@ HELD_OUT = 'romance-13', 'more-26'  # shards of novels to measure on
 LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
 ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
 STYLES = {'romance': 'novels', 'adventure': 'adventure', 'lyric': 'lyrics'}  # and their texts
-PASSAGES = 35, 80  # words of those that the decoder learns from; stories get about as long
-BEST = {'romance': 0.8, 'adventure': 0.9, 'lyric': 0.7}  # share that captions fit best
+PASSAGES = 20, 80  # words of those that the decoder learns from; stories get about as long
+VERSES = 35, 80  # the same of songs
+CUTS = 2  # passages are cut anew so often: other borders, other vectors
+HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of one
+BEST = {'romance': 1.0, 'adventure': 1.0, 'lyric': 0.7}  # share that captions fit best
 NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -213,7 +217,11 @@ class Recipe:
     # --- skip-thoughts ---------------------------------------------------------------------------
 
     def encoder(self, kind: str) -> None:
-        """Train the uni or the bi encoder and put it into the bundle, less the words left out."""
+        """Train the uni or the bi encoder and put it into the bundle, or take that of `--start`."""
+        if self.start:
+            for name in (f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'):
+                shutil.copy(self.start / name, self.out / name)
+            return
         options, seed = (UNI, 1) if kind == 'uni' else (BI, 2)
         texts = [self.corpus(name, self.words, 'encoder') for name in ('novels', 'captions')]
         units = training_skipthoughts.Units(*texts, options, seed)
@@ -262,13 +270,18 @@ class Recipe:
         rng = np.random.default_rng(0)
         if name == 'lyrics':
             plain = prose.plain_verses(text, words, self.left_out)
-            spans = prose.plain_passages(text, plain, rng, *PASSAGES)
+            spans = prose.plain_passages(text, plain, rng, *VERSES)
         else:
             counts = dict(zip(words, text.counts(len(words)).tolist(), strict=True))
             known = prose.plain_words(counts)
             plain = prose.plain_sentences(text, words, known, prose.Prose(self.left_out))
             leaning = words.encode(prose.LEANING)
-            spans = prose.plain_passages(text, plain, rng, *PASSAGES, leaning)
+            apart = [words.encode(_capitals(group)) for group in HE_OR_SHE]
+            cuts = (
+                prose.plain_passages(text, plain, rng, *PASSAGES, leaning, apart)
+                for _ in range(CUTS)
+            )
+            spans = np.unique(np.concatenate([*cuts]), axis=0)
         return text, words, np.random.default_rng(1).permutation(spans)
 
     def told(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -329,13 +342,15 @@ class Recipe:
     def decoder(self) -> None:
         """Train the decoder to tell passages of all styles, most of them from captions like them.
 
-        It goes on from the decoder that `--start` names, or begins at random.
+        It goes on from that of `--start`, or begins at random.
         """
         vocabulary, counts = self.story_words()
         options, params = DECODER, None
         if self.start:
             width = self.pool_thoughts.shape[1]
-            params, sizes = fine_tuning.start_from(self.start, vocabulary, counts, width)
+            params, sizes = fine_tuning.start_from(
+                self.start / 'decoder.safetensors', vocabulary, counts, width
+            )
             options = replace(options, **sizes)
         decoder.fit(
             self.passages(vocabulary, options),
@@ -630,6 +645,11 @@ class Recipe:
         yield 'describe', self.describe
 
 
+def _capitals(words: str) -> list[str]:
+    """Words as they stand inside a sentence and at its beginning."""
+    return [*words.split(), *words.title().split()]
+
+
 def _speaks_of_people(caption: str) -> bool:
     return not PEOPLE.isdisjoint(caption.lower().split())
 
@@ -654,7 +674,9 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, default=180, help='for all stages (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
     parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
-    parser.add_argument('--start', type=Path, help='a decoder to go on from')
+    parser.add_argument(
+        '--start', type=Path, help='a bundle: its encoders are kept, its decoder learns on'
+    )
     parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
     args = parser.parse_args()
     recipe = Recipe(args.data, args.work, args.out, args.minutes, args.start)

@@ -244,7 +244,9 @@ def _tell(
         show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    told_texts = texts_of(z, shifted, settings, towards)
+    told_texts = texts_of(
+        z, shifted, settings, towards, [[text for text, _ in found] for found in captions]
+    )
     for i, (row, texts) in enumerate(zip(rows, told_texts, strict=True)):
         name = photo_name(images[row])
         if isinstance(texts, EmptyStoryError):
@@ -281,6 +283,7 @@ def texts_of(
     thoughts: np.ndarray,
     settings: Mapping[str, Any],
     style: np.ndarray | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
     """Tell thoughts.
 
@@ -295,6 +298,8 @@ def texts_of(
         2015, ``telling``, the changed fields.
     style : (D,) array, optional
         b. Candidates are compared by how they differ from it, since it is most of any thought.
+    captions : sequence of B sequences of str, optional
+        What each thought was made of; for `keywords`.
 
     Returns
     -------
@@ -304,7 +309,7 @@ def texts_of(
     seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
     if settings.get('telling'):
         way = Telling(**settings['telling'])
-        found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed)
+        found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed, captions=captions)
         if way.candidates > 1:
             b = np.zeros(1, np.float32) if style is None else style
             encode = functools.partial(_read, z, b=b)

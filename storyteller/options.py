@@ -58,6 +58,11 @@ class Telling:
         one that was to be told, both less the style's b; 1: the first.
     closeness : float
         What a cosine of 1 is worth there, in nats a word.
+    keywords : float
+        What it is worth, in nats, that a text says a word with content which all captions of the
+        photo share, the first time that it does; a word in a part of them is worth that part (see
+        :func:`storyteller.keywords.shares`; after Pascual et al. 2021, "A Plug-and-Play Method for
+        Controlled Text Generation"). Texts are compared with it too; 0: nothing.
     """
 
     n_best: int = 1
@@ -74,6 +79,7 @@ class Telling:
     no_echo: int = 0
     candidates: int = 1
     closeness: float = 1.0
+    keywords: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -81,7 +87,7 @@ class Telling:
             ('no_echo', 0), ('candidates', 1),
         ):  # fmt: skip
             check_count(name, getattr(self, name), least)
-        for name in ('length_penalty', 'diversity', 'closeness'):
+        for name in ('length_penalty', 'diversity', 'closeness', 'keywords'):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1e6):
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')

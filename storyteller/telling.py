@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import keywords
 from .function_words import content_words
 from .layers import inference
 from .options import Telling, check_count
@@ -36,7 +37,9 @@ class Rules:
     banned, required : tuples of int
     use_unk : bool
     content : mapping of int to tuple of int
-        Of each word that must not echo, all that are the same word.
+        Of each word with content, all that are the same word; empty where no rule asks.
+    worth : mapping of int to float
+        What a text gains, in nats, by the first use of a word.
     """
 
     telling: Telling = field(default_factory=Telling)
@@ -44,6 +47,7 @@ class Rules:
     required: tuple[int, ...] = ()
     use_unk: bool = False
     content: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    worth: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, telling: Telling, words: Mapping[str, int], use_unk: bool = False) -> Rules:
@@ -52,12 +56,18 @@ class Rules:
             raise ValueError(f'required: the decoder does not know the word {unknown[0]!r}')
         banned = tuple(words[w] for w in telling.banned if words.get(w, UNK) > UNK)
         required = tuple(words[w] for w in telling.required)
-        known = {word: i for word, i in words.items() if i > UNK} if telling.no_echo else {}
+        asks = telling.no_echo or telling.keywords
+        known = {word: i for word, i in words.items() if i > UNK} if asks else {}
         return cls(telling, banned, required, use_unk, content_words(known))
 
     def allowed(self, logp: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Log-probabilities (R, V) of what may come after the texts of R rows; else -inf."""
+        """Log-probabilities (R, V) of what may come after the texts of R rows; else -inf.
+
+        What the next word is worth is added.
+        """
         logp = logp.clone()
+        if self.worth:
+            logp[:, list(self.worth)] += logp.new_tensor([*self.worth.values()])
         if self.banned:
             logp[:, list(self.banned)] = -torch.inf
         if not self.use_unk:
@@ -65,9 +75,16 @@ class Rules:
         for row, text in enumerate(texts):
             if len(text) < self.telling.min_words or set(self.required) - set(text):
                 logp[row, EOS] = -torch.inf
+            if said := self._worth_no_more(text):
+                logp[row, said] -= logp.new_tensor([self.worth[word] for word in said])
             if again := self._would_repeat(text) + self._would_echo(text):
                 logp[row, again] = -torch.inf
         return logp
+
+    def _worth_no_more(self, text: Sequence[int]) -> list[int]:
+        """Words whose worth the text has had."""
+        used = {word for word in text if word in self.worth}
+        return sorted({same for word in used for same in self.content.get(word, (word,))})
 
     def _would_repeat(self, text: Sequence[int]) -> list[int]:
         """Words that would make a run of the text stand in it twice."""
@@ -80,7 +97,9 @@ class Rules:
 
     def _would_echo(self, text: Sequence[int]) -> list[int]:
         """Words with content that stand among the last ones."""
-        last = text[max(0, len(text) - self.telling.no_echo) :]
+        if not self.telling.no_echo:
+            return []
+        last = text[-self.telling.no_echo :]
         return [same for word in last for same in self.content.get(word, ())]
 
     def score(self, hypothesis: Hypothesis) -> float:
@@ -291,6 +310,7 @@ def tell(
     maxlen: int = 1000,
     seed: int | None = None,
     use_unk: bool = False,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> list[list[tuple[str, float]]]:
     """Tell the stories of many contexts, each for itself.
 
@@ -306,6 +326,8 @@ def tell(
         Draw each story by this number instead of searching.
     use_unk : bool
         Allow the word ``UNK``.
+    captions : sequence of B sequences of str, optional
+        What each story is told of; for ``telling.keywords``.
 
     Returns
     -------
@@ -317,14 +339,22 @@ def tell(
     Raises
     ------
     ValueError
-        If a field has no effect on what is asked for, or a required word is not known.
+        If a field has no effect on what is asked for, a required word is not known, or keywords
+        are asked for without captions.
     """
     check_count('beam width', beam_width)
     check_count('maxlen', maxlen)
     telling.check_for(seed is not None, beam_width)
-    rules = Rules.of(telling, words_of(dec), use_unk)
+    contexts = np.atleast_2d(np.asarray(contexts, np.float32))
+    if telling.keywords and (captions is None or len(captions) != len(contexts)):
+        raise ValueError(f'keywords={telling.keywords}: expected the captions of each context')
+    words = words_of(dec)
+    same = Rules.of(telling, words, use_unk)
     model, told = dec['_model'], []
-    for row in np.atleast_2d(np.asarray(contexts, np.float32)):
+    for i, row in enumerate(contexts):
+        rules = same
+        if telling.keywords:
+            rules = replace(same, worth=keywords.worth(captions[i], telling.keywords, words))
         state = model.start(torch.from_numpy(row[None]).to(model.device))
         if seed is None:
             found = search(model.step, state, beam_width, maxlen, rules)

@@ -32,13 +32,23 @@ def random_model(seed, n_words=V, sharp=1.5):
     return step, torch.full((1, 1), -1.0)
 
 
-def cost(step, state, words):
-    """Summed cost of a text, one step after the other."""
+def cost(step, state, words, rules=None):
+    """Summed cost of a text, one step after the other, less what its words are worth."""
     total, last = 0.0, -1
     for word in words:
         logp, state = step(torch.tensor([last]), state)
         total -= float(logp[0, word])
         last = word
+    return total - (gained(words, rules) if rules else 0.0)
+
+
+def gained(words, rules):
+    """What the first use of each word is worth; of those that are the same, only one counts."""
+    had, total = set(), 0.0
+    for word in words:
+        if word in rules.worth and word not in had:
+            total += rules.worth[word]
+            had |= {word, *rules.content.get(word, ())}
     return total
 
 
@@ -77,7 +87,9 @@ def fits(words, rules):
 
 def exhaustive(step, state, maxlen, rules):
     """All texts that keep the rules, best first, by trying every one."""
-    found = [Hypothesis(w, cost(step, state, w)) for w in all_texts(maxlen) if fits(w, rules)]
+    found = [
+        Hypothesis(w, cost(step, state, w, rules)) for w in all_texts(maxlen) if fits(w, rules)
+    ]
     return sorted(found, key=rules.score)
 
 
@@ -95,6 +107,9 @@ CASES = {
     'no echo in other letters': {'no_echo': 3, 'content': {2: (2, 4), 4: (2, 4)}, 'n_best': 3},
     'required': {'required': (4,), 'n_best': 3},
     'two required': {'required': (4, 2)},
+    'keywords': {'worth': {3: 1.5, 4: 0.5}, 'n_best': 3},
+    'a keyword in other letters': {'worth': {2: 2.0, 4: 2.0}, 'content': {2: (2, 4), 4: (2, 4)}},
+    'keywords at their mean': {'worth': {2: 3.0}, 'length_penalty': 1.0, 'n_best': 2},
     'all of it': {'required': (4,), 'banned': (2,), 'no_repeat': 2, 'length_penalty': 1.0},
 }
 
@@ -102,7 +117,7 @@ CASES = {
 def rules_of(case):
     case = dict(case)
     words = {name: case.pop(name, ()) for name in ('banned', 'required')}
-    words['content'] = case.pop('content', {})
+    words |= {name: case.pop(name, {}) for name in ('content', 'worth')}
     return Rules(use_unk=case.pop('use_unk', False), telling=Telling(**case), **words)
 
 
@@ -138,7 +153,9 @@ def test_narrow_beams_keep_the_rules(case, k):
         rules = rules_of(CASES[case])
         for hypothesis in telling.search(step, state, k, 8, rules):
             assert fits(hypothesis.words, rules)
-            assert hypothesis.score == pytest.approx(cost(step, state, hypothesis.words), rel=1e-5)
+            assert hypothesis.score == pytest.approx(
+                cost(step, state, hypothesis.words, rules), rel=1e-5, abs=1e-5
+            )
 
 
 def test_required_words_are_found_by_a_narrow_beam():
@@ -357,6 +374,30 @@ def test_words_that_the_decoder_cannot_say_are_unknown_though_its_dictionary_has
     assert telling.tell(beyond, contexts, asked, 2, maxlen=9) == plain
     with pytest.raises(ValueError, match=r"required: .*'beyond'"):
         telling.tell(beyond, contexts, Telling(required=('beyond',)), 2)
+
+
+@pytest.mark.parametrize('seed', [None, 1])
+def test_what_captions_share_is_said(dec, contexts, seed):
+    options = {'maxlen': 30, 'seed': seed}
+    plain = telling.tell(dec, contexts, Telling(min_words=5), 5, **options)
+    said = {word for ((text, _),) in plain for word in text.lower().split()}
+    known = telling.words_of(dec)
+    wanted = [w for w in known if w.islower() and has_content(w) and w not in said][:4]
+    captions = [[f'the {word} of', f'{word}'] for word in wanted]
+    asked = Telling(min_words=5, keywords=30.0)
+    told = telling.tell(dec, contexts, asked, 5, captions=captions, **options)
+    assert all(
+        word in text.lower().split() for word, ((text, _),) in zip(wanted, told, strict=True)
+    )
+    asked = Telling(min_words=5, keywords=1e-9)
+    little = telling.tell(dec, contexts, asked, 5, captions=captions, **options)
+    assert [text for ((text, _),) in little] == [text for ((text, _),) in plain]
+
+
+def test_keywords_need_captions(dec, contexts):
+    for captions in (None, [['a dog']]):
+        with pytest.raises(ValueError, match='keywords=2[.]0: expected the captions'):
+            telling.tell(dec, contexts, Telling(keywords=2.0), 2, captions=captions)
 
 
 def test_drawn_stories_repeat_with_their_seed(dec, contexts):

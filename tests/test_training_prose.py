@@ -28,8 +28,14 @@ _SPEAKS = """
     " ' `` '' ` i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm
     thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea
 """
-_SIGNS = '-- ; : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
+_SIGNS = '-- : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
+_SUPPOSES = """
+    but however though although yet nevertheless whereas if unless seem seems seemed seeming perhaps
+    not n't never no nor none nobody nothing neither cannot would should might must may can will
+    shall ought 'd
+"""
 SPEAKS, SIGNS = frozenset(_SPEAKS.split()), frozenset(_SIGNS.split())
+SUPPOSES = frozenset(_SUPPOSES.split())
 
 
 def corpus_of(documents: list[list[str]]) -> tuple[Corpus, Vocabulary]:
@@ -66,6 +72,8 @@ def slowly_plain(sentence: str, plain, prose: Prose) -> bool:
     if not prose.speech and any(word.lower() in SPEAKS for word in words):
         return False
     if not prose.loose and any(word in SIGNS for word in words):
+        return False
+    if not prose.unreal and any(word.lower() in SUPPOSES for word in words):
         return False
     if not first[0].isupper() or first == 'O':
         return False
@@ -117,7 +125,11 @@ def test_ordinary_words_are_those_that_mostly_are_written_small():
         ('She walked to the café .', False),
         ('She walked ( to ) the sea .', False),
         ('She walked -- the sea .', False),
-        ('She walked ; the sea .', False),
+        ('She walked ; the sea .', True),
+        ('She walked : the sea .', False),
+        ('She walked but the sea .', False),
+        ('She would walked .', False),
+        ("She n't walked .", False),
         ('She walked to the sea', False),  # no end
         ('She walked to the sea ,', False),
         ('She walked to the sea ...', False),
@@ -151,6 +163,12 @@ def test_speech_and_loose_signs_may_be_allowed(sentence, speech, loose):
             assert found(sentence, speech=s, loose=free) == [allowed]
 
 
+def test_what_is_not_may_be_allowed():
+    sentences = 'She never walked .', 'She walked to the sea but walked .', 'She would walked .'
+    assert found(*sentences) == [False] * 3
+    assert found(*sentences, unreal=True) == [True] * 3
+
+
 def test_a_capital_at_a_beginning_is_no_name_where_the_word_is_plain():
     sentences = 'Sun walked .', 'Blow walked .', 'Rose walked .'
     assert found(*sentences) == [True, True, False]
@@ -165,7 +183,7 @@ def test_each_sentence_is_judged_alone():
 
 _WORDS = """
     She she the The walked walked to sea A a Paris slur Slur I O Oh oh you You '' ` -- : ( . . .
-    ! ? , 3 1st café thou Thou hath ... % Walked SEA blow Blow
+    ! ? , 3 1st café thou Thou hath ... % Walked SEA blow Blow but Never would ;
 """
 WORDS = _WORDS.split()
 
@@ -178,11 +196,11 @@ WORDS = _WORDS.split()
                   st.sampled_from(['.', '.', '.', *WORDS])),
         min_size=1, max_size=12,
     ),
-    st.booleans(), st.booleans(), st.integers(1, 4), st.integers(0, 5),
+    st.booleans(), st.booleans(), st.booleans(), st.integers(1, 4), st.integers(0, 5),
 )  # fmt: skip
-def test_equals_a_slow_version(parts, speech, loose, fewest, more):
+def test_equals_a_slow_version(parts, speech, loose, unreal, fewest, more):
     sentences = [' '.join([first, *middle, last]) for first, middle, last in parts]
-    prose = Prose(LEFT_OUT, speech, loose, fewest, fewest + more)
+    prose = Prose(LEFT_OUT, speech, loose, unreal, fewest, fewest + more)
     corpus, vocabulary = corpus_of([sentences[:3], sentences[3:]])
     assert plain_sentences(corpus, vocabulary, KNOWN, prose).tolist() == [
         slowly_plain(sentence, KNOWN, prose) for sentence in sentences
@@ -312,6 +330,43 @@ def test_what_a_passage_is(drawn, seed, shortest, more):
         assert len(set(home[first:end])) == 1
         assert shortest <= sum(lengths[first:end]) <= shortest + more
         before = end
+
+
+def speaking_corpus(documents: list[list[str]]) -> tuple[Corpus, list[list[int]]]:
+    """Sentences of four words with *he*, *she*, both or neither; and the sets that are apart."""
+    words = {'': 'x x x .', 'he': 'x he x .', 'she': 'x x she .', 'both': 'she x he .'}
+    corpus, known = corpus_of([[words[name] for name in document] for document in documents])
+    return corpus, [known.encode(['he']), known.encode(['she'])]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(['', 'he', 'she', 'both']), min_size=1, max_size=9),
+        min_size=1, max_size=3,
+    ),
+    st.integers(0, 9),
+)  # fmt: skip
+def test_a_passage_speaks_of_one(documents, seed):
+    corpus, apart = speaking_corpus(documents)
+    every = [name for document in documents for name in document]
+    rng = np.random.default_rng(seed)
+    cut = plain_passages(corpus, np.ones(len(every), bool), rng, 4, 20, (), apart)
+    for first, end in cut.tolist():
+        assert {*every[first:end]} in ({''}, {'he'}, {'', 'he'}, {'she'}, {'', 'she'})
+
+
+def test_another_begins_a_passage_of_their_own():
+    documents = [['he', '', 'he', 'she', 'she', 'both', '', 'she'], ['she', 'he', '']]
+    corpus, apart = speaking_corpus(documents)
+    rng = np.random.default_rng(0)
+    cut = plain_passages(corpus, np.ones(11, bool), rng, 8, 400, (), apart)
+    assert all(end - first > 1 for first, end in cut.tolist())
+    long = plain_passages(corpus, np.ones(11, bool), np.random.default_rng(0), 8, 12, (), apart)
+    assert {tuple(span) for span in long.tolist()} <= {
+        (0, 2), (0, 3), (1, 3), (3, 5), (6, 8), (9, 11),
+    }  # fmt: skip
+    assert (3, 5) in map(tuple, long.tolist()) and (9, 11) in map(tuple, long.tolist())
 
 
 def test_without_leaning_words_any_plain_sentence_begins_a_passage():

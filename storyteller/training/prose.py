@@ -8,7 +8,7 @@ which each sentence is plain (:func:`plain_passages`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,14 @@ _SPEAKERS = """
 _ARCHAIC = """
     thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea
 """
-_LOOSE = '-- ; : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
+_LOOSE = '-- : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
+# A photo shows what is. A sentence with one of these opposes, doubts, denies or supposes, and a
+# decoder that has read many writes of nothing but what is not.
+_UNREAL = """
+    but however though although yet nevertheless whereas if unless seem seems seemed seeming perhaps
+    not n't never no nor none nobody nothing neither cannot would should might must may can will
+    shall ought 'd
+"""
 # A passage that begins with one of these goes on with something that was said before it.
 _LEANING = """
     And But Or Nor So Yet For Then Thus Therefore However Moreover Nevertheless Besides Still Such
@@ -32,6 +39,7 @@ _LEANING = """
 SPEECH = frozenset(['``', "''", '"', "'", '`', *_SPEAKERS.split(), *_ARCHAIC.split()])
 LOOSE = frozenset(_LOOSE.split())
 LEANING = frozenset(_LEANING.split())
+UNREAL = frozenset(_UNREAL.split())
 ENDS = frozenset(['.', '!', '?'])
 
 
@@ -46,7 +54,9 @@ class Prose:
     speech : bool
         Whether quotation marks, *I* and *you*, and old words such as *thou* may stand in it.
     loose : bool
-        Whether dashes, semicolons, colons and brackets may.
+        Whether dashes, colons and brackets may.
+    unreal : bool
+        Whether words that oppose, doubt, deny or suppose may (`UNREAL`).
     fewest, most : int
         Words in a sentence.
     """
@@ -54,6 +64,7 @@ class Prose:
     left_out: Collection[str] = field(default_factory=frozenset)
     speech: bool = False
     loose: bool = False
+    unreal: bool = False
     fewest: int = 3
     most: int = 40
 
@@ -106,6 +117,7 @@ def plain_sentences(
     banned = set(prose.left_out)
     banned |= set() if prose.speech else SPEECH
     banned |= set() if prose.loose else LOOSE
+    banned |= set() if prose.unreal else UNREAL
     bad = _flags(words, lambda w: w.lower() in banned or not w.isascii() or _numeric(w))
     capital = _flags(words, lambda w: w[0].isupper() and w not in ('I', "I'm", 'O'))
     name = _flags(words, lambda w: w[0].isupper() and w.lower() not in plain and len(w) > 1)
@@ -137,6 +149,7 @@ def plain_passages(
     shortest: int,
     longest: int,
     leaning: Iterable[int] = (),
+    apart: Sequence[Iterable[int]] = (),
 ) -> np.ndarray:
     """Cut passages of plain sentences, two or more of one document each.
 
@@ -150,24 +163,31 @@ def plain_passages(
         Words in a passage.
     leaning : iterable of int
         Word indices that no passage begins with, see `LEANING`.
+    apart : sequence of iterables of int
+        Sets of word indices, such as those of *he* and of *she*; a passage holds words of one of
+        them at most, so that it is clear of whom it speaks.
 
     Returns
     -------
     (P, 2) int64 array
         As :func:`~.corpus.passages` gives them.
     """
-    opens = plain & ~np.isin(corpus.tokens[corpus.sentences[:-1]], list(leaning))
-    # A stretch begins where the sentence before is not plain; one that may not open a passage is
-    # passed over, so that the next begins after it.
-    before = np.concatenate([[False], plain[:-1]])
-    inside = np.zeros(len(corpus), bool)
-    inside[corpus.documents[:-1]] = True
-    border = ~plain | ~before | inside
-    for i in np.flatnonzero(border & plain & ~opens):
-        while i + 1 < len(corpus) and plain[i] and not opens[i]:
-            border[i + 1] = True
-            i += 1
-    stretches = replace(corpus, documents=np.append(np.flatnonzero(border), len(corpus)))
+    tokens = np.asarray(corpus.tokens)
+    sets = np.stack([np.zeros(len(corpus), int), *(_holds(corpus, words) for words in apart)])
+    plain = plain & (sets.sum(0) <= 1)
+    opens = plain & ~np.isin(tokens[corpus.sentences[:-1]], list(leaning))
+    begins = np.zeros(len(corpus), bool)
+    begins[corpus.documents[:-1]] = True
+    borders, inside, of = [], False, 0  # of: the set that the stretch so far speaks of; 0, none
+    sentences = np.stack([plain, opens, begins, sets.argmax(0)], 1).tolist()
+    for i, (is_plain, may_open, first, own) in enumerate(sentences):
+        if inside and is_plain and not first and (own == of or not own or not of):
+            of = of or own
+            continue
+        # A sentence that may not open a passage is passed over; the next may.
+        inside, of = bool(is_plain and may_open), own
+        borders.append(i)
+    stretches = replace(corpus, documents=np.append(borders, len(corpus)))
     cut = passages(stretches, rng, shortest, longest)
     return cut[opens[cut[:, 0]] & (np.diff(cut)[:, 0] > 1)]
 
@@ -185,6 +205,12 @@ def _clean(corpus: Corpus, bad: np.ndarray, capital: np.ndarray) -> np.ndarray:
     found[first] = bad[tokens[first]]
     sums = np.concatenate([[0], np.cumsum(found)])
     return sums[corpus.sentences[1:]] == sums[first]
+
+
+def _holds(corpus: Corpus, words: Iterable[int]) -> np.ndarray:
+    """Which sentences hold one of some words: (S,) bool."""
+    sums = np.concatenate([[0], np.cumsum(np.isin(corpus.tokens, list(words)))])
+    return sums[corpus.sentences[1:]] > sums[corpus.sentences[:-1]]
 
 
 def _numeric(word: str) -> bool:
