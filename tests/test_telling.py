@@ -396,7 +396,7 @@ def test_what_captions_share_is_said(dec, contexts, seed):
 
 def test_keywords_need_captions(dec, contexts):
     for captions in (None, [['a dog']]):
-        with pytest.raises(ValueError, match='keywords=2[.]0: expected the captions'):
+        with pytest.raises(ValueError, match=r'keywords=2\.0: expected the captions'):
             telling.tell(dec, contexts, Telling(keywords=2.0), 2, captions=captions)
 
 
