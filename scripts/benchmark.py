@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import benchmark_busy as busy
 import benchmark_machine as machine
 import benchmark_models
 import benchmark_network as networks
@@ -95,20 +96,16 @@ ROWS = {
     'search': Row('a search, early stop', stages.searching),
     'story_1': Row('a story', stages.telling),
     'stories_16': Row('16 stories in a call', stages.telling_many, '1.1 x 16 calls'),
-    'bundle_network_1': Row(
-        f'bundle: network, 1 photo, plain: {networks.RUNTIME}',
-        networks.bundled(1),
-        '1 x',
-        bundled=True,
-        always_plain=True,
-    ),
-    'bundle_network_16': Row(
-        f'bundle: network, {PHOTOS} photos, plain: {networks.RUNTIME}',
-        networks.bundled(PHOTOS),
-        '1 x',
-        bundled=True,
-        always_plain=True,
-    ),
+    **{
+        f'bundle_network_{count}': Row(
+            f'bundle: network, {count} photo{"s"[: count > 1]}, plain: {networks.RUNTIME}',
+            networks.bundled(count),
+            '1 x',
+            bundled=True,
+            always_plain=True,
+        )
+        for count in (1, PHOTOS)
+    },
     'bundle_network_memory': Row(
         f'bundle: network built and shown {PHOTOS} photos', networks.memory(PHOTOS), bundled=True
     ),
@@ -127,6 +124,9 @@ ROWS = {
     ),
     'command_all': Row(
         'bundle: command line, in all', stages.commanding(True), '6 s', bundled=True
+    ),
+    'command_busy': Row(
+        'bundle: command beside a busy one', busy.commanding, bundled=True, always_plain=True
     ),
 }
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from storyteller import generate, images, picture_files
-from storyteller.command_line import add_max_pixels, add_models, run
+from storyteller import images, picture_files
+from storyteller.command_line import add_max_pixels, add_models, add_threads, run, use_threads
 from storyteller.extras import needed
 from storyteller.options import MAX_PIXELS, SearchSettings
 
@@ -112,6 +112,8 @@ def options_of(z: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 def teller(z: dict[str, Any], max_pixels: int = MAX_PIXELS) -> Callable[..., tuple[str, str]]:
     """The function behind the button: a photo and the choices to captions and a story."""
+    from storyteller import generate  # after `use_threads`: it loads torch
+
     names = list(defaults(z))
 
     def tell(path, *choices):
@@ -252,9 +254,13 @@ def main() -> None:
         '--max-megabytes', type=int, default=MOST_MEGABYTES, help='of a photo (%(default)s)'
     )
     add_max_pixels(parser)
+    add_threads(parser)
     args = parser.parse_args()
+    use_threads(args.threads)
     needed('gradio')  # before the models are loaded
     picture_files.register_plugins()
+    from storyteller import generate
+
     z = generate.load_all(args.models)
     page(z, args.max_pixels).launch(
         server_name=args.host,

@@ -45,6 +45,7 @@ from storyteller.training import (
     embedding,
     fine_tuning,
     flickr8k,
+    origins,
     passages,
     prose,
 )
@@ -168,8 +169,11 @@ class Recipe:
         for held_out, ending in ((False, ''), (True, '_held_out')):
             files = [file for file in novels if file.name.startswith(HELD_OUT) == held_out]
             for name in ('novels', 'adventure'):
-                path = self.text / f'{name}{ending}.txt'
-                if not path.exists():
+                path, facts = (
+                    self.text / f'{name}{ending}.txt',
+                    origins.of_files([ADVENTURE, *files]),
+                )
+                if not origins.is_made(path, facts):
                     books = self.books(files, adventure=name == 'adventure')
                     documents.tokenise(books, path, processes=os.cpu_count() or 1)
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
@@ -179,7 +183,8 @@ class Recipe:
         files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
         photos = (d for file in files for d in documents.photo_captions(file, measured))
         captions = self.text / 'captions.txt'
-        if not captions.exists():
+        facts = {'photos to measure on': origins.of_words(measured)} | self.of_pool
+        if not origins.is_made(captions, facts | origins.of_files(files)):
             documents.tokenise(itertools.chain(photos, self.scenes()), captions, split=False)
 
     def books(self, files: list[Path], adventure: bool) -> Iterator[list[str]]:
@@ -196,6 +201,16 @@ class Recipe:
             yield from (captions[i : i + 5] for i in range(0, len(captions) - 4, 5))
 
     @cached_property
+    def of_pool(self) -> dict[str, str]:
+        """A hash of the pool, as :mod:`origins` notes it."""
+        return {'the pool': origins.of_words(self.pool)}
+
+    @cached_property
+    def of_photos(self) -> dict[str, str]:
+        """Hashes of the photos, of their captions, and of which are measured on."""
+        return origins.of_files(path for path in sorted(self.flickr.iterdir()) if path.is_file())
+
+    @cached_property
     def left_out(self) -> frozenset[str]:
         """Words that no vocabulary holds."""
         return prose.read_words(LEFT_OUT)
@@ -204,7 +219,9 @@ class Recipe:
     def words(self) -> Vocabulary:
         """The encoder's: all that captions often say, then what novels say most."""
         path = self.text / 'dictionary.txt'
-        if not path.exists():
+        texts = [self.text / 'novels.txt', self.text / 'captions.txt']
+        facts = {'how many words': str(ENCODER_WORDS)} | self.of_pool
+        if not origins.is_made(path, facts | origins.of_files(texts)):
             in_novels, spread = documents.count_words([self.text / 'novels.txt'])
             in_captions, _ = documents.count_words([self.text / 'captions.txt'])
             always = {word for word, count in in_captions.items() if count >= 8}
@@ -230,6 +247,8 @@ class Recipe:
             held_out, None, replace(options, captions=0.0), seed=9
         )
         trained = self.work / f'{kind}_full.npz'
+        files = [self.text / f'{name}.txt' for name in ('novels', 'captions', 'dictionary')]
+        origins.is_made(self.work / f'{kind}.pt', origins.of_files(files))
         training_skipthoughts.fit(
             units,
             self.training(kind),
@@ -290,7 +309,11 @@ class Recipe:
         text, words, spans = self.spans(name)
         formats.write_array(path, spans)
         folder = self.work / f'{name}_vectors'
-        return spans, passages.encode_passages(text, spans, words, self.thoughts, folder)
+        facts = origins.of_files([self.text / f'{name}.txt'])
+        facts['the encoder'] = origins.of_encoder(self.out)
+        return spans, passages.encode_passages(
+            text, spans, words, self.thoughts, folder, made_from=facts
+        )
 
     @cached_property
     def pool_thoughts(self) -> np.ndarray:
@@ -352,6 +375,11 @@ class Recipe:
                 self.start / 'decoder.safetensors', vocabulary, counts, width
             )
             options = replace(options, **sizes)
+        facts = {'the encoder': origins.of_encoder(self.out)} | self.of_pool
+        facts |= {'words of the passages': origins.of_words(vocabulary)}
+        if self.start and self.start.resolve().parent != self.out.resolve():  # exchanged at the end
+            facts['--start'] = origins.of_file(self.start)
+        origins.is_made(self.work / 'decoder.pt', facts)
         decoder.fit(
             self.passages(vocabulary, options),
             self.training('decoder', lr=4e-4 if self.start else 1e-3),
@@ -420,7 +448,7 @@ class Recipe:
         Views are the photo as it is, mirrored, and random parts of it, some of them mirrored.
         """
         path = self.work / 'seen' / f'{view}.npz'
-        if not path.exists():
+        if not origins.is_made(path, self.of_photos):
             net = efficientnet.EfficientNetLite2(efficientnet.read_weights()).eval()
             photos, outputs = flickr8k.read_photos(self.flickr), []
             rng = np.random.default_rng(int(view[-1]) if view.startswith('part') else 0)
@@ -482,6 +510,10 @@ class Recipe:
         measured = CaptionedPhotos.from_files(
             self.flickr / 'captions.txt', names, self.features('photo', names)
         )
+        facts = self.of_photos | self.of_pool
+        origins.is_made(
+            self.work / 'embedding.pt', facts | origins.of_files([self.out / 'utable.npy'])
+        )
         embedding.fit(
             sources,
             self.training('embedding', lr=1e-3, clip=2.0, weight_decay=0.1),
@@ -530,6 +562,8 @@ class Recipe:
         fc7 = [flickr8k.read_fc7(self.flickr / f'fc7_{n}.npz') for n in ('train', 'train_flipped')]
         for layer, views in {'ff_image': own, 'ff_image_vgg19': fc7}.items():
             known = np.flatnonzero(photo < len(views[0]))
+            facts = self.of_photos | origins.of_files([self.work / 'embedding.npz'])
+            origins.is_made(self.work / f'{layer}.pt', facts)
             learned = fit_image_layer(
                 views,
                 vectors[known],

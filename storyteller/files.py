@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
+
 from .errors import PathLike
 
 
@@ -76,12 +78,10 @@ def cache_folder() -> Path | None:
 
     None where there is neither, as for a user without a home.
     """
-    import pooch  # which takes a moment
-
     if chosen := os.environ.get('STORYTELLER_CACHE'):
         return Path(at_home(chosen))
     try:
-        folder = Path(pooch.os_cache('storyteller'))
+        folder = Path(platformdirs.user_cache_dir('storyteller'))
     except RuntimeError:
         return None
     return folder if folder.is_absolute() else None  # '~' that could not be expanded

@@ -20,6 +20,7 @@ import torch
 
 from storyteller import (
     captions,
+    command_line,
     config,
     convnet,
     decoder,
@@ -277,6 +278,35 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
     table = [line for line in lines if ' | ' in line]
     assert len(table) == 1 + len(rows)
     assert {line.count(' | ') for line in table} == {table[0].count(' | ')}
+
+
+def test_a_process_is_busy_for_as_long_as_it_should_be(scripts, monkeypatch):
+    for name in command_line.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('GOMP_SPINCOUNT', '5')
+    module, seen = importlib.import_module('benchmark_busy'), []
+
+    def noting(words):
+        seen.append((words, *map(os.environ.get, command_line.WAITING)))
+        return 0.1, 0.2
+
+    monkeypatch.setattr(module.machine, 'command_line', noting)
+    stages = importlib.import_module('benchmark_stages')
+    scale = stages.Scale(k=5, bw=4, maxlen=30, part=1, stories=1, square=1, numbers=1)
+    bench = stages.Bench({}, ['a.jpg'], scale)
+    vars(bench)['first_load'] = 0.0
+    stage = module.commanding(bench)
+    assert stage.run().seconds == stage.plain().seconds == 0.2
+    assert seen[0][0][0] == 'a.jpg' and seen[0][1:] == (
+        None,
+        None,
+        None,
+    )  # the command's own choice
+    assert seen[1][1:] == (None, '300000', None)
+    assert os.environ['GOMP_SPINCOUNT'] == '5'
+    with module.busy() as process:
+        assert process.poll() is None
+    assert process.poll() is not None
 
 
 def test_a_wrong_folder_is_said_in_a_line(tmp_path, models):

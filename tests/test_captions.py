@@ -302,13 +302,13 @@ def test_default_folder(vse, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('home', [RuntimeError('no home'), '~/.cache/storyteller'])
 def test_a_user_without_a_home_has_no_cache(vse, monkeypatch, home):
-    def os_cache(_):
+    def user_cache_dir(_):
         if isinstance(home, Exception):
             raise home
         return home
 
     monkeypatch.delenv('STORYTELLER_CACHE', raising=False)
-    monkeypatch.setattr('pooch.os_cache', os_cache)
+    monkeypatch.setattr('platformdirs.user_cache_dir', user_cache_dir)
     assert captions.cache_folder() is None
     with pytest.warns(UserWarning, match='no folder for a cache.*STORYTELLER_CACHE'):
         assert captions.caption_vectors(vse, ['a dog']).shape == (1, embedding.width(vse))

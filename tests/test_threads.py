@@ -38,7 +38,10 @@ runpy.run_path(sys.argv[0], run_name='__main__') if sys.argv[0].endswith('.py') 
 """
 
 
-@pytest.mark.parametrize('command', ['storyteller', str(ROOT / 'scripts' / 'story_folder.py')])
+@pytest.mark.parametrize(
+    'command',
+    ['storyteller', *(str(ROOT / 'scripts' / f'{n}.py') for n in ('story_folder', 'demo'))],
+)
 @pytest.mark.parametrize(
     ('given', 'arguments', 'found'),
     [
@@ -52,9 +55,8 @@ runpy.run_path(sys.argv[0], run_name='__main__') if sys.argv[0].endswith('.py') 
 )
 def test_commands_say_how_threads_wait_before_torch_is_there(command, given, arguments, found):
     clean = {name: value for name, value in os.environ.items() if name not in NAMES}
-    argv = [command, 'a.jpg', '--out', 'nowhere', *arguments]
-    if command == 'storyteller':
-        argv = [command, 'a.jpg', *arguments]
+    words = {'storyteller': ['a.jpg'], 'demo': []}.get(Path(command).stem, ['a.jpg', '--out', 'b'])
+    argv = [command, *words, *arguments]
     done = subprocess.run(
         [sys.executable, '-c', SCRIPT.format(names=NAMES, argv=argv)],
         env=clean | {'PYTHONPATH': str(ROOT)} | given,

@@ -21,9 +21,21 @@ TRAINERS = ['skipthoughts', 'decoder', 'embedding', 'contrastive', 'averaged']
 EPOCHS = {'skipthoughts': 3}  # others 2
 
 
-def run(trainer, folder, epochs, processes):
-    """Train as torchrun would start it; the metrics, and the weights that were written."""
-    folder.mkdir(exist_ok=True)
+# Trains as PROGRAM does, and says which threads are left when everything else has ended.
+WATCHED = """
+import atexit, os, runpy, sys
+TASKS = '/proc/self/task'
+def tell():
+    names = [open(f'{TASKS}/{task}/comm').read().strip() for task in os.listdir(TASKS)]
+    print(*names, sep='\\n', file=open(f'threads{os.environ["RANK"]}', 'w'))
+atexit.register(tell)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def start(command, processes):
+    """Run a command as torchrun would start it."""
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))
         port = found.getsockname()[1]
@@ -31,15 +43,23 @@ def run(trainer, folder, epochs, processes):
     for number in range(processes):
         meeting = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'OMP_NUM_THREADS': '1'}
         meeting |= {'WORLD_SIZE': str(processes), 'RANK': str(number)}
-        command = [sys.executable, str(PROGRAM), trainer, str(folder), str(epochs)]
         started.append(
             subprocess.Popen(
-                command, env=os.environ | meeting, stderr=subprocess.PIPE, encoding='utf-8'
+                [sys.executable, *command],
+                env=os.environ | meeting,
+                stderr=subprocess.PIPE,
+                encoding='utf-8',
             )
         )
     for process in started:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+
+
+def run(trainer, folder, epochs, processes):
+    """Train as torchrun would start it; the metrics, and the weights that were written."""
+    folder.mkdir(exist_ok=True)
+    start([str(PROGRAM), trainer, str(folder), str(epochs)], processes)
     rows = (folder / 'a.jsonl').read_text(encoding='utf-8').splitlines()
     return [json.loads(row) for row in rows], formats.read_model(folder / 'out.npz')[0]
 
@@ -69,6 +89,16 @@ def test_another_number_of_processes_goes_on(tmp_path, before, after):
     assert middle[0] == 1 and rows[-1]['steps'] > middle[2] > 0
     for name, value in expected.items():
         np.testing.assert_allclose(weights[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='no list of threads')
+def test_none_of_their_threads_outlives_the_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(PROGRAM.parents[2]))
+    start(['-c', WATCHED, str(PROGRAM), 'embedding', str(tmp_path), '1'], 2)
+    for number in range(2):
+        threads = (tmp_path / f'threads{number}').read_text(encoding='utf-8').splitlines()
+        assert threads and not [name for name in threads if 'gloo' in name or 'store' in name]
 
 
 def test_one_process_has_all():

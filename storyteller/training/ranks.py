@@ -11,6 +11,7 @@ Dimension letters: B items of a whole batch, b of them in this process, D anythi
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Sized
 from typing import TypeVar
@@ -30,12 +31,18 @@ def join() -> None:
     if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
+        # Its functions have the group of their first import as a default, and so keep it for ever;
+        # optimizers import it at their first step.
+        importlib.import_module('torch.distributed.nn.functional')
         distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
         atexit.register(_leave)
 
 
 def _leave() -> None:
-    """End the threads that talk to the other processes; left alone, they may abort the exit."""
+    """End the threads that talk to the other processes, which is done once nothing holds the group.
+
+    A thread that still has a tensor of Python's to let go when Python ends aborts the process.
+    """
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -1,0 +1,117 @@
+"""The recipe of the default bundle takes up nothing that was made from something else."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import lzma
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storyteller import efficientnet, formats
+
+pytestmark = pytest.mark.usefixtures('scripts')
+SENTENCE = 'She left the old house in the morning and he never saw her again.'
+
+
+def compress(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(lzma.compress('\n'.join(lines).encode()))
+
+
+def write_photos(flickr, colour):
+    with tarfile.open(flickr / 'images-00.tar', 'w') as tar:
+        for name in ('a.jpg', 'b.jpg'):
+            Image.new('RGB', (30, 20), colour).save(jpeg := io.BytesIO(), 'JPEG')
+            member = tarfile.TarInfo(name)
+            member.size = len(jpeg.getvalue())
+            tar.addfile(member, io.BytesIO(jpeg.getvalue()))
+
+
+@pytest.fixture
+def data(tmp_path):
+    data = tmp_path / 'data'
+    compress(data / 'lyrics' / 'lyrics.txt.xz', ['The sea is wide , the night is long'] * 8)
+    for name in ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k'):
+        compress(data / 'captions' / f'{name}.txt.xz', [f'{i}.jpg\tA dog runs .' for i in range(9)])
+    for name, title in (('one-00', 'A -- Jane Doe (1900)'), ('romance-13', 'B -- Ann Roe (1901)')):
+        compress(
+            data / 'novels' / f'{name}.txt.xz', [f'=== {title}', *[' '.join([SENTENCE] * 9)] * 9]
+        )
+    flickr = data / 'flickr8k'
+    flickr.mkdir()
+    for split, name in (('train', 'a.jpg'), ('dev', 'b.jpg')):
+        (flickr / f'{split}.txt').write_text(name + '\n', encoding='utf-8')
+    (flickr / 'captions.txt').write_text('a.jpg\tA dog .\nb.jpg\tA cat .\n', encoding='utf-8')
+    write_photos(flickr, 'red')
+    return data
+
+
+@pytest.fixture
+def recipe(data, tmp_path, monkeypatch):
+    """Makes a recipe as a new call of the script does, with few captions."""
+    script = importlib.import_module('train_default_models')
+    scenes = {'a dog': ['A dog runs .', 'A dog sleeps .'], 'a cat': ['A cat sleeps .']}
+
+    class Few(script.Recipe):
+        grammar = importlib.import_module('write_captions')
+
+    monkeypatch.setattr(Few.grammar, 'generate', lambda seed=0: scenes)
+    (tmp_path / 'out').mkdir()
+    captions = tmp_path / 'out' / 'captions.txt'
+    captions.write_text('A dog runs .\nA cat sleeps .\n', encoding='utf-8')
+    return lambda: Few(data, tmp_path / 'work', tmp_path / 'out', 1.0)
+
+
+def test_texts_of_other_books_are_refused(data, recipe, tmp_path):
+    first = recipe()
+    first.tokens()
+    words = list(first.words)
+    again = recipe()
+    again.tokens()
+    assert list(again.words) == words
+    compress(data / 'novels' / 'one-00.txt.xz', ['=== C -- Jim Poe (1902)', SENTENCE])
+    with pytest.raises(
+        formats.MismatchError, match=r'another input: one-00.* differs; to start af'
+    ):
+        recipe().tokens()
+
+
+def test_texts_of_other_captions_are_refused(data, recipe, tmp_path):
+    recipe().tokens()
+    compress(data / 'captions' / 'flickr8k.txt.xz', ['1.jpg\tA bird .'])
+    with pytest.raises(formats.MismatchError, match=r'captions\.txt: .* flickr8k.* differs'):
+        recipe().tokens()
+
+
+def test_words_of_another_pool_are_refused(recipe, tmp_path):
+    first = recipe()
+    first.tokens()
+    assert 'dog' in first.words
+    (tmp_path / 'out' / 'captions.txt').write_text('A bird sings .\n', encoding='utf-8')
+    with pytest.raises(formats.MismatchError, match=r'dictionary\.txt: .* the pool differs'):
+        _ = recipe().words
+
+
+def test_what_the_network_saw_of_other_photos_is_refused(data, recipe, tmp_path, monkeypatch):
+    class Net:
+        def eval(self):
+            return self
+
+        def prepare(self, im):
+            return im
+
+        def see(self, im):
+            return im.mean((2, 3)), im.amax((2, 3))
+
+    monkeypatch.setattr(efficientnet, 'read_weights', dict)
+    monkeypatch.setattr(efficientnet, 'EfficientNetLite2', lambda weights: Net())
+    seen = recipe().seen('photo')
+    assert seen['pooled'].shape == (2, 3)
+    np.testing.assert_array_equal(recipe().seen('photo')['pooled'], seen['pooled'])
+    write_photos(data / 'flickr8k', 'blue')
+    with pytest.raises(formats.MismatchError, match=r'photo\.npz: .* images-00\.tar differs'):
+        recipe().seen('photo')
