@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import bundle, config, decoder, embedding, layers, skipthoughts
+from . import bundle, config, decoder, embedding, layers, skipthoughts, stored_pool
 from . import captions as pool
 from . import style as styling
 from .convnet import build_convnet
@@ -54,9 +54,11 @@ def load_all(
     -------
     dict
         With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
-        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32),
-        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``, name -> vector; and
-        ``search``, the `storyteller.options.SearchSettings` that suit the decoder.
+        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32,
+        or, where a bundle brings them, a `storyteller.stored_pool.StoredPool`, which becomes such
+        an array when it is taken for one), ``bneg`` and ``bpos`` ((D,) float32: the styles c and
+        b); ``styles``, name -> vector; and ``search``, the `storyteller.options.SearchSettings`
+        that suit the decoder.
 
     Raises
     ------
@@ -92,7 +94,9 @@ def load_all(
     with ThreadPoolExecutor(2) as threads:
         loading = {name: threads.submit(load) for name, load in parts.items()}
         joint, captions = loading['vse'], loading['cap']
-        known = threads.submit(lambda: pool.cached_vectors(joint.result(), captions.result()))
+        known = threads.submit(
+            lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
+        )
     z = {name: part.result() for name, part in loading.items()}
     _give_back_memory()
     try:
@@ -112,8 +116,16 @@ def load_all(
         from .caption_index import load
 
         made_of = pool.made_of(z['vse'], z['cap'])
-        z['cvec'] = load(at_home(caption_index), z['cvec'], made_of)
+        z['cvec'] = load(at_home(caption_index), np.asarray(z['cvec']), made_of)
     return z
+
+
+def _known_vectors(
+    vse: dict[str, Any], captions: list[str], path: PathLike
+) -> stored_pool.StoredPool | np.ndarray | None:
+    """The vectors of the pool, if they lie beside it or in the cache."""
+    stored = stored_pool.read(Path(path).with_name(stored_pool.FILE), vse, captions)
+    return pool.cached_vectors(vse, captions) if stored is None else stored
 
 
 def _give_back_memory() -> None:
