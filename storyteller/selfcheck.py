@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import bundle, config, embedding, generate, skipthoughts
+from . import bundle, config, embedding, generate, known_sums, skipthoughts
 from .formats import PathLike
 from .layers import unit_rows
 from .options import SearchSettings, Telling
@@ -39,6 +39,7 @@ def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Findi
     yield Finding('Python', True, platform.python_version())
     for package in PACKAGES:
         yield Finding(package, True, importlib.metadata.version(package))
+    known_sums.forget()
     cards, files = {}, config.resolve(models)
     for folder in config.folders(files):
         try:
