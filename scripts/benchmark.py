@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import json
 import os
 import sys
@@ -89,9 +88,6 @@ ROWS = {
     'nearest_1': Row('nearest captions, 1 photo', stages.searching_captions(1), '0.06 s'),
     'nearest_16': Row('nearest captions, 16 photos', stages.searching_captions(PHOTOS), '100 %'),
     'step': Row('a step of the search', stages.stepping, '85 %'),
-    'step_int8': Row(
-        'a step, int8', functools.partial(stages.stepping, precision='int8'), '1.8 x float32'
-    ),
     'search': Row('a search, early stop', stages.searching),
     'story_1': Row('a story', stages.telling),
     'stories_16': Row('16 stories in a call', stages.telling_many, '1.1 x 16 calls'),

@@ -246,25 +246,14 @@ def searching_captions(count: int) -> Callable[[Bench], Stage]:
     return make
 
 
-def stepping(bench: Bench, precision: str = 'float32') -> Stage:
+def stepping(bench: Bench) -> Stage:
     dec, bw, (context,) = bench.z['dec'], bench.scale.bw, bench.contexts(1)
-    if precision != 'float32':
-        files = bench.paths['decmodel'], bench.paths['dictionary']
-        other = decoder.load_model(*files, precision=precision)
-
-    def step(dec: Mapping[str, Any]) -> tuple[float, int]:
-        with watched(dec['_model']) as seen:
-            decoder.gen_sample(dec, context, bw, STEPS)
-        return full_step(seen)
 
     def run() -> Run:
-        seconds, rows = step(dec)
-        products = machine.step_products(dec['options'], [rows])
-        if precision == 'float32':
-            return Run(seconds, products)
-        fast = step(other)[0]
-        facts = {'float32_seconds': seconds}
-        return Run(fast, products, note=f'{seconds / fast:.2f} x float32', facts=facts)
+        with watched(dec['_model']) as seen:
+            decoder.gen_sample(dec, context, bw, STEPS)
+        seconds, rows = full_step(seen)
+        return Run(seconds, machine.step_products(dec['options'], [rows]))
 
     def plain() -> Run:
         seen: list[tuple[float, int]] = []
@@ -272,7 +261,7 @@ def stepping(bench: Bench, precision: str = 'float32') -> Stage:
         search_2015(noting(teller.next, seen), teller.start(context[None]), bw, STEPS)
         return Run(full_step(seen)[0])
 
-    return Stage(run, plain if precision == 'float32' else None)
+    return Stage(run, plain)
 
 
 def searching(bench: Bench) -> Stage:

@@ -44,9 +44,9 @@ def load_all(
         None takes a GPU if there is one, else the CPU.
     caption_index : path-like, optional
         An index over the captions that `scripts/build_caption_index.py` made, for large pools.
-    precision : {'float32', 'bfloat16', 'int8'}
-        On a CPU, faster and not quite the numbers of 2015: 'bfloat16' reads the captions' thoughts
-        in half the width, 'int8' searches the story with most words looked at in eight bits.
+    precision : {'float32', 'bfloat16'}
+        On a CPU, 'bfloat16' reads the captions' thoughts in half the width: faster, and not quite
+        the numbers of 2015.
     threads : int, optional
         That torch computes on from now on, in the whole process. None leaves them as they are.
 
@@ -70,22 +70,20 @@ def load_all(
         If there is no such precision or device, or `threads` is not 1 or more.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}')
+        gone = ', which is there no more: it told some stories otherwise' * (precision == 'int8')
+        raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}{gone}')
     if threads is not None:
         check_count('threads', threads)
         torch.set_num_threads(int(threads))
-    reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
     device = layers.pick_device(device)  # at once, and in this thread
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
     parts: dict[str, Callable[[], Any]] = {
         'stv': lambda: skipthoughts.load_model(
-            files['skmodels'], files['sktables'], device=device, precision=reading
+            files['skmodels'], files['sktables'], device=device, precision=precision
         ),
-        'dec': lambda: decoder.load_model(
-            files['decmodel'], files['dictionary'], device=device, precision=telling
-        ),
+        'dec': lambda: decoder.load_model(files['decmodel'], files['dictionary'], device=device),
         'vse': lambda: embedding.load_model(files['vsemodel'], device=device),
         'net': lambda: build_convnet(files['vgg'], device=device),
         'cap': lambda: pool.load_captions(files['captions']),

@@ -226,14 +226,14 @@ def test_rows_of_other_settings_are_refused(script, photos, calls, tmp_path, cap
 
 def test_what_is_unusual_is_not_taken_for_what_is_usual(script, photos, calls, tmp_path, capsys):
     command = [str(photos), '--out', str(tmp_path), *TELLER]
-    unusual = [*command, '--precision', 'int8', '--no-repeat', '3']
+    unusual = [*command, '--precision', 'bfloat16', '--no-repeat', '3']
     script.main(unusual)
     assert script.main(command) == 2
     assert 'was told with telling' in capsys.readouterr().err
     assert script.main([*command, '--no-repeat', '3']) == 2
-    assert "was told with precision 'int8', not None" in capsys.readouterr().err
+    assert "was told with precision 'bfloat16', not None" in capsys.readouterr().err
     assert script.main(unusual) == 1
-    assert {row['settings']['precision'] for row in rows(tmp_path)} == {'int8'}
+    assert {row['settings']['precision'] for row in rows(tmp_path)} == {'bfloat16'}
 
 
 def test_rows_from_before_there_were_precisions_are_taken(script, photos, calls, tmp_path, capsys):
