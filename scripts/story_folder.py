@@ -12,9 +12,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             many.check_writable(args.out)
             jobs = plan.missing(photos, told, args.batch_size)
             if args.ray is None:
-                new = told_here(plan, plan.load(), jobs)
+                new = plan.told(plan.load(), jobs)
             else:
                 from storyteller import cluster
 
@@ -145,14 +144,6 @@ def make_gallery(args: argparse.Namespace) -> int:
         return 2
     print(page)
     return 0
-
-
-def told_here(
-    plan: many.Plan, z: dict[str, Any], jobs: Iterable[many.Job]
-) -> Iterator[dict[str, Any]]:
-    """Tell in this process, batch by batch."""
-    for photos, style in jobs:
-        yield from plan.rows(z, [p.name for p in photos], [p.path for p in photos], style)
 
 
 def plan_of(args: argparse.Namespace) -> many.Plan:
