@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import benchmark_bundle
 import benchmark_machine as machine
 import benchmark_models
 import benchmark_network as networks
@@ -37,10 +38,8 @@ HEAD = (
     'plain, s | times | notes'
 )
 SCALES = {
-    'published': Scale(
-        k=100, bw=50, maxlen=1000, part=1000, stories=3, square=2048, numbers=1 << 28
-    ),
-    'tiny': Scale(k=5, bw=4, maxlen=30, part=40, stories=2, square=128, numbers=1 << 20),
+    'published': Scale(100, 50, 1000, part=1000, stories=3, square=2048, numbers=1 << 28),
+    'tiny': Scale(5, 4, 30, 40, stories=2, square=128, numbers=1 << 20, many=3, folder=4),
 }
 
 
@@ -118,6 +117,7 @@ ROWS = {
         bundled=True,
         always_plain=True,
     ),
+    **{n: Row(*row, bundled=True) for n, row in benchmark_bundle.STAGES.items()},
     'command_first': Row(
         'bundle: command line, to the first caption', stages.commanding(False), '2 s', bundled=True
     ),

@@ -48,6 +48,8 @@ class Scale:
     stories: int  # told to their end by the search of 2015
     square: int  # side of the matrices that measure the limit
     numbers: int  # summed, to measure the memory
+    many: int = 100  # photos told in one call
+    folder: int = 500  # photos told by the folder script
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def searching_captions(count: int) -> Callable[[Bench], Stage]:
     def make(bench: Bench) -> Stage:
         features = convnet.compute_features(bench.z['net'], bench.inputs(count))
         queries = embedding.encode_images(bench.z['vse'], layers.unit_rows(features))
-        vectors, k = bench.z['cvec'], bench.scale.k
+        vectors, k = np.asarray(bench.z['cvec']), bench.scale.k
         product = Product(len(queries), *vectors.T.shape)
         return Stage(
             timed(lambda: captions.nearest(queries, vectors, k), product, read=vectors.nbytes),
