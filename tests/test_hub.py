@@ -347,18 +347,26 @@ def test_files_that_were_made_anew_come_into_the_card(folder, tmp_path):
     assert model_card.completed(mine)['files'].keys() == card['files'].keys()
 
 
-def test_what_cannot_be_shared_is_refused(server, folder, tmp_path):
+def test_what_cannot_be_shared_is_refused(server, scripts, folder, tmp_path, monkeypatch):
+    main = importlib.import_module('share_models').main
+
+    def refusal(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['share_models.py', *map(str, arguments)])
+        with pytest.raises((ValueError, OSError)) as error:
+            main()
+        return str(error.value)
+
     mine = copied(folder, tmp_path / 'mine')
     formats.write_pickle(mine / 'vgg19.pkl', {})
     (mine / 'convnet.safetensors').unlink()
-    assert 'vgg19.pkl' in share(mine, NAME, code=2)
+    assert 'vgg19.pkl' in refusal(mine, NAME)
     (mine / 'vgg19.pkl').unlink()
-    assert 'convnet.json' in share(mine, NAME, code=2)  # not whole
+    assert 'convnet.json' in refusal(mine, NAME)  # not whole
     (mine / 'captions.txt').write_text('others\n')
-    assert 'captions.txt: 7 bytes, expected' in share(mine, NAME, code=2)
+    assert 'captions.txt: 7 bytes, expected' in refusal(mine, NAME)
     (mine / bundle.CARD).unlink()
     np.save(mine / 'utable.npy', np.array([{}]), allow_pickle=True)
-    assert 'utable.npy: not a plain array' in share(mine, NAME, code=2)
+    assert 'utable.npy: not a plain array' in refusal(mine, NAME)
     assert 'expected hf://OWNER/NAME' in share(folder, 'seaside', code=2)
     assert server.asked == []
 
