@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_busy as busy
+import benchmark_bundle
 import benchmark_machine as machine
 import benchmark_models
 import benchmark_network as networks
@@ -39,10 +39,8 @@ HEAD = (
     'plain, s | times | notes'
 )
 SCALES = {
-    'published': Scale(
-        k=100, bw=50, maxlen=1000, part=1000, stories=3, square=2048, numbers=1 << 28
-    ),
-    'tiny': Scale(k=5, bw=4, maxlen=30, part=40, stories=2, square=128, numbers=1 << 20),
+    'published': Scale(100, 50, 1000, part=1000, stories=3, square=2048, numbers=1 << 28),
+    'tiny': Scale(5, 4, 30, 40, stories=2, square=128, numbers=1 << 20, many=3, folder=4),
 }
 
 
@@ -90,9 +88,6 @@ ROWS = {
     'nearest_1': Row('nearest captions, 1 photo', stages.searching_captions(1), '0.06 s'),
     'nearest_16': Row('nearest captions, 16 photos', stages.searching_captions(PHOTOS), '100 %'),
     'step': Row('a step of the search', stages.stepping, '85 %'),
-    'step_int8': Row(
-        'a step, int8', functools.partial(stages.stepping, precision='int8'), '1.8 x float32'
-    ),
     'search': Row('a search, early stop', stages.searching),
     'story_1': Row('a story', stages.telling),
     'stories_16': Row('16 stories in a call', stages.telling_many, '1.1 x 16 calls'),
@@ -119,6 +114,7 @@ ROWS = {
         bundled=True,
         always_plain=True,
     ),
+    **{n: Row(*row, bundled=True) for n, row in benchmark_bundle.STAGES.items()},
     'command_first': Row(
         'bundle: command line, to the first caption', stages.commanding(False), '2 s', bundled=True
     ),

@@ -48,6 +48,8 @@ class Scale:
     stories: int  # told to their end by the search of 2015
     square: int  # side of the matrices that measure the limit
     numbers: int  # summed, to measure the memory
+    many: int = 100  # photos told in one call
+    folder: int = 500  # photos told by the folder script
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def searching_captions(count: int) -> Callable[[Bench], Stage]:
     def make(bench: Bench) -> Stage:
         features = convnet.compute_features(bench.z['net'], bench.inputs(count))
         queries = embedding.encode_images(bench.z['vse'], layers.unit_rows(features))
-        vectors, k = bench.z['cvec'], bench.scale.k
+        vectors, k = np.asarray(bench.z['cvec']), bench.scale.k
         product = Product(len(queries), *vectors.T.shape)
         return Stage(
             timed(lambda: captions.nearest(queries, vectors, k), product, read=vectors.nbytes),
@@ -246,25 +248,14 @@ def searching_captions(count: int) -> Callable[[Bench], Stage]:
     return make
 
 
-def stepping(bench: Bench, precision: str = 'float32') -> Stage:
+def stepping(bench: Bench) -> Stage:
     dec, bw, (context,) = bench.z['dec'], bench.scale.bw, bench.contexts(1)
-    if precision != 'float32':
-        files = bench.paths['decmodel'], bench.paths['dictionary']
-        other = decoder.load_model(*files, precision=precision)
-
-    def step(dec: Mapping[str, Any]) -> tuple[float, int]:
-        with watched(dec['_model']) as seen:
-            decoder.gen_sample(dec, context, bw, STEPS)
-        return full_step(seen)
 
     def run() -> Run:
-        seconds, rows = step(dec)
-        products = machine.step_products(dec['options'], [rows])
-        if precision == 'float32':
-            return Run(seconds, products)
-        fast = step(other)[0]
-        facts = {'float32_seconds': seconds}
-        return Run(fast, products, note=f'{seconds / fast:.2f} x float32', facts=facts)
+        with watched(dec['_model']) as seen:
+            decoder.gen_sample(dec, context, bw, STEPS)
+        seconds, rows = full_step(seen)
+        return Run(seconds, machine.step_products(dec['options'], [rows]))
 
     def plain() -> Run:
         seen: list[tuple[float, int]] = []
@@ -272,7 +263,7 @@ def stepping(bench: Bench, precision: str = 'float32') -> Stage:
         search_2015(noting(teller.next, seen), teller.start(context[None]), bw, STEPS)
         return Run(full_step(seen)[0])
 
-    return Stage(run, plain if precision == 'float32' else None)
+    return Stage(run, plain)
 
 
 def searching(bench: Bench) -> Stage:

@@ -12,13 +12,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from storyteller import bundle, config, many, picture_files
+from storyteller import bundle, config, many, picture_files, processes
 from storyteller.command_line import (
     add_models,
     add_precision,
@@ -64,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
         metavar='ADDRESS',
         help='tell on a Ray cluster, or a local one',
     )
+    result.add_argument(
+        '--processes',
+        type=int,
+        default=1,
+        metavar='N',
+        help='to tell in, each with the models; one for each core is fastest (%(default)s)',
+    )
     result.add_argument('--actors', type=int, default=1, help='with --ray: tellers (%(default)s)')
     add_search(result)
     return result
@@ -74,12 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(arguments)  # photos may stand between the options
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
-        use_threads(args.threads)
         picture_files.register_plugins()
-        for name in ('k', 'bw', 'batch_size', 'actors', 'max_pixels'):
+        for name in ('k', 'bw', 'batch_size', 'actors', 'processes', 'max_pixels'):
             value = getattr(args, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected 1 or more, found {value}')
+        several = args.processes > 1
+        if several and args.ray is not None:
+            raise ValueError('--processes: on a Ray cluster, say --actors')
+        threads = max(1, processes.cores() // args.processes) if several else None
+        use_threads(threads if args.threads is None else args.threads)
         if args.ray and not ADDRESS.fullmatch(args.ray):
             raise ValueError(
                 f'--ray: expected auto, HOST:PORT or ray://HOST:PORT, found {args.ray!r}; if '
@@ -97,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if before < len(wanted):
             many.check_writable(args.out)
             jobs = plan.missing(photos, told, args.batch_size)
-            if args.ray is None:
-                new = told_here(plan, plan.load(), jobs)
+            if several:
+                new = processes.tell(plan, jobs, args.processes)
+            elif args.ray is None:
+                new = plan.told(plan.load(), jobs)
             else:
                 from storyteller import cluster
 
@@ -145,14 +157,6 @@ def make_gallery(args: argparse.Namespace) -> int:
         return 2
     print(page)
     return 0
-
-
-def told_here(
-    plan: many.Plan, z: dict[str, Any], jobs: Iterable[many.Job]
-) -> Iterator[dict[str, Any]]:
-    """Tell in this process, batch by batch."""
-    for photos, style in jobs:
-        yield from plan.rows(z, [p.name for p in photos], [p.path for p in photos], style)
 
 
 def plan_of(args: argparse.Namespace) -> many.Plan:

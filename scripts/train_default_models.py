@@ -32,8 +32,18 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from storyteller import bundle, efficientnet, formats, generate, selfcheck, skipthoughts
+from storyteller import (
+    bundle,
+    efficientnet,
+    formats,
+    generate,
+    selfcheck,
+    skipthoughts,
+    stored_pool,
+)
 from storyteller.command_line import run
+from storyteller.embedding import encode_sentences
+from storyteller.embedding import load_model as load_embedding
 from storyteller.images import load_image, read_rgb
 from storyteller.layers import unit_rows
 from storyteller.tables import write_table
@@ -100,6 +110,7 @@ FILES = {
     'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
     'convnet.json': ('how EfficientNet-Lite2 is read', 'its weights come with a package'),
     'captions.txt': ('the pool of captions', 'written by write_captions.py'),
+    stored_pool.FILE: ('the pool in the joint space, in bytes', 'the pool, the joint space'),
     'caption_style.npy': ('c, the style of captions', 'the pool'),
     'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),
     'adventure_style.npy': ('b, the style of adventure', 'plain passages of adventure novels'),
@@ -647,6 +658,12 @@ class Recipe:
             self.grammar.write_pool(path, self.grammar.generate(0))
         return formats.read_lines(path)
 
+    def vectors(self) -> None:
+        """Lead the pool into the joint space, so that nobody has to at a first start."""
+        model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
+        vectors = encode_sentences(model, self.pool, verbose=True)
+        stored_pool.write(self.out / stored_pool.FILE, model, self.pool, vectors)
+
     def describe(self) -> None:
         """Write bundle.json: what each file is, its size and sha256, and how it was trained."""
         files = {}
@@ -654,7 +671,7 @@ class Recipe:
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
             files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
-            if path.suffix == '.safetensors':
+            if path.suffix == '.safetensors' and name != stored_pool.FILE:
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
@@ -675,6 +692,7 @@ class Recipe:
         yield 'styles', self.styles
         yield 'embedding', self.embedding
         yield 'images', self.image_layers
+        yield 'vectors', self.vectors
         yield 'decoder', self.decoder
         yield 'describe', self.describe
 

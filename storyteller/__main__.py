@@ -6,10 +6,12 @@ Several photos have their names above their stories, and a blank line between th
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .command_line import (
@@ -78,26 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(options: argparse.Namespace) -> int:
-    from . import (  # after the arguments are read: it takes seconds
-        bundle,
-        config,
-        generate,
-        picture_files,
-    )
-
     names = ('lyric', 'style', 'seed', 'allow_truncated', 'max_pixels')
     told = {name: getattr(options, name) for name in names}
-    picture_files.register_plugins()
-    try:
-        _check(options)
-        files = config.resolve(options.models)
-        suiting = bundle.search_settings(files['decmodel'])
-        told |= vars(search_from(options, suiting))
-        _progress('loading the models')
-        z = generate.load_all(files, precision=options.precision, threads=options.threads)
-        generate.stories(z, [], **told)  # one complaint, not one for each photo
-    except (ValueError, OSError) as error:
-        return _complain(error)
+    with _no_search_for_garbage():
+        # Here, after the arguments are read: it takes a while.
+        from . import bundle, config, generate, picture_files
+
+        picture_files.register_plugins()
+        try:
+            _check(options)
+            files = config.resolve(options.models)
+            suiting = bundle.search_settings(files['decmodel'])
+            told |= vars(search_from(options, suiting))
+            _progress('loading the models')
+            z = generate.load_all(files, precision=options.precision, threads=options.threads)
+            generate.stories(z, [], **told)  # one complaint, not one for each photo
+        except (ValueError, OSError) as error:
+            return _complain(error)
     status, several = 0, len(options.photos) > 1 and not options.json
     for number, photo in enumerate(options.photos):
         _progress(f'telling {photo}')
@@ -111,6 +110,18 @@ def _tell(options: argparse.Namespace) -> int:
                 print('NOT TOLD:', getattr(error, 'reason', error))
         sys.stdout.flush()  # a story is handed on as soon as it is told
     return status
+
+
+@contextlib.contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """While modules and models are loaded: they are many objects, and stay."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _print_row(z: Mapping[str, Any], photo: str, **told: Any) -> None:

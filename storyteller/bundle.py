@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .formats import ModelFileError, PathLike, existing, write_text
+from .known_sums import KnownSums
+from .known_sums import sha256 as sha256
 from .options import SearchSettings
 
 CARD = 'bundle.json'
@@ -79,17 +81,20 @@ def search_settings(decoder: PathLike) -> SearchSettings:
         raise ModelFileError(f'{path.parent / CARD}: search: {error}') from None
 
 
-def problem(folder: PathLike, name: str, facts: dict[str, Any], whole: bool = True) -> str | None:
+def problem(
+    folder: PathLike, name: str, facts: dict[str, Any], sums: KnownSums | None = None
+) -> str | None:
     """What is wrong with a file of a card, in a line; None if nothing is.
 
-    With `whole` False, large files are not hashed.
+    With `sums`, what is known is not read again, and large files are not hashed.
     """
     path = Path(folder) / name
     if not path.is_file():
         return 'missing'
     if (size := path.stat().st_size) != facts['bytes']:
         return f'{size} bytes, expected {facts["bytes"]}'
-    if (whole or size <= HASHED_AT_LOAD) and sha256(path) != facts['sha256']:
+    hashed = sums is None or size <= HASHED_AT_LOAD
+    if hashed and (sums.sha256 if sums else sha256)(path) != facts['sha256']:
         return 'its SHA-256 is not that of the card'
     return None
 
@@ -102,14 +107,15 @@ def check(folders: Iterable[PathLike]) -> None:
     ModelFileError
         If a card is none, or a file is not the one it describes.
     """
-    for folder in sorted({str(folder) for folder in folders}):
-        for name, facts in (read_card(folder) or {'files': {}})['files'].items():
-            path = Path(folder) / name
-            if path.is_file() and (wrong := problem(folder, name, facts, whole=False)):
-                raise ModelFileError(
-                    f'{existing(path, "a file of the bundle")}: {wrong} '
-                    f'(a broken copy? if you changed it, take its entry out of {CARD})'
-                )
+    with KnownSums() as sums:
+        for folder in sorted({str(folder) for folder in folders}):
+            for name, facts in (read_card(folder) or {'files': {}})['files'].items():
+                path = Path(folder) / name
+                if path.is_file() and (wrong := problem(folder, name, facts, sums)):
+                    raise ModelFileError(
+                        f'{existing(path, "a file of the bundle")}: {wrong} '
+                        f'(a broken copy? if you changed it, take its entry out of {CARD})'
+                    )
 
 
 def strike(*paths: PathLike) -> None:
@@ -131,15 +137,6 @@ def strike(*paths: PathLike) -> None:
             write_text(path.parent / CARD, json.dumps(card, indent=1) + '\n')
         else:
             (path.parent / CARD).unlink(missing_ok=True)
-
-
-def sha256(path: PathLike) -> str:
-    """The hash of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fingerprint(folders: Iterable[PathLike]) -> str:

@@ -186,8 +186,8 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=PRECISIONS,
         default='float32',
-        help='on a CPU, faster than %(default)s and not quite its numbers: bfloat16 for reading '
-        'captions, int8 for most of the words that a search looks at',
+        help='bfloat16 reads captions in half the width: on a CPU, faster than %(default)s and not '
+        'quite its numbers',
     )
 
 

@@ -33,7 +33,6 @@ def load_model(
     dictionary: formats.PathLike,
     *,
     device: str | torch.device | None = None,
-    precision: str = 'float32',
 ) -> dict[str, Any]:
     """Load a decoder and its dictionary.
 
@@ -45,9 +44,6 @@ def load_model(
         Word -> index, ``.pkl`` of 2015 or ``.txt``. It may hold more words than the model.
     device : str or torch.device, optional
         Where to compute. None: the GPU if there is one, else the CPU.
-    precision : {'float32', 'int8'}
-        'int8' looks at most words in eight bits: faster on a CPU, nearly always the same texts;
-        see :mod:`storyteller.screening`.
 
     Returns
     -------
@@ -66,11 +62,7 @@ def load_model(
         If a file is not there, or not what it should be.
     MismatchError
         If the dictionary lacks a word of the model.
-    ValueError
-        If there is no such precision.
     """
-    if precision not in ('float32', 'int8'):
-        raise ValueError(f"precision: expected 'float32' or 'int8', found {precision!r}")
     params, options = read_params(path)
     worddict = formats.load_dictionary(dictionary)
     word_idict = {index: word for word, index in worddict.items()}
@@ -81,7 +73,7 @@ def load_model(
             f'{path}: the decoder has {n_words} words, but {dictionary} names none with index '
             f'{lacking}: is it the dictionary of another decoder?'
         )
-    model = Decoder(params, layers.pick_device(device), precision).eval()
+    model = Decoder(params, layers.pick_device(device)).eval()
     return {
         'options': options,
         'worddict': worddict,

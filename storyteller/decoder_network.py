@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from . import layers, packed
-from .screening import ScreenedLinear
 
 
 class Decoder(nn.Module):
@@ -28,8 +27,6 @@ class Decoder(nn.Module):
         (H, V), each affine layer with its ``_b``. With a deep output ``ff_hid_W`` (H, W) and
         ``ff_logit_W`` (W, V).
     device : str or torch.device, optional
-    precision : {'float32', 'int8'}
-        See :func:`load_model`.
 
     Examples
     --------
@@ -47,7 +44,6 @@ class Decoder(nn.Module):
         self,
         params: Mapping[str, np.ndarray],
         device: str | torch.device | None = None,
-        precision: str = 'float32',
     ):
         super().__init__()
         device = layers.pick_device(device or 'cpu')
@@ -57,9 +53,7 @@ class Decoder(nn.Module):
         self.hidden = None
         if 'ff_hid_W' in params:
             self.hidden = packed.Linear.of(params, 'ff_hid', device)
-        screened = precision == 'int8' and device.type == 'cpu' and hasattr(torch, '_int_mm')
-        output = ScreenedLinear if screened else packed.Linear
-        self.logit = output(*packed.affine_tensors(params, 'ff_logit', device))
+        self.logit = packed.Linear.of(params, 'ff_logit', device)
         self.device = device
 
     def start(self, contexts: Tensor) -> Tensor:

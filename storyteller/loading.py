@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import bundle, config, decoder, embedding, layers, skipthoughts
+from . import bundle, config, decoder, embedding, layers, skipthoughts, stored_pool
 from . import captions as pool
 from . import style as styling
 from .convnet import build_convnet
@@ -44,9 +44,9 @@ def load_all(
         None takes a GPU if there is one, else the CPU.
     caption_index : path-like, optional
         An index over the captions that `scripts/build_caption_index.py` made, for large pools.
-    precision : {'float32', 'bfloat16', 'int8'}
-        On a CPU, faster and not quite the numbers of 2015: 'bfloat16' reads the captions' thoughts
-        in half the width, 'int8' searches the story with most words looked at in eight bits.
+    precision : {'float32', 'bfloat16'}
+        On a CPU, 'bfloat16' reads the captions' thoughts in half the width: faster, and not quite
+        the numbers of 2015.
     threads : int, optional
         That torch computes on from now on, in the whole process. None leaves them as they are.
 
@@ -54,9 +54,11 @@ def load_all(
     -------
     dict
         With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
-        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32),
-        ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``, name -> vector; and
-        ``search``, the `storyteller.options.SearchSettings` that suit the decoder.
+        ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32,
+        or, where a bundle brings them, a `storyteller.stored_pool.StoredPool`, which becomes such
+        an array when it is taken for one), ``bneg`` and ``bpos`` ((D,) float32: the styles c and
+        b); ``styles``, name -> vector; and ``search``, the `storyteller.options.SearchSettings`
+        that suit the decoder.
 
     Raises
     ------
@@ -68,22 +70,20 @@ def load_all(
         If there is no such precision or device, or `threads` is not 1 or more.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}')
+        gone = ', which is there no more: it told some stories otherwise' * (precision == 'int8')
+        raise ValueError(f'precision: expected one of {PRECISIONS}, found {precision!r}{gone}')
     if threads is not None:
         check_count('threads', threads)
         torch.set_num_threads(int(threads))
-    reading, telling = (p if precision == p else 'float32' for p in ('bfloat16', 'int8'))
     device = layers.pick_device(device)  # at once, and in this thread
     files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
     parts: dict[str, Callable[[], Any]] = {
         'stv': lambda: skipthoughts.load_model(
-            files['skmodels'], files['sktables'], device=device, precision=reading
+            files['skmodels'], files['sktables'], device=device, precision=precision
         ),
-        'dec': lambda: decoder.load_model(
-            files['decmodel'], files['dictionary'], device=device, precision=telling
-        ),
+        'dec': lambda: decoder.load_model(files['decmodel'], files['dictionary'], device=device),
         'vse': lambda: embedding.load_model(files['vsemodel'], device=device),
         'net': lambda: build_convnet(files['vgg'], device=device),
         'cap': lambda: pool.load_captions(files['captions']),
@@ -92,7 +92,9 @@ def load_all(
     with ThreadPoolExecutor(2) as threads:
         loading = {name: threads.submit(load) for name, load in parts.items()}
         joint, captions = loading['vse'], loading['cap']
-        known = threads.submit(lambda: pool.cached_vectors(joint.result(), captions.result()))
+        known = threads.submit(
+            lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
+        )
     z = {name: part.result() for name, part in loading.items()}
     _give_back_memory()
     try:
@@ -112,8 +114,16 @@ def load_all(
         from .caption_index import load
 
         made_of = pool.made_of(z['vse'], z['cap'])
-        z['cvec'] = load(at_home(caption_index), z['cvec'], made_of)
+        z['cvec'] = load(at_home(caption_index), np.asarray(z['cvec']), made_of)
     return z
+
+
+def _known_vectors(
+    vse: dict[str, Any], captions: list[str], path: PathLike
+) -> stored_pool.StoredPool | np.ndarray | None:
+    """The vectors of the pool, if they lie beside it or in the cache."""
+    stored = stored_pool.read(Path(path).with_name(stored_pool.FILE), vse, captions)
+    return pool.cached_vectors(vse, captions) if stored is None else stored
 
 
 def _give_back_memory() -> None:

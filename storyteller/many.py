@@ -316,6 +316,14 @@ class Plan:
         for name, story in zip(names, told, strict=True):
             yield self.row(name, story, style)
 
+    def told(self, z: Mapping[str, Any], jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
+        """Tell batches: a row for each photo. The next batch is read while one is told."""
+        from .ahead import photos_ahead
+
+        batches = (([photo.path for photo in found], (found, style)) for found, style in jobs)
+        for photos, (found, style) in photos_ahead(batches, z['net'].get('side'), self.options):
+            yield from self.rows(z, [photo.name for photo in found], photos, style)
+
     def row(self, name: str, told: Any, style: str | None) -> dict[str, Any]:
         """The row of a `Story` or a `StoryError`."""
         row = told.to_dict() | {'image': name}

@@ -26,6 +26,7 @@ WHAT = {
     'convnet.json': 'how the network that sees the photos is read',
     'convnet.safetensors': 'the network that sees the photos',
     'captions.txt': 'the pool of captions',
+    'caption_vectors.safetensors': 'the pool in the joint space',
 }
 USE = """\
 ```python

@@ -25,7 +25,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     Parameters
     ----------
     queries : (B, E) array, or (E,) for one query
-    vectors : (N, E) array, or a `caption_index.CaptionIndex`
+    vectors : (N, E) array, `caption_index.CaptionIndex` or `stored_pool.StoredPool`
         May be mapped from disk: it is read once, a block of rows at a time.
     k : int
         1 or more; more than N gives N, with a warning.
@@ -51,8 +51,8 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
     >>> indices, scores
     (array([2, 1]), array([1., 1.], dtype=float32))
     """
-    if hasattr(vectors, 'nearest'):  # an index, which answers in the same way
-        _checked_search(np.asarray(queries, np.float32), vectors.vectors, k)
+    if hasattr(vectors, 'nearest'):  # which answers in the same way
+        _checked_search(np.asarray(queries, np.float32), vectors, k)
         return vectors.nearest(queries, k)
     queries = np.asarray(queries, dtype=np.float32)
     vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
@@ -89,10 +89,10 @@ def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _checked_search(queries: np.ndarray, vectors: np.ndarray, k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f'k: expected a whole number, 1 or more, found {k!r}')
-    if queries.ndim not in (1, 2) or vectors.ndim != 2 or queries.shape[-1] != vectors.shape[1]:
+    shape = vectors.shape
+    if queries.ndim not in (1, 2) or len(shape) != 2 or queries.shape[-1] != shape[1]:
         raise MismatchError(
-            f'queries (B, E) and vectors (N, E) must share E, found {queries.shape} '
-            f'and {vectors.shape}'
+            f'queries (B, E) and vectors (N, E) must share E, found {queries.shape} and {shape}'
         )
     if not len(vectors):
         raise ValueError('vectors: expected at least one row to search, found none')

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 2**28  # of a photo's file; decoded, at four bytes each, they take a gigabyte
-PRECISIONS = ('float32', 'bfloat16', 'int8')
+PRECISIONS = ('float32', 'bfloat16')
 FOR_SEARCH = ('n_best', 'length_penalty', 'groups', 'diversity', 'required')
 FOR_DRAWS = ('temperature', 'top_k', 'top_p')
 

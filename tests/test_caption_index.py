@@ -23,15 +23,15 @@ pytest.importorskip('faiss')
 def vectors():
     """Clusters, as captions form them."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(200, 32))
-    rows = centres[rng.integers(0, 200, 12_000)] + 0.5 * rng.normal(size=(12_000, 32))
+    centres = rng.normal(size=(200, 16))
+    rows = centres[rng.integers(0, 200, 12_000)] + 0.5 * rng.normal(size=(12_000, 16))
     return unit_rows(rows).astype(np.float32)
 
 
 @pytest.fixture(scope='module')
 def queries(vectors):
     rng = np.random.default_rng(1)
-    return unit_rows(vectors[::400] + 0.05 * rng.normal(size=(30, 32))).astype(np.float32)
+    return unit_rows(vectors[::400] + 0.05 * rng.normal(size=(30, 16))).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_bad_files_are_named(vectors, tmp_path):
     with pytest.raises(MissingFileError, match=r'a\.faiss'):
         caption_index.load(path, vectors)
     caption_index.build(vectors, 'flat', verbose=False).save(path)
-    with pytest.raises(MismatchError, match=r'a\.faiss: .*12000 x 32.*100 x 32'):
+    with pytest.raises(MismatchError, match=r'a\.faiss: .*12000 x 16.*100 x 16'):
         caption_index.load(path, vectors[:100])
     (tmp_path / 'a.faiss.json').write_text('{"kind": "tree", "effort": 3}')
     with pytest.raises(ModelFileError, match='tree'):

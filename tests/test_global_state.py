@@ -14,7 +14,7 @@ from small_models import PHOTO, tell, write_models
 from storyteller import convnet, efficientnet, generate, packed
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 
-PRECISIONS = 'float32', 'bfloat16', 'int8'
+PRECISIONS = 'float32', 'bfloat16'
 
 
 @pytest.fixture(scope='module')

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from storyteller import bundle, config, exchange, formats, generate, hub, model_card, skipthoughts
+from storyteller.__main__ import main
 from storyteller.formats import MissingFileError, ModelFileError
 
 huggingface_hub = pytest.importorskip('huggingface_hub')
@@ -263,13 +264,14 @@ def run(*arguments, code=0, **environment):
     return done.stdout if code == 0 else done.stderr
 
 
-def test_the_main_job_takes_an_address(server, folder, tmp_path):
+def test_the_main_job_takes_an_address(server, folder, tmp_path, capsys):
     commit = server.push(NAME, files_of(folder))
     known = {'HF_HUB_CACHE': str(tmp_path / 'hub')}
     asked = '-m', 'storyteller', 'images/ex1.jpg', '--models'
     printed = run(*asked, f'hf://{NAME}@{commit}', **known)
     assert 'OUTPUT:' in printed
-    assert printed == run(*asked, folder)
+    assert main([str(ROOT / 'images' / 'ex1.jpg'), '--models', str(folder)]) == 0
+    assert capsys.readouterr().out == printed
     error = run(*asked, 'hf://ada/nothing', code=2, **known)
     assert error.splitlines()[-1].startswith('storyteller: hf://ada/nothing: no such repository')
 
@@ -347,18 +349,26 @@ def test_files_that_were_made_anew_come_into_the_card(folder, tmp_path):
     assert model_card.completed(mine)['files'].keys() == card['files'].keys()
 
 
-def test_what_cannot_be_shared_is_refused(server, folder, tmp_path):
+def test_what_cannot_be_shared_is_refused(server, scripts, folder, tmp_path, monkeypatch):
+    upload = importlib.import_module('share_models').main
+
+    def refusal(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['share_models.py', *map(str, arguments)])
+        with pytest.raises((ValueError, OSError)) as error:
+            upload()
+        return str(error.value)
+
     mine = copied(folder, tmp_path / 'mine')
     formats.write_pickle(mine / 'vgg19.pkl', {})
     (mine / 'convnet.safetensors').unlink()
-    assert 'vgg19.pkl' in share(mine, NAME, code=2)
+    assert 'vgg19.pkl' in refusal(mine, NAME)
     (mine / 'vgg19.pkl').unlink()
-    assert 'convnet.json' in share(mine, NAME, code=2)  # not whole
+    assert 'convnet.json' in refusal(mine, NAME)  # not whole
     (mine / 'captions.txt').write_text('others\n')
-    assert 'captions.txt: 7 bytes, expected' in share(mine, NAME, code=2)
+    assert 'captions.txt: 7 bytes, expected' in refusal(mine, NAME)
     (mine / bundle.CARD).unlink()
     np.save(mine / 'utable.npy', np.array([{}]), allow_pickle=True)
-    assert 'utable.npy: not a plain array' in share(mine, NAME, code=2)
+    assert 'utable.npy: not a plain array' in refusal(mine, NAME)
     assert 'expected hf://OWNER/NAME' in share(folder, 'seaside', code=2)
     assert server.asked == []
 

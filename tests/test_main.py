@@ -159,8 +159,8 @@ def test_the_precision_is_that_of_the_models(reference, monkeypatch):
     monkeypatch.setattr(
         generate, 'load_all', lambda *a, precision, **b: asked.append(precision) or load(*a, **b)
     )
-    assert main([str(PHOTO), *SMALL]) == main([str(PHOTO), *SMALL, '--precision', 'int8']) == 0
-    assert asked == ['float32', 'int8']
+    assert main([str(PHOTO), *SMALL]) == main([str(PHOTO), *SMALL, '--precision', 'bfloat16']) == 0
+    assert asked == ['float32', 'bfloat16']
 
 
 @pytest.mark.parametrize('options', [['--strength', 'nan'], ['--seed', '-1']])

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from storyteller import config, convnet, embedding, exchange, formats, generate, skipthoughts
+from storyteller.__main__ import main
 from storyteller.formats import MismatchError, MissingFileError
 
 ROOT = Path(__file__).parent.parent
@@ -236,25 +238,27 @@ def test_what_none_has_is_named(have, tmp_path):
         generate.load_all([])
 
 
-def test_the_command_line_takes_several(have, ours, whole):
-    command = [sys.executable, '-m', 'storyteller', PHOTOS[0], '-k', '5', '--bw', '3']
-    printed = [
-        subprocess.run(
-            [*command, *(part for each in chosen for part in ('--models', str(each)))],
-            cwd=ROOT, capture_output=True, text=True, timeout=300,
-        )
-        for chosen in ([have('vgg19.pkl'), ours], [have(name='none'), ours], [ours])
-    ]  # fmt: skip
-    assert [done.returncode for done in printed] == [0, 0, 0], printed[0].stderr
-    assert printed[1].stdout == printed[2].stdout != printed[0].stdout
+def test_the_command_line_takes_several(have, ours, whole, capsys):
+    printed = []
+    for chosen in ([have('vgg19.pkl'), ours], [have(name='none'), ours], [ours]):
+        models = [part for each in chosen for part in ('--models', str(each))]
+        assert main([PHOTOS[0], '-k', '5', '--bw', '3', *models]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[1] == printed[2] != printed[0]
 
 
-def test_a_run_over_a_folder_keeps_what_it_was_told_with(have, ours, tmp_path):
-    asked = [PHOTOS[0], '--out', tmp_path / 'told', '-k', 5, '--bw', 2]
-    first, second = have('vgg19.pkl'), ours
-    assert '1 told' in run('story_folder', *asked, '--models', first, '--models', second)
-    assert '1 from before' in run('story_folder', *asked, '--models', first, '--models', second)
-    assert 'models' in run('story_folder', *asked, '--models', second, code=2)
+def test_a_run_over_a_folder_keeps_what_it_was_told_with(
+    have, ours, scripts, tmp_path, capsys, monkeypatch
+):
+    folder = importlib.import_module('story_folder')
+    monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)  # which it sets
+    asked = [PHOTOS[0], '--out', str(tmp_path / 'told'), '-k', '5', '--bw', '2', '--models']
+    both = [str(have('vgg19.pkl')), '--models', str(ours)]
+    for models, code, words in ((both, 0, '1 told'), (both, 0, '1 from before')):
+        assert folder.main([*asked, *models]) == code
+        assert words in capsys.readouterr().out
+    assert folder.main([*asked, str(ours)]) == 2
+    assert 'models' in capsys.readouterr().err
 
 
 # --- refusals ------------------------------------------------------------------------------------

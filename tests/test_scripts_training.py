@@ -5,6 +5,7 @@ The scripts as a user runs them, on very little.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -41,6 +42,30 @@ def run(script, *arguments, code=0, launcher=()):
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture
+def here(scripts, monkeypatch):
+    """Run a script in this process, which has loaded torch: sooner than one of its own."""
+
+    def run_here(script, *arguments):
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+        importlib.import_module(script).main()
+
+    return run_here
+
+
+@pytest.fixture
+def refusal(here, capsys):
+    """What a script says that refuses its input, or its arguments."""
+
+    def refused(script, *arguments):
+        with pytest.raises((ValueError, OSError, SystemExit)) as error:
+            here(script, *arguments)
+        said = capsys.readouterr().err
+        return said if error.type is SystemExit else str(error.value)
+
+    return refused
 
 
 @pytest.fixture(scope='module')
@@ -189,24 +214,24 @@ def test_a_decoder_that_is_told_of_captions(tmp_path, books):
         (('--captions', 'pool.txt', '--k', 0), '--k'),
     ],
 )
-def test_captions_to_be_told_of_are_asked_for(tmp_path, books, given, said):
+def test_captions_to_be_told_of_are_asked_for(tmp_path, refusal, books, given, said):
     where = '--text', books, '--work', tmp_path / 'run', '--out', tmp_path / 'a.npz'
-    error = run('train_decoder', *where, *given, code=2)
+    error = refusal('train_decoder', *where, *given)
     assert said in error.splitlines()[-1] and not (tmp_path / 'run').exists()
 
 
-def test_vectors_for_words_that_have_theirs_are_refused(tmp_path, books):
+def test_vectors_for_words_that_have_theirs_are_refused(tmp_path, refusal, books):
     some = tmp_path / 'some'
-    error = run(
+    error = refusal(
         'train_decoder', '--text', books, '--work', tmp_path, '--out', tmp_path / 'a.npz',
-        '--start', some, '--vectors', some, code=2,
+        '--start', some, '--vectors', some,
     )  # fmt: skip
     assert '--vectors' in error
 
 
-def test_few_passages_are_refused_unless_they_are_wanted(tmp_path, books):
+def test_few_passages_are_refused_unless_they_are_wanted(tmp_path, refusal, books):
     style = tmp_path / 'a_style.npy'
-    error = run('make_style', '--text', books, '--out', style, '--shortest', 20, code=2)
+    error = refusal('make_style', '--text', books, '--out', style, '--shortest', 20)
     assert 'passages, expected at least 1000' in error and '--few' in error
     assert not style.exists()
 
@@ -284,7 +309,7 @@ def test_in_between_files_of_another_input_are_refused(tmp_path, books):
         assert 'text.txt: made from another input: two.txt differs; to start afresh' in error
 
 
-def test_features_of_another_photo_are_refused(tmp_path):
+def test_features_of_another_photo_are_refused(tmp_path, here, refusal):
     small = convnet.Architecture(blocks=((2,), (3,)), fc=(4, 5), input_size=32)
     rng = np.random.default_rng(0)
     params = {n: rng.normal(size=s).astype('f4') for n, s in small.shapes().items()}
@@ -296,31 +321,31 @@ def test_features_of_another_photo_are_refused(tmp_path):
     captions.write_text('image,caption\n' + ''.join(f'{i}.png,A {i} field.\n' for i in range(4)))
     where = '--captions', captions, '--photo-folder', photos, '--epochs', 1, '--work', work
     where += '--network', tmp_path / 'net.safetensors', '--out', tmp_path / 'e.npz', '--dim', 4
-    run('train_embedding', *where)
-    run('train_embedding', *where)
+    here('train_embedding', *where)
+    here('train_embedding', *where)
     notes = {note: note.read_bytes() for note in work.glob('*.made_from.json')}
     assert {note.name.split('.')[0] for note in notes} == {'features', 'embedding'}
     Image.new('RGB', (40, 30), 'red').save(photos / '2.png')
-    error = run('train_embedding', *where, code=2)
+    error = refusal('train_embedding', *where)
     assert 'features.npy: made from another input: 2.png differs; to start afresh' in error
     assert error.rstrip().endswith(f'or empty {work}')
     for note in notes:  # as an earlier version left it
         note.unlink()
-    run('train_embedding', *where)
+    here('train_embedding', *where)
 
 
-def test_a_checkpoint_of_other_features_is_refused(tmp_path):
+def test_a_checkpoint_of_other_features_is_refused(tmp_path, here, refusal):
     names, captions, features = (tmp_path / name for name in ('n.txt', 'c.txt', 'f.npy'))
     names.write_text('a\nb\nc\n')
     captions.write_text('a\ta dog\nb\ta cat\nc\tthe sea\n')
     np.save(features, np.eye(3, 5, dtype='f4'))
     where = '--captions', captions, '--photos', names, '--features', features, '--epochs', 1
     where += '--work', tmp_path / 'run', '--out', tmp_path / 'e.npz', '--dim', 4, '--dim-word', 3
-    run('train_embedding', *where)
-    run('train_embedding', *where, '--epochs', 2)
+    here('train_embedding', *where)
+    here('train_embedding', *where, '--epochs', 2)
     np.save(features, np.eye(3, 5, 1, dtype='f4'))
-    assert 'embedding.pt: made from another input: --features differs' in run(
-        'train_embedding', *where, code=2
+    assert 'embedding.pt: made from another input: --features differs' in refusal(
+        'train_embedding', *where
     )
 
 

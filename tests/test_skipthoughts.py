@@ -401,22 +401,26 @@ def test_nearest_words(model):
 # --- tables of the published size ----------------------------------------------------------------
 
 MEASURE = """
-import re, sys, time
+import re, sys
 def anonymous():
     status = open('/proc/self/status').read()
     return int(re.search(r'RssAnon:\\s+(\\d+)', status)[1]) / 1024
 import storyteller.skipthoughts as s
-before, start = anonymous(), time.perf_counter()
+before, calls = anonymous(), 0
+def count(frame, event, argument):
+    global calls
+    calls += event in ('call', 'c_call')
+sys.setprofile(count)
 model = s.load_model(sys.argv[1], sys.argv[1], device='cpu')
-seconds = time.perf_counter() - start
+sys.setprofile(None)
 vectors = s.encode(model, ['w12 w929000 nowhere', 'w5'], verbose=False)
-print(anonymous() - before, seconds, vectors.shape[1], len(model['utable']))
+print(anonymous() - before, calls, vectors.shape[1], len(model['utable']))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
-def test_published_tables_load_in_seconds_and_little_memory(tmp_path):
+def test_published_tables_load_with_little_work_and_memory(tmp_path):
     V, W, D = 930_913, 620, 8
     words = ['<eos>', 'UNK', *(f'w{i}' for i in range(V - 2))]
     (tmp_path / 'dictionary.txt').write_text('\n'.join(words) + '\n', encoding='utf-8')
@@ -440,7 +444,7 @@ def test_published_tables_load_in_seconds_and_little_memory(tmp_path):
         [sys.executable, '-c', MEASURE, str(tmp_path)],
         capture_output=True, text=True, check=True, cwd=root,
     )  # fmt: skip
-    megabytes, seconds, width, n_words = map(float, run.stdout.split())
+    megabytes, calls, width, n_words = map(float, run.stdout.split())
     assert (width, n_words) == (3 * D, V)
     assert megabytes < 300
-    assert seconds < 60
+    assert calls < 4 * V

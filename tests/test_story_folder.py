@@ -13,6 +13,7 @@ from conftest import REFERENCE
 from PIL import Image
 
 from storyteller import bundle, config, generate, loading, picture_files
+from storyteller.images import photo_name
 from storyteller.options import SearchSettings
 from storyteller.result import Story, StoryError
 
@@ -49,6 +50,7 @@ def calls(monkeypatch):
     def stories(z, images, *, on_error='raise', batch_size=16, **settings):
         if settings['style'] == 'gothic':
             raise ValueError("style 'gothic': no such file")
+        images = [pathlib.Path(photo_name(image)) for image in images]
         if images:
             assert on_error == 'return' and len(images) <= batch_size
             asked.append([path.name for path in images])
@@ -62,7 +64,7 @@ def calls(monkeypatch):
             for path in images
         ]
 
-    monkeypatch.setattr(generate, 'load_all', lambda paths=None, **_: {'from': paths})
+    monkeypatch.setattr(generate, 'load_all', lambda paths=None, **_: {'from': paths, 'net': {}})
     monkeypatch.setattr(generate, 'stories', stories)
     return asked
 
@@ -125,7 +127,8 @@ def test_a_photo_that_was_mended_is_told(script, photos, calls, tmp_path, monkey
     stories = generate.stories
 
     def mended(z, images, **options):
-        renamed = [path.with_name(path.name.replace('b', 'x')) for path in images]
+        paths = [pathlib.Path(photo_name(image)) for image in images]
+        renamed = [path.with_name(path.name.replace('b', 'x')) for path in paths]
         return stories(z, renamed, **options)
 
     monkeypatch.setattr(generate, 'stories', mended)
@@ -226,14 +229,14 @@ def test_rows_of_other_settings_are_refused(script, photos, calls, tmp_path, cap
 
 def test_what_is_unusual_is_not_taken_for_what_is_usual(script, photos, calls, tmp_path, capsys):
     command = [str(photos), '--out', str(tmp_path), *TELLER]
-    unusual = [*command, '--precision', 'int8', '--no-repeat', '3']
+    unusual = [*command, '--precision', 'bfloat16', '--no-repeat', '3']
     script.main(unusual)
     assert script.main(command) == 2
     assert 'was told with telling' in capsys.readouterr().err
     assert script.main([*command, '--no-repeat', '3']) == 2
-    assert "was told with precision 'int8', not None" in capsys.readouterr().err
+    assert "was told with precision 'bfloat16', not None" in capsys.readouterr().err
     assert script.main(unusual) == 1
-    assert {row['settings']['precision'] for row in rows(tmp_path)} == {'int8'}
+    assert {row['settings']['precision'] for row in rows(tmp_path)} == {'bfloat16'}
 
 
 def test_rows_from_before_there_were_precisions_are_taken(script, photos, calls, tmp_path, capsys):

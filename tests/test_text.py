@@ -238,7 +238,8 @@ def test_a_line_of_200_000_characters_takes_no_quadratic_time(piece):
         start = time.process_time()
         preprocess([piece * (length // len(piece))])
         seconds.append(time.process_time() - start)
-    assert seconds[1] < 24 * seconds[0] + 2  # linear: 8 times; quadratic: 64 times
+    # Linear: 8 times; quadratic: 64 times, and minutes. There is no counting of a regex's steps.
+    assert seconds[1] < 32 * seconds[0] + 10
 
 
 @pytest.mark.slow
