@@ -48,6 +48,7 @@ setup(
             'ruff>=0.17,<0.18',  # a newer one may know more rules
             'scikit-image>=0.24',
             'scikit-learn>=1.5',
+            'mypy>=2.4,<2.5',  # a newer one may find more
             'gensim>=4.3.3',
             'h5py>=3.8',
             'protobuf>=4.25',
@@ -65,6 +66,7 @@ setup(
         'benchmark': ['datasets>=4', 'onnx>=1.17', 'onnxruntime>=1.20'],
         'caffe': ['protobuf>=4.25'],  # the runtime alone; Caffe itself is not needed
         'demo': ['gradio>=4.44'],
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=0.29,<2'],
         'eval': ['scikit-learn>=1.5', 'scipy>=1.11', 'joblib>=1.3'],
         'expand': ['gensim>=4.3.3'],
         'gallery': ['jinja2>=3.1'],
