@@ -27,7 +27,7 @@ setup(
     # The bundle lies beside the package in a checkout, and inside it once installed.
     package_dir={'storyteller.models': 'models'},
     package_data={
-        'storyteller': ['data/*'],
+        'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
     },
     install_requires=[

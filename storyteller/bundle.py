@@ -53,8 +53,8 @@ def read_card(folder: PathLike) -> dict[str, Any] | None:
         if not plain:
             raise ModelFileError(f'{path}: {name!r} is not the plain name of a file')
         size, digest = (facts.get(k) if isinstance(facts, dict) else None for k in FACTS)
-        right = type(size) is int and size >= 0 and isinstance(digest, str)
-        if not right or not re.fullmatch('[0-9a-f]{64}', digest):
+        right = type(size) is int and size >= 0
+        if not right or not re.fullmatch('[0-9a-f]{64}', str(digest)):
             raise ModelFileError(f"{path}: {name}: expected 'bytes' and a 'sha256' of 64 digits")
     return card
 

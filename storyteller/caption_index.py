@@ -239,7 +239,7 @@ def _check_pool(
 def _hash(vectors: np.ndarray) -> str:
     content = hashlib.sha256()
     for start in range(0, len(vectors), AT_ONCE):
-        content.update(np.ascontiguousarray(vectors[start : start + AT_ONCE], '<f4'))
+        content.update(np.ascontiguousarray(vectors[start : start + AT_ONCE], '<f4').data)
     return content.hexdigest()
 
 

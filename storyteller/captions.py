@@ -91,7 +91,7 @@ def caption_vectors(
     _warn_of_marks(vse, captions)
     path = _cache_path(vse, captions, cache)
     shape = (len(captions), embedding.width(vse))
-    vectors = path and _read_cached(path, shape)
+    vectors = _read_cached(path, shape) if path else None
     if path and vectors is None:
         vectors = _made_and_kept(vse, captions, verbose, path, shape)
     elif vectors is None:
@@ -112,7 +112,8 @@ def _made_and_kept(
     shape: tuple[int, int],
 ) -> np.ndarray:
     """Embed a pool and write it to the cache; where that cannot be, say so."""
-    parts, blocks = path.with_suffix('.parts'), None
+    parts = path.with_suffix('.parts')
+    blocks: Iterable[np.ndarray] | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(path.parent, shape)
@@ -145,7 +146,8 @@ def cached_vectors(
     """What :func:`caption_vectors` gives if it is in the cache already, else None."""
     captions = as_texts(captions)
     path = _cache_path(vse, captions, cache)
-    vectors = path and _read_cached(path, (len(captions), embedding.width(vse)))
+    shape = (len(captions), embedding.width(vse))
+    vectors = _read_cached(path, shape) if path else None
     if vectors is not None:
         _warn_of_marks(vse, captions)
     return vectors

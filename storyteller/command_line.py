@@ -56,15 +56,15 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
         shown = '' if field.name in defaults and default is None else f' ({default})'
         text = f'{described.get(field.name, "")}{shown}'.replace('%', '%%')
         if types[field.name] is bool:
-            action = argparse.BooleanOptionalAction
-            group.add_argument(flag, action=action, default=default, help=text)
+            switch = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=switch, default=default, help=text)
         else:
             plain = [
                 t for t in typing.get_args(types[field.name]) if t not in (type(None), Ellipsis)
             ]
             read = plain[0] if plain else types[field.name]
             several = typing.get_origin(types[field.name]) is tuple
-            action = _Several if several else 'store'
+            action: Any = _Several if several else 'store'
             again = '; may be said again' if several else ''
             group.add_argument(flag, type=read, action=action, default=default, help=text + again)
 
@@ -216,8 +216,8 @@ def use_threads(count: int | None = None) -> None:
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
     """The option dataclass that parsed arguments describe; it checks itself."""
-    given = vars(arguments)
-    names = [field.name for field in dataclasses.fields(kind) if field.name in given]
+    given, described = vars(arguments), typing.cast(Any, kind)
+    names = [field.name for field in dataclasses.fields(described) if field.name in given]
     return kind(**{name: given[name] for name in names})
 
 
@@ -240,9 +240,10 @@ def prepare_streams() -> None:
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)  # lest a file that is opened next takes its number
     elif os.name == 'posix':
+        stdin: Any = sys.stdin
         with contextlib.suppress(AttributeError, ValueError):  # a stream that somebody put there
             encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-            sys.stdin.reconfigure(encoding=encoding, errors=errors)
+            stdin.reconfigure(encoding=encoding, errors=errors)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:
@@ -263,8 +264,8 @@ def with_home(arguments: Iterable[str]) -> list[str]:
     """
     found = []
     for argument in arguments:
-        flag, path = re.fullmatch(r'(--[\w-]+=)?(.*)', argument, re.DOTALL).groups('')
-        found.append(flag + at_home(path))
+        flag = found_flag[0] if (found_flag := re.match(r'--[\w-]+=', argument)) else ''
+        found.append(flag + at_home(argument.removeprefix(flag)))
     return found
 
 

@@ -61,6 +61,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         or is not finite; or if the package holds other weights.
     """
     device, side = pick_device(device), side_of(path_to_vgg)
+    module: nn.Module
     if side:
         module, options = efficientnet.build(path_to_vgg)
         dim = efficientnet.POOLED + efficientnet.CLASSES
@@ -154,6 +155,8 @@ class Recentre(nn.Module):
     The bias of the first convolution could not do that: it pads with zeros, which are no colour of
     the photo.
     """
+
+    offset: torch.Tensor
 
     def __init__(self, mean: tuple[float, ...]):
         super().__init__()

@@ -162,6 +162,8 @@ class EfficientNetLite2(nn.Module):
     eyes : Eyes
     """
 
+    mean: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor], eyes: Eyes | None = None):
         super().__init__()
         self.eyes = eyes or Eyes()

@@ -240,6 +240,6 @@ def _hash(arrays: Mapping[str, np.ndarray], worddict: Mapping[str, int]) -> str:
     content = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         content.update(f'{name}{array.shape}{array.dtype}'.encode())
-        content.update(np.ascontiguousarray(array))
+        content.update(np.ascontiguousarray(array).data)
     content.update(repr(sorted(worddict.items())).encode('utf-8', 'surrogatepass'))
     return content.hexdigest()

@@ -102,7 +102,7 @@ def write_2015(
     history: bool = False,
 ) -> None:
     """Write the pair of 2015, float32; with the empty ``history_errs`` that some trainers left."""
-    arrays = {name: np.asarray(value, np.float32) for name, value in params.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in params.items()}
     if history:
         arrays['history_errs'] = np.array([])
     with formats.atomic_path(path) as temporary:

@@ -78,7 +78,9 @@ def write_model(
         If the suffix is neither of the two.
     """
     path = Path(path)
-    stored = {name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()}
+    stored: dict[str, Any] = {
+        name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()
+    }
     if path.suffix == '.safetensors':
         with atomic_path(path) as temporary:
             safetensors.numpy.save_file(

@@ -15,7 +15,7 @@ import os
 import stat
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -157,7 +157,7 @@ def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
         raise ImageError(name, f'cannot be decoded: {error or type(error).__name__}') from error
 
 
-def _stream(file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+def _stream(file: Any) -> AbstractContextManager[BinaryIO]:
     """A file that can be sought in; one that was opened by others stays open."""
     if isinstance(file, (str, os.PathLike)):
         return open(file, 'rb')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .packed import Linear
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
 
 
-def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: np.ndarray, vectors: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the `k` rows of `vectors` with the largest dot product with each query.
 
     Parameters

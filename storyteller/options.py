@@ -135,9 +135,8 @@ class Telling:
         >>> Telling(groups=4, top_k=9).fitting(drawn=False, beam_width=10).changed()
         {'groups': 2}
         """
-        kept = {
-            name: value for name, value in self.changed().items() if name not in self._idle(drawn)
-        }
+        idle = self._idle(drawn)
+        kept: dict[str, Any] = {k: value for k, value in self.changed().items() if k not in idle}
         if not drawn:
             kept['groups'] = math.gcd(self.groups, beam_width)
         return Telling(**kept)

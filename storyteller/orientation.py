@@ -25,7 +25,7 @@ INTEGERS = {1: 'B', 3: 'H', 4: 'I'}  # types of a field, as `struct` calls them
 def upright(image: Image.Image) -> Image.Image:
     """Turn the pixels of a photo as its EXIF or XMP says; what is said beside that is not read."""
     # HEIF says it outside of EXIF, and its readers turn the picture; what EXIF repeats is done.
-    turn = None if image.format == 'HEIF' else TURNS.get(_orientation(image))
+    turn = None if image.format == 'HEIF' else TURNS.get(_orientation(image) or 1)
     return image if turn is None else image.transpose(turn)
 
 

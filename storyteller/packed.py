@@ -80,7 +80,8 @@ class Linear(nn.Module):
         weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
-        self.packed, self.weight = None, weight
+        self.weight: Any = weight  # or None, once it is packed
+        self.packed: Any = None
         self._pack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,8 +113,8 @@ class Linear(nn.Module):
             return product.to(torch.promote_types(self.dtype, torch.float32))
         if not x.numel():  # which oneDNN does not take
             return x.new_empty(*x.shape[:-1], self.out_features).float()
-        product = torch.ops.mkldnn._linear_pointwise
-        return product(x.contiguous(), self.packed, self.bias, 'none', [], '').float()
+        pointwise = torch.ops.mkldnn._linear_pointwise
+        return pointwise(x.contiguous(), self.packed, self.bias, 'none', [], '').float()
 
     def log_probs(self, x: Tensor) -> Tensor:
         """The output as the logarithms of probabilities that sum to one."""

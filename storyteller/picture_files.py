@@ -129,7 +129,7 @@ def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
         except (SyntaxError, IndexError, TypeError, struct.error):  # how a reader says no
             continue
     kind = _kind(beginning)
-    lacking = NEEDS.get(kind) if kind not in known_formats() else None
+    lacking = NEEDS.get(kind) if kind and kind not in known_formats() else None
     raise Image.UnidentifiedImageError(lacking or 'not a picture of a known format')
 
 

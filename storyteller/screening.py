@@ -58,7 +58,8 @@ class ScreenedLinear(nn.Module):
 
     def _round(self) -> None:
         """The weights in eight bits, packed for oneDNN where it has fast products of these."""
-        self.packed = None
+        self.packed: Any = None
+        self.rounded: Any
         with torch.inference_mode(False):
             self.rounded = (self.weight / self.steps[:, None]).round().to(torch.int8)  # (V, H)
             if can_pack(self.weight) and torch.cpu._is_vnni_supported():
@@ -73,10 +74,10 @@ class ScreenedLinear(nn.Module):
         if self.packed is None:
             product = torch._int_mm(inputs.to(torch.int8), self.rounded.t())
             return (product * (self.steps / 127)).add_(self.bias)
-        inputs = inputs.add_(ZERO).to(torch.uint8), 1 / 127, ZERO
+        scaled = inputs.add_(ZERO).to(torch.uint8), 1 / 127, ZERO
         weights = self.packed, self.steps, self.zeros, self.bias
-        plain = 1.0, 0, torch.float32, 'none', [], ''  # float32 comes out, and nothing after it
-        return torch.ops.onednn.qlinear_pointwise(*inputs, *weights, *plain)
+        plain: Any = 1.0, 0, torch.float32, 'none', [], ''  # float32, and nothing after it
+        return torch.ops.onednn.qlinear_pointwise(*scaled, *weights, *plain)
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Log-probabilities (R, V) of inputs (R, H)."""

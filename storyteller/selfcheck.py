@@ -115,9 +115,10 @@ def _described(settings: SearchSettings) -> str:
 
 def _story(z: Mapping[str, Any]) -> Finding:
     # A plain search: twenty words may be too few for the rules that suit whole stories.
-    options = {'k': min(10, len(z['cap'])), 'bw': 3, 'maxlen': 20, 'telling': Telling.of_2015()}
+    k, search = min(10, len(z['cap'])), Telling.of_2015()
     try:
-        (told,) = generate.stories(z, [built_in_picture()], **options)
+        told = generate.stories(z, [built_in_picture()], k=k, bw=3, maxlen=20, telling=search)
     except (ValueError, OSError) as error:
         return Finding('a story', False, str(error))
-    return Finding('a story', bool(told.passage), f'{told.passage} ...')
+    passage = getattr(told[0], 'passage', '')
+    return Finding('a story', bool(passage), f'{passage} ...')

@@ -44,7 +44,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
             f"{path}: to read an HDF5 file takes h5py: pip install 'storyteller[keras]'"
         ) from None
     ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
-    params, places = {}, {}
+    params: dict[str, np.ndarray] = {}
+    places = {}
     with h5py.File(path, 'r') as root:
         for name, rank in ranks.items():
             layer = name.removesuffix('_W').removesuffix('_b')

@@ -119,7 +119,7 @@ class Judges:
         captions = [self.held.captions[photo] for photo in photos]
         shuffled = [self.held.captions[photo] for photo in np.roll(photos, 1)]
         copied = stories.longest_copied(told, self._learned())
-        measured = {
+        measured: dict[str, Any] = {
             'own_in_ten': 100.0 * (own <= 10),
             'shuffled_in_ten': 100.0 * (other <= 10),
             'overlap': 100 * stories.overlap(told, captions, self.common),
@@ -132,7 +132,9 @@ class Judges:
             'copied': copied,
             'words': [len(text.split()) for text in told],
         }
-        found = {name: stories.interval(values)._asdict() for name, values in measured.items()}
+        found: dict[str, Any] = {
+            name: stories.interval(values)._asdict() for name, values in measured.items()
+        }
         found |= self.flaws(told)
         found['median_own_rank'] = float(np.median(own))
         found['median_copied'] = float(np.median(copied))
@@ -187,7 +189,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], out: PathLike) -> None:
                 np.array([found[name][key][what] for name in names])
                 for what in ('mean', 'low', 'high')
             )
-            style_of_line = {'fmt': 'o' if row == 0 else 'o-', 'capsize': 3}
+            style_of_line: dict[str, Any] = {'fmt': 'o' if row == 0 else 'o-', 'capsize': 3}
             axes.errorbar(list(places), means, [means - low, high - means], **style_of_line)
             if row == 0:
                 axes.set_xticks(list(places), names)

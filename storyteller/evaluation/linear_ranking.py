@@ -65,7 +65,8 @@ def linear_ranking(
         torch.manual_seed(seed)
         maps = nn.ModuleList(nn.Linear(width, dim, dtype=torch.float32) for width in widths)
     optimizer = torch.optim.Adam(maps.parameters(), lr)
-    rng, best, kept = np.random.default_rng(seed), -1.0, None
+    rng, best = np.random.default_rng(seed), -1.0
+    kept: dict[str, Ranking] = {}
     for _ in tqdm(range(epochs), disable=not verbose, unit='epoch'):
         for rows in _batches(train.owner, batch_size, rng):
             optimizer.zero_grad()

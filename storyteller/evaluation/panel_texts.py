@@ -121,7 +121,7 @@ def held_out_paragraphs(data: Path, work: PathLike) -> list[list[str]]:
 
 def candidates(
     paragraphs: Sequence[Sequence[str]],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     vocabulary: Container[str],
     most: int,
     rng: np.random.Generator,
@@ -216,14 +216,14 @@ def choose(
     passages: Sequence[str],
     captions: np.ndarray,
     scores: np.ndarray,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
 ) -> list[tuple[str, int]]:
     """For each length the passage near to it whose caption fits best, and the caption's place.
 
     No passage and no caption is taken twice. Where none is near, the nearest is taken.
     """
     counts, left = np.array([_length(text) for text in passages]), np.ones(len(passages), bool)
-    found = []
+    found: list[tuple[str, int]] = []
     for length in lengths:
         if not left.any():
             expected = f'expected {len(lengths)} passages that have different captions'

@@ -74,8 +74,8 @@ def regenerated(
     own, figures = [passage.split() for passage in passages], {}
     longest = 2 * max(map(len, own))
     for name, contexts in (('', vectors), ('shuffled_', np.roll(vectors, 1, axis=0))):
-        told = decoder.run_samplers(dec, contexts, 1, maxlen=longest)
-        told = [str(text).split() if isinstance(text, str) else [] for text in told]
+        texts = decoder.run_samplers(dec, contexts, 1, maxlen=longest)
+        told = [text.split() if isinstance(text, str) else [] for text in texts]
         smooth = SmoothingFunction(epsilon=0.1).method1
         bleu = corpus_bleu([[words] for words in own], told, smoothing_function=smooth)
         figures[f'{name}bleu'] = 100 * float(bleu)

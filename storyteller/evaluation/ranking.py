@@ -43,7 +43,7 @@ def i2t(
     captions: np.ndarray,
     npts: int | None = None,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
     """Search with images for their captions; the best placed caption of an image counts.
 
@@ -96,7 +96,7 @@ def t2i(
     captions: np.ndarray,
     npts: int | None = None,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
     """Search with captions for their image.
 
@@ -139,7 +139,7 @@ def in_folds(
     captions: np.ndarray,
     folds: int = 5,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
     """The mean over equal parts of the images, each searched for itself.
 
@@ -186,7 +186,7 @@ def in_folds(
 
 
 def _checked(
-    images: np.ndarray, captions: np.ndarray, captions_per_image: int | Sequence[int]
+    images: np.ndarray, captions: np.ndarray, captions_per_image: int | Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (M, E), captions (N, E), and (N,) the image of each caption."""
     images, captions = (np.asarray(x, dtype=np.float32) for x in (images, captions))
@@ -210,7 +210,7 @@ def _checked(
     return images, captions, np.repeat(np.arange(len(counts)), counts)
 
 
-def _counts(captions_per_image: int | Sequence[int], n_captions: int) -> np.ndarray:
+def _counts(captions_per_image: int | Sequence[int] | np.ndarray, n_captions: int) -> np.ndarray:
     """(M,) number of captions of each image."""
     counts = np.asarray(captions_per_image)
     if counts.ndim > 1 or counts.dtype.kind not in 'iu' or (counts < 1).any():

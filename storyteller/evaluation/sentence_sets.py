@@ -157,5 +157,5 @@ def _pairs(
             raise ModelFileError(f'{path}: line {i} is not a row of {len(head)} columns') from None
     if not found:
         raise ModelFileError(f'{path}: no row under its head')
-    a, b, values = zip(*found, strict=True)
-    return PairsOfSentences(list(a), list(b), np.array(values))
+    firsts, seconds, values = zip(*found, strict=True)
+    return PairsOfSentences(list(firsts), list(seconds), np.array(values))

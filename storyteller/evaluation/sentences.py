@@ -71,6 +71,8 @@ def relatedness(
         found = float(pearsonr(guess, splits['trial'].values).statistic)
         if best is None or found > best[0]:
             best = found, strength, _mean_grade(model, X['test'])
+    if best is None:
+        raise ValueError('strengths: expected at least one, found none')
     _, strength, guess = best
     true = splits['test'].values
     return {
@@ -148,6 +150,8 @@ def pair_features(
     encoder: SentenceEncoder, pairs: PairsOfSentences, use_eos: bool = False
 ) -> Matrix:
     """|a - b| and a * b side by side, (N, 2 D); sparse if the vectors are."""
+    a: Any
+    b: Any
     a, b = (encoder.encode(side, verbose=False, use_eos=use_eos) for side in (pairs.a, pairs.b))
     if sparse.issparse(a):
         return sparse.hstack([abs(a - b), a.multiply(b)]).tocsr()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from nltk.lm import WittenBellInterpolated
 from nltk.lm.preprocessing import padded_everygram_pipeline
+from numpy.typing import ArrayLike
 
 from ..layers import unit_rows
 from .flaws import sentences_in
@@ -38,7 +39,7 @@ class Interval(NamedTuple):
         return f'{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})'
 
 
-def interval(values: Sequence[float], seed: int = 0, times: int = 2000) -> Interval:
+def interval(values: ArrayLike, seed: int = 0, times: int = 2000) -> Interval:
     """The mean of values and its bootstrap interval; the same for the same seed.
 
     Examples
@@ -46,12 +47,12 @@ def interval(values: Sequence[float], seed: int = 0, times: int = 2000) -> Inter
     >>> interval([1.0, 1.0, 1.0])
     Interval(mean=1.0, low=1.0, high=1.0)
     """
-    values = np.asarray(values, np.float64)
-    if not len(values):
+    sample = np.asarray(values, np.float64)
+    if not len(sample):
         raise ValueError('values: expected at least one, found none')
-    drawn = np.random.default_rng(seed).integers(0, len(values), (times, len(values)))
-    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    rows = np.random.default_rng(seed).integers(0, len(sample), (times, len(sample)))
+    low, high = np.percentile(sample[rows].mean(1), [2.5, 97.5])
+    return Interval(float(sample.mean()), float(low), float(high))
 
 
 # --- content -------------------------------------------------------------------------------------

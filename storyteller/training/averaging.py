@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class Average:
 
     def __init__(self, module: nn.Module, past: float):
         self.module, self.past = module, past
-        self.steps, self.mean = 0, {}
+        self.steps = 0
+        self.mean: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -66,7 +68,7 @@ class Average:
         """For a checkpoint."""
         return {'steps': self.steps, 'mean': self.mean}
 
-    def resume(self, state: Mapping[str, int | dict[str, Tensor]]) -> None:
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; one that was written without a mean begins it anew."""
         if self.past:
             device = next(self.module.parameters()).device

@@ -103,7 +103,7 @@ def _columns(line: str) -> tuple[str, int, int] | None:
 
 
 def _of_table(path: PathLike, lines: Iterator[str], mark: str, photo: int, caption: int) -> Written:
-    quoting = csv.QUOTE_MINIMAL if mark in ',;' else csv.QUOTE_NONE
+    quoting: Any = csv.QUOTE_MINIMAL if mark in ',;' else csv.QUOTE_NONE
     rows = csv.reader(lines, delimiter=mark, quoting=quoting)
     short = 0
     try:

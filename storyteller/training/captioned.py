@@ -217,7 +217,8 @@ class CaptionedPhotos:
         with torch.no_grad():
             images = unit_rows(model.images(features).cpu().numpy())
         vectors = encode(model, [vocabulary.encode(caption) for caption in self.captions])
-        counts, found = np.bincount(self.photos, minlength=len(images)), {}
+        counts = np.bincount(self.photos, minlength=len(images))
+        found: dict[str, float] = {}
         for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
             figures = measure(images, vectors, captions_per_image=counts)
             found |= {f'{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}

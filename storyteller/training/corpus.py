@@ -156,7 +156,7 @@ def _origin(token_file: PathLike, vocabulary: Vocabulary) -> dict[str, str]:
     return facts | {'text': origins.of_file(token_file)}
 
 
-def _borders(lengths: Sequence[int]) -> np.ndarray:
+def _borders(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
@@ -300,7 +300,7 @@ def batches_of_equal_length(
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind='stable')]
-    batches = []
+    batches: list[np.ndarray] = []
     for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
         if len(group):
             size = max(1, min(batch_size, max_tokens // max(1, int(lengths[group[0]]))))

@@ -47,7 +47,7 @@ def perplexity(
     costs, words = np.zeros(2 if held_out.pairs is None else 3), 0
     for batch in held_out.batches(0)[:n_batches]:
         x, mask, vectors = held_out.tensors(batch, device)
-        contexts = [vectors, model.mean.expand_as(vectors)]
+        contexts = [vectors, model.get_buffer('mean').expand_as(vectors)]
         if held_out.pairs is not None:
             contexts.append(torch.from_numpy(held_out.pairs.vectors(batch)).to(device))
         costs += [float(model(x, mask, v, word_cost)) for v in contexts]

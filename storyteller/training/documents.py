@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -133,7 +133,11 @@ def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
             document = []
 
 
-READERS = {'books': _book_lines, 'verses': _verse_lines, 'captions': _caption_lines}
+READERS: dict[str, Callable[..., Iterator[str]]] = {
+    'books': _book_lines,
+    'verses': _verse_lines,
+    'captions': _caption_lines,
+}
 
 
 # --- documents to tokens -------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class JointEmbedding(nn.Module):
     def images(self, features: Tensor) -> Tensor:
         """Vectors (B, E) of image features (B, F); unit length if the options say so."""
         known = self.image.in_features == features.shape[1]
-        layer = self.image if known else self.second
+        layer = self.image if known or self.second is None else self.second
         joined = affine(self.drop(features), layer.weight, layer.bias)
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 

@@ -281,7 +281,8 @@ class _Run:
 
     def look(self) -> dict[str, float]:
         """Figures on held-out data, and a look at what the model says."""
-        watch, figures = self.watch, {}
+        watch = self.watch
+        figures: dict[str, float] = {}
         if watch.report is None and watch.show is None:
             return figures
         self.module.eval()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Matches:
         A caption's share of a photo grows by the factor e when its similarity grows by this.
     """
 
-    similarity: object
+    similarity: Any
     sharpness: float = 0.05
 
     @classmethod

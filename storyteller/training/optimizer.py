@@ -44,9 +44,10 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
     params = [param for param in module.parameters() if param.requires_grad]
     if options.optimizer == 'adam2015':
         return Adam2015(params, options.lr)
-    decay = {'weight_decay': options.weight_decay} if options.weight_decay else {}
-    kind = torch.optim.AdamW if decay else torch.optim.Adam
-    return kind(params, options.lr, fused=True, **decay)  # fused: one pass over memory
+    # fused: one pass over memory
+    if decay := options.weight_decay:
+        return torch.optim.AdamW(params, options.lr, weight_decay=decay, fused=True)
+    return torch.optim.Adam(params, options.lr, fused=True)
 
 
 def clip_gradients(module: nn.Module, clip: float) -> float:

@@ -77,7 +77,8 @@ class Pairs:
         self, batch: np.ndarray, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """What the photos of a batch choose among; see :meth:`Candidates.draw`."""
-        return self.candidates and self.candidates.draw(self.photos[batch], device)
+        candidates = self.candidates
+        return candidates.draw(self.photos[batch], device) if candidates else None
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the features (B, F)."""

@@ -146,7 +146,8 @@ def encode_passages(
     """
     if made_from is not None:
         origins.is_made(folder, made_from)
-    cut = hashlib.sha256(np.ascontiguousarray(spans)).hexdigest()[:12]  # other spans, other files
+    # Other spans, other files.
+    cut = hashlib.sha256(np.ascontiguousarray(spans).data).hexdigest()[:12]
     parts = []
     for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):
         path = Path(folder) / f'{cut}-{first:08d}.npy'

@@ -13,13 +13,11 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Sized
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
-
-T = TypeVar('T')
 
 
 def join() -> None:
@@ -50,7 +48,7 @@ def number() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def part(batch: T) -> T:
+def part(batch: Any) -> Any:
     """What this process takes of a batch: every `count`-th item, from its own number on.
 
     Raises

@@ -189,14 +189,16 @@ class SkipThoughts(nn.Module):
             self.decoded(self.before, thought, before, before_mask),
         ]
         states, words = (torch.cat(part) for part in zip(*pairs, strict=True))
-        output = self.output
+        output: nn.Linear | Rows = self.output
         if self.options.targets:
-            output, common = Rows.first(output, self.options.targets), words < self.options.targets
+            output = Rows.first(self.output, self.options.targets)
+            common = words < self.options.targets
             states, words = states[common], words[common]
         return (word_cost or self.word_cost)(states, words, output)
 
     def own_cost(self, thought: Tensor, x: Tensor) -> Tensor:
         """Summed cost of naming each word of the unit once, in any order, frequent ones apart."""
+        assert self.own_words is not None
         with torch.autocast(x.device.type, torch.bfloat16, self.options.bfloat16):
             logits = self.own_words(thought)  # (B, V)
         logits = logits.float()
@@ -327,7 +329,10 @@ def neighbour_cost(
     for batch in held_out.batches(0)[:n_batches]:
         x, x_mask, *around = held_out.tensors(batch, device)
         thought = model.encode(x, x_mask)
-        cost += float(model.neighbour_cost(thought, *around, full_cost))
+        after, after_mask, before, before_mask = around
+        cost += float(
+            model.neighbour_cost(thought, after, after_mask, before, before_mask, full_cost)
+        )
         words += count_targets(model.options, *around)
         if model.own_words is not None:
             own_cost += float(model.own_cost(thought, x))

@@ -174,6 +174,7 @@ class SampledSoftmax(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
         """Shapes as in :func:`full_cost`."""
+        assert isinstance(self.noise, Tensor)
         drawn = torch.multinomial(self.noise, self.samples, replacement=True)  # (S,)
         expected = torch.log(self.noise) + math.log(self.samples)  # (V,) log expected counts
         # One look-up for both: the gradient of each is as large as the whole table.

@@ -101,6 +101,7 @@ class Units:
 
     def _of_captions(self, rng, wanted: int) -> np.ndarray:
         """Captions drawn at random, each with two siblings of the same photo."""
+        assert self.captions is not None
         documents = self.captions.documents
         begin, count = documents[:-1], np.diff(documents)
         usable = np.flatnonzero(count >= 3)

@@ -64,6 +64,9 @@ class WhitenedAffine(nn.Module):
     whitening : Whitening
     """
 
+    mean: Tensor
+    matrix: Tensor
+
     def __init__(self, params: Mapping[str, np.ndarray], prefix: str, whitening: Whitening):
         super().__init__()
         weight, bias = params[f'{prefix}_W'], params[f'{prefix}_b']
