@@ -17,6 +17,18 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='the storyteller authors',
+    keywords=[
+        'image captioning',
+        'story generation',
+        'skip-thought vectors',
+        'style transfer',
+        'beam search',
+    ],
+    project_urls={
+        'neural-storyteller (2015)': 'https://github.com/ryankiros/neural-storyteller',
+        'Skip-Thought Vectors (paper)': 'https://arxiv.org/abs/1506.06726',
+        'Visual-Semantic Embeddings (paper)': 'https://arxiv.org/abs/1411.2539',
+    },
     license='MIT',
     license_files=['LICENSE'],
     python_requires='>=3.10',
@@ -31,7 +43,7 @@ setup(
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
     },
     install_requires=[
-        'torch>=2.6,<2.14',
+        'torch>=2.6,<2.14',  # this range resolves to a build for CPUs
         'numpy>=2',
         'nltk>=3.9',
         'pillow>=10.1',
@@ -78,11 +90,13 @@ setup(
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[
+        'Intended Audience :: Science/Research',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
     ],
 )
