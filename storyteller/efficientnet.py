@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import formats
+from .bundle import sha256
 from .images import MEAN_BGR
 
 NETWORK = 'efficientnet-lite2'
@@ -141,8 +142,6 @@ def read_weights(path: formats.PathLike | None = None) -> dict[str, Tensor]:
     ModelFileError
         If its SHA-256 is not that of the published file.
     """
-    from .bundle import sha256
-
     path = formats.existing(path or weights_file(), "the network's weights")
     if (found := sha256(path)) != SHA256:
         raise formats.ModelFileError(

@@ -1,7 +1,7 @@
-"""From the files of 2015 to ours and back: the same numbers, in the other form.
+"""Conversion between the files of 2015 and ours: the same numbers in the other format.
 
-`to_2015` writes what the code of 2015 loads: Theano's ``.npz`` parameters with Python 2 pickles of
-options, float32 tables, Lasagne's ``vgg19.pkl``. `to_ours` writes safetensors and plain text. The
+:func:`convert` writes either what the code of 2015 loads (Theano's ``.npz`` parameters with Python
+2 pickles of options, float32 tables, Lasagne's ``vgg19.pkl``), or safetensors and plain text. The
 network may come from any file that :mod:`storyteller.vgg_files` reads.
 """
 

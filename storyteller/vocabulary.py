@@ -55,7 +55,7 @@ class Vocabulary:
 
     Examples
     --------
-    >>> vocabulary = Vocabulary.from_texts(['a dog and a cat', 'a dog'])
+    >>> vocabulary = Vocabulary.from_counts({'a': 3, 'dog': 2, 'and': 1, 'cat': 1})
     >>> vocabulary
     Vocabulary(6 words: <eos> UNK a dog cat ...)
     >>> vocabulary.encode('a dog and a bird'.split())
@@ -70,13 +70,6 @@ class Vocabulary:
         if self.entries[:2] != ('<eos>', 'UNK'):
             raise ValueError(f"a vocabulary starts with '<eos>', 'UNK', not {self.entries[:2]}")
         object.__setattr__(self, '_index', {word: i for i, word in enumerate(self.entries)})
-
-    @classmethod
-    def from_texts(
-        cls, texts: Iterable[str], n_words: int | None = None, min_count: int = 1
-    ) -> Vocabulary:
-        """Take the words of tokenised texts, as `build_dictionary` ranks them."""
-        return cls.from_counts(build_dictionary(texts)[1], n_words, min_count)
 
     @classmethod
     def from_counts(

@@ -25,9 +25,10 @@ from ..vocabulary import Vocabulary
 from . import documents, origins
 from .caption_files import read_captions
 from .corpus import padded
+from .pairs import Pairs
 
 if TYPE_CHECKING:
-    from .embedding import EmbeddingOptions, JointEmbedding, Pairs
+    from .embedding import EmbeddingOptions, JointEmbedding
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,6 @@ class CaptionedPhotos:
         With a cross entropy a batch takes a photo once at most, since its captions would otherwise
         stand against each other.
         """
-        from .embedding import Pairs
-
         captions = [np.array(vocabulary.encode(caption), np.int64) for caption in self.captions]
         once = options.temperature > 0
         found = [Pairs(captions, self.photos, self.features, options, seed, once)]
