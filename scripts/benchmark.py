@@ -167,18 +167,23 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--folder', type=Path, required=True, help='for models and caches, 9 GB if published'
+        '--folder',
+        type=Path,
+        required=True,
+        help='folder of models and caches (9 GB for published)',
     )
     parser.add_argument('--sizes', choices=SCALES, default='published', help='(%(default)s)')
     command_line.add_models(parser)
-    parser.add_argument('--compare', action='store_true', help='with plain PyTorch as well')
+    parser.add_argument('--compare', action='store_true', help='also time plain PyTorch')
     parser.add_argument(
         '--only', action='extend', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS)
     )
-    parser.add_argument('--part', type=int, help='captions that stand for more (1000; 40 if tiny)')
-    parser.add_argument('--seconds', type=float, help='for each stage, about (10; 0.1 if tiny)')
-    parser.add_argument('--json', type=Path, help='a file for the figures')
-    parser.add_argument('--threads', type=int, help='default: all')
+    parser.add_argument('--part', type=int, help='captions to extrapolate from (1000; 40 if tiny)')
+    parser.add_argument(
+        '--seconds', type=float, help='approximate time per stage (10; 0.1 if tiny)'
+    )
+    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--threads', type=int, help='number of CPU threads (all)')
     args = parser.parse_args()
     if args.seconds is None:
         args.seconds = 0.1 if args.sizes == 'tiny' else 10

@@ -33,11 +33,13 @@ SENTENCES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--sentences', type=int, default=10_000_000)
-    parser.add_argument('--folder', type=Path, required=True, help='for the files; may be removed')
     parser.add_argument(
-        '--tokenised', action='store_true', help='write tokens at once: tokenising takes longest'
+        '--folder', type=Path, required=True, help='working folder; may be deleted afterwards'
     )
-    parser.add_argument('--arrow', action='store_true', help='compare with an index in Arrow')
+    parser.add_argument(
+        '--tokenised', action='store_true', help='write tokens directly, without tokenising'
+    )
+    parser.add_argument('--arrow', action='store_true', help='compare with an Arrow index')
     args = parser.parse_args()
     folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ PRESETS = {'published': PUBLISHED, 'tiny': TINY}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--folder', type=Path, required=True, help='for the models, which are kept')
+    parser.add_argument('--folder', type=Path, required=True, help='folder of the models')
     parser.add_argument('--sizes', choices=PRESETS, default='published', help='(%(default)s)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()

@@ -50,11 +50,17 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seconds', type=float, default=20, help='for each (%(default)s)')
-    parser.add_argument('--threads', type=int, help='default: all')
-    parser.add_argument('--shrink', type=int, default=1, help='divide all sizes, to try it out')
-    parser.add_argument('--bfloat16', action='store_true', help='ours; the rest stays in float32')
-    parser.add_argument('--json', help='a file for the figures')
+    parser.add_argument('--seconds', type=float, default=20, help='time per model (%(default)s)')
+    parser.add_argument('--threads', type=int, help='number of CPU threads (all)')
+    parser.add_argument(
+        '--shrink', type=int, default=1, help='divide all sizes by this, for a quick run'
+    )
+    parser.add_argument(
+        '--bfloat16',
+        action='store_true',
+        help='train ours in bfloat16; the baseline stays in float32',
+    )
+    parser.add_argument('--json', help='write the figures to this file')
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -27,9 +27,13 @@ BATCH = 16  # stories searched at once
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_models(parser)
-    parser.add_argument('--count', type=int, default=1000, help='of captions (%(default)s)')
-    parser.add_argument('--random', type=int, default=0, help='stories of random decoders')
-    parser.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
+    parser.add_argument('--count', type=int, default=1000, help='number of captions (%(default)s)')
+    parser.add_argument(
+        '--random', type=int, default=0, help='number of stories by random decoders'
+    )
+    parser.add_argument(
+        '-k', type=int, default=100, help='number of captions to average (%(default)s)'
+    )
     parser.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     args = parser.parse_args()
     search.check_count('count', args.count)

@@ -16,7 +16,7 @@ from storyteller.command_line import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('models', type=Path, help='the folder to read')
-    parser.add_argument('--out', type=Path, required=True, help='another folder, to write')
+    parser.add_argument('--out', type=Path, required=True, help='output folder')
     parser.add_argument('--to', choices=['2015', 'ours'], required=True)
     args = parser.parse_args()
     for line in exchange.convert(args.models, args.out, args.to):

@@ -246,10 +246,17 @@ def _controls(z: dict[str, Any]) -> list[Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_models(parser)
-    parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0: everybody (%(default)s)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on; 0.0.0.0: all interfaces (%(default)s)',
+    )
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
     parser.add_argument(
-        '--max-megabytes', type=int, default=MOST_MEGABYTES, help='of a photo (%(default)s)'
+        '--max-megabytes',
+        type=int,
+        default=MOST_MEGABYTES,
+        help='maximum size of an upload (%(default)s)',
     )
     add_max_pixels(parser)
     args = parser.parse_args()

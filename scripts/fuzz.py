@@ -207,7 +207,7 @@ def guided(name: str, folder: Path, seconds: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('targets', nargs='*', metavar='TARGET', help=f'of {", ".join(TARGETS)}')
-    parser.add_argument('--seconds', type=int, default=600, help='for each (%(default)s)')
+    parser.add_argument('--seconds', type=int, default=600, help='time per target (%(default)s)')
     parser.add_argument('--out', type=Path, default=Path('runs/fuzz'), help='(%(default)s)')
     parser.add_argument('--in-this-process', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -650,12 +650,16 @@ def _viewed(jpeg: bytes, view: str, rng: np.random.Generator) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
-    parser.add_argument('--minutes', type=float, default=180, help='for all stages (%(default)s)')
-    parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
-    parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
-    parser.add_argument('--start', type=Path, help='a decoder to go on from')
-    parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
+    parser.add_argument('--data', type=Path, required=True, help='folder of texts and photos')
+    parser.add_argument(
+        '--minutes', type=float, default=180, help='budget of all stages (%(default)s)'
+    )
+    parser.add_argument(
+        '--work', type=Path, default=Path('runs/default'), help='folder of intermediate files'
+    )
+    parser.add_argument('--out', type=Path, default=Path('models'), help='output folder')
+    parser.add_argument('--start', type=Path, help='decoder to initialise from')
+    parser.add_argument('--only', nargs='+', metavar='STAGE', help='run only these stages')
     args = parser.parse_args()
     recipe = Recipe(args.data, args.work, args.out, args.minutes, args.start)
     for name, stage in recipe.stages():

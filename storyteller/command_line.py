@@ -65,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             read = plain[0] if plain else types[field.name]
             several = typing.get_origin(types[field.name]) is tuple
             action: Any = _Several if several else 'store'
-            again = '; may be said again' if several else ''
+            again = ' May be repeated.' if several else ''
             group.add_argument(flag, type=read, action=action, default=default, help=text + again)
 
 
@@ -78,19 +78,21 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
     strength : bool
         Also ``--strength``.
     """
-    usual, suiting = SearchSettings(), 'default: what suits the models, else'
-    parser.add_argument('-k', '--k', type=int, help=f'captions to average ({suiting} {usual.k})')
+    usual, suiting = SearchSettings(), 'default: that of the models, else'
+    parser.add_argument(
+        '-k', '--k', type=int, help=f'number of captions to average ({suiting} {usual.k})'
+    )
     parser.add_argument('--bw', type=int, help=f'beam width ({suiting} {usual.bw})')
     if strength:
         parser.add_argument(
             '--strength',
             type=float,
-            help=f'how far to shift the style ({suiting} {usual.strength})',
+            help=f'strength of the style shift ({suiting} {usual.strength})',
         )
     parser.add_argument(
         '--search-2015',
         action='store_true',
-        help='the search of 2015, whatever suits the models; other options then change that one',
+        help='start from the search settings of 2015 instead of those of the models',
     )
     add_options(parser, Telling, **dict.fromkeys(each.name for each in dataclasses.fields(Telling)))
 
@@ -123,12 +125,12 @@ def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
     several : bool
         Whether it may be said more than once.
     """
-    more = '; if said again, for the parts that the first has not' if several else ''
+    more = '; may be repeated, for parts that the first lacks' if several else ''
     parser.add_argument(
         '--models',
         metavar='DIR',
         action=_OneOrMore if several else 'store',
-        help=f'a folder of models to use instead, or hf://OWNER/NAME[@REVISION]{more}',
+        help=f'folder of models, or hf://OWNER/NAME[@REVISION]{more}',
     )
 
 
@@ -138,7 +140,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         '--encoder',
         '--models',
         metavar='DIR',
-        help='folder of skip-thoughts, ours or of 2015, or hf://OWNER/NAME; default: the bundle',
+        help='skip-thoughts models: a folder, ours or of 2015, or hf://OWNER/NAME (the bundle)',
     )
 
 
@@ -164,7 +166,7 @@ class _OneOrMore(argparse.Action):
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add ``--allow-truncated`` and ``--max-pixels``: which photos are taken."""
     parser.add_argument(
-        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
+        '--allow-truncated', action='store_true', help='accept truncated image files'
     )
     add_max_pixels(parser)
 
@@ -176,7 +178,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         default=MAX_PIXELS,
-        help='the most that a photo may have, at four bytes each and more on the way (%(default)s)',
+        help='maximum number of pixels of a photo; each takes at least four bytes (%(default)s)',
     )
 
 
@@ -186,14 +188,16 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=PRECISIONS,
         default='float32',
-        help='on a CPU, faster than %(default)s and not quite its numbers: bfloat16 for reading '
-        'captions, int8 for most of the words that a search looks at',
+        help='of computations on a CPU: bfloat16 encodes captions faster, int8 scores large '
+        'vocabularies faster, both with small deviations (%(default)s)',
     )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``, for :func:`use_threads`."""
-    parser.add_argument('--threads', type=int, metavar='N', help='to compute on (all cores)')
+    parser.add_argument(
+        '--threads', type=int, metavar='N', help='number of CPU threads (all cores)'
+    )
 
 
 def use_threads(count: int | None = None) -> None:

@@ -37,38 +37,39 @@ from .units import Units
 
 @dataclass(frozen=True)
 class SkipThoughtsOptions:
-    """What is trained, and on which units.
+    """Options of the skip-thought trainer.
 
     Attributes
     ----------
     dim_word, dim : int
-        W, and the width H of one encoder.
+        Dimensions W of word vectors and H of one encoder.
     bidirectional : bool
         Train the bi encoder instead of the uni encoder.
     read_eos : bool
         Whether the encoder also reads the ``<eos>`` after the text, as the trainer of 2015 did.
     samples : int
-        Words drawn for a sampled softmax; 0 is the full one.
+        Number of samples of a sampled softmax; 0: the full softmax.
     targets : int
-        So many of the most frequent words are predicted, and a rarer one costs nothing; 0 is all.
-        A softmax over the words that make up most of a text costs little, and unlike a sampled one
-        has a gradient for each word at each step, which Adam needs.
+        Size of the output vocabulary: only the most frequent words are predicted; 0: all. A softmax
+        over the words that make up most of a text is cheap and, unlike a sampled one, has a
+        gradient for each word at each step, which Adam needs.
     word_dropout : float
-        Share of the decoders' input words that are replaced by the zero vector.
+        Proportion of the decoders' input words that are replaced by the zero vector.
     own_words : float
-        Weight of the cost of naming the words of the unit itself; 0 leaves it out.
+        Weight of the loss of predicting the encoded words themselves (bag of words); 0: none.
     frequent : int
-        So many of the most frequent words are left out of that cost.
+        Number of the most frequent words to exclude from that loss.
     singles : float
-        Share of units that are one sentence; the others are sentences up to `longest` words.
+        Proportion of units that are single sentences; the others are consecutive sentences of up
+        to `longest` words together.
     captions : float
-        Share of units that are captions, where there is a corpus of them.
+        Proportion of units that are captions, if there is a corpus of them.
     longest, longest_target : int
-        Limits in words. Units beyond are left out, neighbours are cut.
+        Maximum numbers of words: longer units are skipped, longer neighbours truncated.
     batch_size, batch_words : int
-        Most units, and most words of units, in a batch.
+        Maximum number of units, and of their words, in a batch.
     bfloat16 : bool
-        Whether the GRUs step in bfloat16, several times faster where the processor has it.
+        Run the GRUs in bfloat16: several times faster on processors that support it.
     """
 
     dim_word: int = 620
