@@ -1,4 +1,4 @@
-"""Measure how fast stories are told, each stage against the limits of this machine.
+"""Measure the time of each stage of a story, relative to the limits of this machine.
 
 In one run: random models at the published sizes are made (once, in --folder), the machine's rates
 of sgemm and of reading memory are measured, right before and after each stage again, and each

@@ -1,4 +1,4 @@
-"""Measure the corpus: time and memory to build one of many sentences, and to start from it.
+"""Measure time and memory to build a large corpus, and to start training from it.
 
 Writes a text of numbered sentences, then, each in a process of its own: tokenises it, counts its
 words, indexes it, and takes the first batches. With --arrow the index is also built and read by

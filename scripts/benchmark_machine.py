@@ -1,4 +1,4 @@
-"""What a machine can do, and how much of that a piece of work asks for.
+"""The limits of a machine, and the operations of each kind of work.
 
 The rates of products of matrices and of reading memory, measured; the products that each stage of
 a story is made of, counted; time and memory of this process and of others.

@@ -1,4 +1,4 @@
-"""Make random models in the file formats of 2015, at the published sizes or tiny, to measure with.
+"""Make random models in the file formats of 2015, at the published sizes or tiny.
 
 The numbers are drawn, so the stories are nonsense, but what decides about time is as in trained
 models: the shapes, captions of 8 to 14 words, photos that lie near to different captions, a few

@@ -1,4 +1,4 @@
-"""Measure how fast the trainers of text train, at the published sizes.
+"""Measure the training throughput of all trainers, at the published sizes.
 
 In one run: the words a second of each trainer (cost, gradients, Adam), the machine's own sgemm
 before and after it, the bound that follows from the floating-point operations of its matrix

@@ -1,4 +1,4 @@
-"""Build an index over the captions of a pool, and say how much of the exact search it finds.
+"""Build an index over a caption pool, and report its recall against the exact search.
 
     python scripts/build_caption_index.py --kind ivf --out captions.faiss
     z = generate.load_all(caption_index='captions.faiss')

@@ -1,4 +1,4 @@
-"""Measure what a faster precision changes: in thought vectors, in stories, and in their scores.
+"""Measure the effect of a lower precision on vectors, stories and scores.
 
 The cases are captions of the pool, drawn at random: each is told like a photo that lies just there,
 from its k nearest captions. With --random also stories of random decoders, whose words are less

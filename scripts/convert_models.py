@@ -1,4 +1,4 @@
-"""Convert models: files of 2015 to ours, or ours to files that the code of 2015 loads.
+"""Convert models from the format of 2015 to ours, or back.
 
 The numbers stay the same. What a folder lacks is passed over, and so is a network that is no VGG-19
 where files of 2015 are asked for.

@@ -1,4 +1,4 @@
-"""A web page for telling photos: drop one, choose how, read. Needs the extra `demo`.
+"""A web page that tells the stories of uploaded photos. Needs the extra `demo`.
 
 It listens on this machine alone unless --host says otherwise.
 """

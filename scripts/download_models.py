@@ -1,4 +1,4 @@
-"""Fetch the models published in 2015 (6.8 GB) into a folder that load_all takes.
+"""Download the models published in 2015 (6.8 GB).
 
     python scripts/download_models.py --list
     python scripts/download_models.py --out published

@@ -1,4 +1,4 @@
-"""Teach an encoder the words of a file of word vectors (word2vec, GloVe).
+"""Expand the vocabulary of an encoder by a file of word vectors (word2vec, GloVe).
 
 A linear map is fitted to the words that both know. The result is a folder of skip-thoughts as
 before, with longer tables. Needs the extra `expand`.

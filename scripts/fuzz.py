@@ -1,4 +1,4 @@
-"""Feed broken input to what reads files and text, guided by coverage (atheris, extra `fuzz`).
+"""Fuzz the readers of files and text (atheris, extra `fuzz`).
 
     python scripts/fuzz.py pickle --seconds 600
 

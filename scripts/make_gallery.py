@@ -1,4 +1,4 @@
-"""Make one HTML page of photos and their stories, from what story_folder.py wrote."""
+"""Make an HTML page of photos and stories from the results of story_folder.py."""
 
 from __future__ import annotations
 

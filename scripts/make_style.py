@@ -1,4 +1,4 @@
-"""Make a style vector from your own books: the mean thought of their long passages.
+"""Compute a style vector: the mean thought vector of long passages of books.
 
 The result is what ``--style FILE`` of the main job takes.
 """

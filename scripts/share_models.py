@@ -1,4 +1,4 @@
-"""Upload a folder of models, so that others load it by name: ``hf://OWNER/NAME``.
+"""Upload a folder of models to a hub, from which it loads as ``hf://OWNER/NAME``.
 
 The page of the repository says what it holds, what each part learned from, and under which terms,
 as far as ``bundle.json`` knows; a README.md of the folder follows it. The folder stays as it is.

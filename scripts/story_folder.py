@@ -1,4 +1,4 @@
-"""Tell the stories of many photos: of folders, files, patterns, or a list on stdin (-).
+"""Tell the stories of many photos: folders, files, patterns, or a list on stdin (-).
 
 A line of JSON is added to results.jsonl in the output folder for each photo and style as it is
 told. A story that is there is left alone, so the same command goes on after an interruption; what

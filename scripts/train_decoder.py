@@ -1,4 +1,4 @@
-"""Train a story decoder on your own books: each passage is told from its thought vector.
+"""Train a story decoder on books: passages are decoded from their thought vectors.
 
 The encoder is read from a folder, ours or of 2015; the default is that of the bundle. With
 ``--captions`` and ``--pairs``, a share of the passages is told from what the style shift makes of

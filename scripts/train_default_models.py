@@ -1,4 +1,4 @@
-"""Train the default bundle, from texts and photos to the files in models/.
+"""Train the default bundle from texts and photos.
 
 Each stage is skipped if its result is there, and goes on from its checkpoint if it was
 interrupted, so the same command can be given again until all is done. Minutes are shared out among

@@ -1,4 +1,4 @@
-"""The main job: ``python -m storyteller PHOTO`` prints captions and a story.
+"""Command line: ``python -m storyteller PHOTO`` prints the nearest captions and a story.
 
 Several photos have their names above their stories, and a blank line between them.
 """
@@ -28,7 +28,7 @@ from .command_line import (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The argument parser."""
     result = argparse.ArgumentParser(
         prog='python -m storyteller', description='Tell a little story about a photograph.'
     )
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
+    """Run the command line; 0 on success, else 2, with a line on stderr for each failed photo."""
     prepare_streams()
     line = parser()
     arguments = with_home(sys.argv[1:] if arguments is None else arguments)

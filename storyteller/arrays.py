@@ -1,4 +1,4 @@
-"""Arrays as they stand in files: ``.npz``, ``.npy`` and safetensors.
+"""Reading arrays from ``.npz``, ``.npy`` and safetensors files.
 
 What a file holds uncompressed, aligned and in float32 is mapped: it is read from disk as it is
 used, and takes no memory that the system could not take back. Nothing read here can run code.
@@ -162,7 +162,7 @@ def kind_of(value: Any) -> str:
 
 
 def read_into(file: Any, array: np.ndarray) -> np.ndarray:
-    """Fill an array, which must be contiguous, with the next bytes of a stream; give it back."""
+    """Fill a contiguous array with the next bytes of a stream, and return it."""
     view, place = array.reshape(-1).view(np.uint8).data, 0
     while place < len(view):
         if not (count := file.readinto(view[place : place + PIECE])):

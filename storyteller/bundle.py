@@ -1,4 +1,4 @@
-"""The card of a bundle, ``bundle.json``: its files, their sizes and hashes, the search that suits.
+"""The card of a bundle, ``bundle.json``: files, sizes, checksums and search settings.
 
 A folder without a card, such as one of the files of 2015, is taken as it is.
 """
@@ -22,7 +22,7 @@ HASHED_AT_LOAD = 1 << 26  # bytes of a file; larger ones would take seconds, and
 
 
 def read_card(folder: PathLike) -> dict[str, Any] | None:
-    """The card of a folder, checked; None if it has none.
+    """The validated card of a folder, or None if it has none.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def read_card(folder: PathLike) -> dict[str, Any] | None:
 
 
 def search_settings(decoder: PathLike) -> SearchSettings:
-    """The settings that suit a decoder, of which the card beside it may hold some as ``search``.
+    """The search settings of a decoder, from ``search`` in the card beside it.
 
     They are taken only if the card lists that very file; else they are those of 2015.
 
@@ -80,7 +80,7 @@ def search_settings(decoder: PathLike) -> SearchSettings:
 
 
 def problem(folder: PathLike, name: str, facts: dict[str, Any], whole: bool = True) -> str | None:
-    """What is wrong with a file of a card, in a line; None if nothing is.
+    """What is wrong with a file of a card, in one line, or None.
 
     With `whole` False, large files are not hashed.
     """
@@ -95,7 +95,7 @@ def problem(folder: PathLike, name: str, facts: dict[str, Any], whole: bool = Tr
 
 
 def check(folders: Iterable[PathLike]) -> None:
-    """Check the files of bundles before they are loaded; what is missing is left to the loaders.
+    """Verify the files of bundles before they are loaded; missing ones are left to the loaders.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def check(folders: Iterable[PathLike]) -> None:
 
 
 def strike(*paths: PathLike) -> None:
-    """Take files that are about to be written out of the cards that lie beside them.
+    """Remove files that are about to be overwritten from the cards beside them.
 
     What a card knows of the vectors that its models give goes too.
 
@@ -134,7 +134,7 @@ def strike(*paths: PathLike) -> None:
 
 
 def sha256(path: PathLike) -> str:
-    """The hash of a file, in hexadecimal."""
+    """The SHA-256 checksum of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -143,7 +143,7 @@ def sha256(path: PathLike) -> str:
 
 
 def fingerprint(folders: Iterable[PathLike]) -> str:
-    """A number in hexadecimal for the models in folders, other for other ones.
+    """A hexadecimal fingerprint of the models in folders.
 
     Made from the sums in their cards; without a card, from the files' names, sizes and beginnings,
     since whole tables take long to read.

@@ -1,4 +1,4 @@
-"""Nearest captions in pools too large to look at whole: an index by faiss, re-ranked exactly.
+"""Approximate nearest captions in large pools: a faiss index with exact re-ranking.
 
 An index answers with candidates; their scores are then computed from the vectors themselves, so
 what it finds is scored and ordered as :func:`storyteller.captions.nearest` does, and only what it
@@ -73,7 +73,7 @@ class CaptionIndex:
         return len(self.vectors)
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `storyteller.captions.nearest`; where the index finds fewer than k, looks at all."""
+        """As `storyteller.captions.nearest`; exact where the index finds fewer than k."""
         queries = np.asarray(queries, np.float32)
         many = np.ascontiguousarray(np.atleast_2d(queries))
         wanted = min(int(k) * CANDIDATES, len(self.vectors))
@@ -244,6 +244,6 @@ def _hash(vectors: np.ndarray) -> str:
 
 
 def recall(index: CaptionIndex, queries: np.ndarray, k: int) -> float:
-    """The share of the k truly nearest captions that an index finds, over queries (B, E)."""
+    """Recall of the k exact nearest captions, over queries (B, E)."""
     found, true = index.nearest(queries, k)[0], nearest(queries, index.vectors, k)[0]
     return float(np.mean([len(np.intersect1d(*pair)) / len(pair[1]) for pair in zip(found, true)]))  # noqa: B905

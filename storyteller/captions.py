@@ -1,4 +1,4 @@
-"""The pool of captions: read it, embed it once; :func:`nearest` finds those nearest to an image.
+"""The caption pool: reading, embedding and caching; :func:`nearest` retrieves captions.
 
 Embedding a large pool takes minutes, so the vectors are kept on disk under a hash of all they
 depend on: a changed model or caption file gives another name, never a stale answer.
@@ -33,7 +33,7 @@ LARGE_POOL = 100_000  # captions from which on each block is kept until all are 
 
 
 def load_captions(path: str | os.PathLike) -> list[str]:
-    """Read a pool of captions: UTF-8 text, one a line.
+    """Read a caption pool: UTF-8 text, one caption per line.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def caption_vectors(
     cache: str | os.PathLike | bool | None = True,
     verbose: bool | None = False,
 ) -> np.ndarray:
-    """Embed a pool of captions, or take its vectors from the cache.
+    """Embed a caption pool, or read its vectors from the cache.
 
     Where there is a cache, embedding a large pool goes on where it was interrupted.
 
@@ -143,7 +143,7 @@ def _check_room(folder: pathlib.Path, shape: tuple[int, int]) -> None:
 def cached_vectors(
     vse: dict[str, Any], captions: Sequence[str], *, cache: str | os.PathLike | bool | None = True
 ) -> np.ndarray | None:
-    """What :func:`caption_vectors` gives if it is in the cache already, else None."""
+    """The result of :func:`caption_vectors` if it is cached, else None."""
     captions = as_texts(captions)
     path = _cache_path(vse, captions, cache)
     shape = (len(captions), embedding.width(vse))

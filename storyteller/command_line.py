@@ -1,4 +1,4 @@
-"""The command line: a flag for each field of an option dataclass; clear errors."""
+"""Command-line helpers: a flag for each field of an option dataclass; clear errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
-    """Add the flags of how stories are told; what is not said is what suits the models.
+    """Add the search flags; by default the settings of the models apply.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
 
 
 def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> SearchSettings:
-    """How stories are to be told: what the flags of :func:`add_search` say, else what suits.
+    """The search settings: those given by flags, else the defaults.
 
     Raises
     ------
@@ -164,7 +164,7 @@ class _OneOrMore(argparse.Action):
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add ``--allow-truncated`` and ``--max-pixels``: which photos are taken."""
+    """Add ``--allow-truncated`` and ``--max-pixels``."""
     parser.add_argument(
         '--allow-truncated', action='store_true', help='accept truncated image files'
     )
@@ -183,7 +183,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add ``--precision``, in which the models compute."""
+    """Add ``--precision``, the numeric precision of the models."""
     parser.add_argument(
         '--precision',
         choices=PRECISIONS,
@@ -201,7 +201,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def use_threads(count: int | None = None) -> None:
-    """Say how threads are to wait, and how many they are to be. torch must not be loaded yet.
+    """Set how threads wait, and their number. torch must not be loaded yet.
 
     By itself OpenMP lets a thread that has nothing to do keep its core busy. Beside another program
     that has work to do, each step then waits for a thread that waits for a core.

@@ -1,4 +1,4 @@
-"""Convolutional networks: a photo's pixels to its features.
+"""Convolutional networks: from pixels to image features.
 
 The bundle sees through :mod:`storyteller.efficientnet`. What stands here beside it is the VGG of
 2015, whose fc7 layer has 4096 units: blocks of 3x3 convolutions, each block followed by 2x2
@@ -86,7 +86,7 @@ def side_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """The table of widths and the parameters in a file of a VGG network."""
+    """The layer sizes and the parameters in a file of a VGG network."""
     ours = os.fspath(path).endswith('.safetensors')
     architecture, params = _read_model(path) if ours else vgg_files.read(path)
     check_params(architecture, params, path)

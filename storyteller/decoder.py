@@ -1,4 +1,4 @@
-"""The story decoder: a GRU language model that starts from a thought vector.
+"""The story decoder: a GRU language model conditioned on a thought vector.
 
 It turns a skip-thought vector into a passage in the style of the books it was trained on
 (Kiros et al., "Skip-Thought Vectors", 2015). The vector gives the first state, tanh(c W + b); each
@@ -93,7 +93,7 @@ def load_model(
 
 
 def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the parameters of a decoder under the names of 2015, and no others, and its options.
+    """Read the parameters of a decoder, under the names of 2015, and its options.
 
     Options that old files lack are there: the sizes, and ``doutput``.
 
@@ -233,7 +233,7 @@ def run_sampler(
     argmax: bool = False,
     seed: int | None = None,
 ) -> str:
-    """Tell the story of one context: the text with the lowest summed NLL that is not empty.
+    """Decode one context: the non-empty text with the lowest summed NLL.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def run_samplers(
     argmax: bool = False,
     seed: int | Sequence[int] | None = None,
 ) -> list[str | formats.EmptyStoryError]:
-    """Tell the stories of many contexts, searched in one batch.
+    """Decode several contexts in one batch.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 201
 
 
 def convert(source: PathLike, out: PathLike, to: str) -> Iterator[str]:
-    """Convert every model that a folder holds.
+    """Convert all models in a folder.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def write_2015(
 def options_2015(
     kind: str, options: Mapping[str, Any], params: Mapping[str, np.ndarray], saveto: str
 ) -> dict[str, Any]:
-    """The options that 2015 reads: those of a model, else its sizes, else the defaults.
+    """The options that 2015 reads: those of the model, else its sizes, else the defaults.
 
     Parameters
     ----------

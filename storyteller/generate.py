@@ -1,4 +1,4 @@
-"""The facade: load everything, tell the story of a photo.
+"""The facade: load the models, tell the story of a photo.
 
     >>> from storyteller import generate
     >>> z = generate.load_all()                           # doctest: +SKIP
@@ -282,7 +282,7 @@ def texts_of(
     settings: Mapping[str, Any],
     style: np.ndarray | None = None,
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
-    """Tell thoughts.
+    """Decode thought vectors.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
-    """The thought x of each photo: the mean over its nearest captions.
+    """The vector x of each photo: the mean over its nearest captions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A photo file to the array that a convolutional network expects.
+"""From photo files to the arrays that a convolutional network expects.
 
 For a VGG network the road is that of 2015: shorter side to 256 pixels by bilinear interpolation
 without anti-aliasing, the central 224x224, channels turned to BGR, the mean colour of ImageNet
@@ -35,7 +35,7 @@ MAX_RESIZED = 2**22  # pixels after the resize, which is 64:1 for the sides: sli
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photo that `load_image` has read before, elsewhere say: its name and what came out."""
+    """The result of `load_image`, with the name of the photo."""
 
     name: str
     rawim: np.ndarray
@@ -52,7 +52,7 @@ def load_image(
     side: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a photo as the network wants it.
+    """Read a photo as the input of the network.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def read_rgb(
 
 
 def photo_name(file: Photo) -> str:
-    """What a photo is called in messages and results: its path, as far as it has one."""
+    """The name of a photo in messages and results: its path, if it has one."""
     if isinstance(file, (str, os.PathLike)):
         return os.fspath(file)
     if isinstance(file, np.ndarray):

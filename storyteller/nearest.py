@@ -1,4 +1,4 @@
-"""Nearest rows: which vectors have the largest dot products with a query.
+"""Nearest rows: the vectors with the largest dot products with a query.
 
 Dimension letters: B queries, N vectors, E joint space.
 """
@@ -21,7 +21,7 @@ SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
 
 
 def nearest(queries: np.ndarray, vectors: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `k` rows of `vectors` with the largest dot product with each query.
+    """The `k` rows of `vectors` with the largest dot product with each query.
 
     Parameters
     ----------

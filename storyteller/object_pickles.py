@@ -1,4 +1,4 @@
-"""Arrays of Python objects, of which each is a row of numbers: the pickles behind such tables.
+"""Reading pickled arrays of Python objects, each a row of numbers.
 
 The word tables of 2015 were saved as arrays of objects: behind the header of a ``.npy`` file stands
 one pickle of a list of arrays, (W,) or (1, W), one a word. Of a million words no such list fits
@@ -99,7 +99,7 @@ def _refuse(reader: ObjectRows) -> None:
 
 
 class ObjectRows(PythonUnpickler):
-    """Reads the pickle of an array of objects, each of them a row of floats.
+    """Unpickler of an array of objects, each a row of floats.
 
     Parameters
     ----------

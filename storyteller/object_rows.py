@@ -1,4 +1,4 @@
-"""What the reader of object tables stands on: a stream, and the pattern of many rows."""
+"""Helpers of the reader of object tables: a stream, and a pattern of many rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_READS = 1000  # for a row, which takes about sixty
 
 
 class Stream:
-    """A file that is read in large pieces, of which the next bytes can be looked at.
+    """A file that is read in large blocks, with look-ahead.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Options of a story, checked when they are made; light to import."""
+"""Options of a story, validated when they are made; cheap to import."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ class Telling:
 
     @property
     def wanted(self) -> int:
-        """How many finished texts are needed."""
+        """Number of finished texts needed."""
         return max(self.n_best, self.candidates)
 
     def changed(self) -> dict[str, object]:
-        """The fields that are not as in 2015, with their values."""
+        """The fields that differ from 2015, with their values."""
         return {
             each.name: getattr(self, each.name)
             for each in fields(self)

@@ -1,4 +1,4 @@
-"""Writing pickles that the code of 2015 can read: what Python 2 and NumPy 1 would have written."""
+"""Writing pickles for the code of 2015, in the format of Python 2 and NumPy 1."""
 
 from __future__ import annotations
 

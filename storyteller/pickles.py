@@ -1,4 +1,4 @@
-"""The pickles of 2015: reading them without running any code.
+"""Reading the pickles of 2015 without running any code.
 
 Pickles name functions for the reader to call. The reader here looks each name up in a short list
 (arrays, their types and scalars, OrderedDict) and refuses everything else, by name.
@@ -34,7 +34,7 @@ _STAND_INS = {
 
 
 def existing(path: PathLike, purpose: str) -> Path:
-    """Give `path` back if it is a file, and not the mere stand-in for one.
+    """Return `path` if it is a regular file, and neither a Git-LFS pointer nor a web page.
 
     Raises
     ------
@@ -56,14 +56,14 @@ def existing(path: PathLike, purpose: str) -> Path:
 
 
 def stand_in(path: PathLike) -> str | None:
-    """What a file is that only stands for the one that is meant; None if it does not."""
+    """What a file is instead of the expected content (a pointer, a web page), or None."""
     with open(path, 'rb') as file:
         begins = file.read(64).lstrip().lower()
     return next((what for start, what in _STAND_INS.items() if begins.startswith(start)), None)
 
 
 def load_pickles(path: PathLike) -> list[Any]:
-    """Read every pickle in a file, one after the other, without running any code.
+    """Read all consecutive pickles in a file without running any code.
 
     Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
 
@@ -161,7 +161,7 @@ def _check_items(shape: Any, dtype: Any, _: Any, items: Any) -> None:
 
 
 class Unpickler(PythonUnpickler):
-    """An unpickler that looks names up in a short list instead of importing them."""
+    """An unpickler with an allow list in place of imports."""
 
     def __init__(self, file: IO[bytes]):
         # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.

@@ -1,4 +1,4 @@
-"""The decoder's next word, with most of the vocabulary looked at in eight bits only.
+"""The decoder's output layer, with most of the vocabulary scored in 8 bits.
 
 Most of a step of the search computes the scores of words that no hypothesis will go on with. Here
 all words are scored in integers of eight bits, several times as fast; then the words that any
@@ -69,7 +69,7 @@ class ScreenedLinear(nn.Module):
                 self.rounded = None
 
     def scores(self, x: Tensor) -> Tensor:
-        """Logits (R, V) of inputs (R, H), from eight bits of each."""
+        """Logits (R, V) of inputs (R, H), in 8-bit arithmetic."""
         inputs = (x * 127).round().clamp(-127, 127)
         if self.packed is None:
             product = torch._int_mm(inputs.to(torch.int8), self.rounded.t())

@@ -39,7 +39,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Hypothesis(NamedTuple):
-    """A text, or the beginning of one that was cut at the maximal length."""
+    """A finished text, or one truncated at the maximum length."""
 
     words: list[int]  # the last one is EOS unless it was cut
     score: float  # summed NLL, in nats
@@ -80,7 +80,7 @@ def beam_search(
     use_unk: bool = False,
     n_best: int | None = None,
 ) -> list[list[Hypothesis]]:
-    """Search the k most probable texts of each of B contexts.
+    """Find the k most probable texts of each of B contexts.
 
     The beam is that of 2015: the first step goes out from one hypothesis; a finished hypothesis
     is never displaced and narrows the beam by one; the search of a context ends when k are
@@ -291,7 +291,7 @@ def sample(
     use_unk: bool = False,
     seeds: Sequence[int | None] | None = None,
 ) -> list[Hypothesis]:
-    """Draw one text for each of B contexts, word by word from the model's distribution.
+    """Sample one text for each of B contexts, word by word.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def _chances(logp: Tensor, use_unk: bool) -> Tensor:
 
 
 def generator(seed: int | None, device: torch.device) -> torch.Generator:
-    """A source of randomness; the same for the same seed."""
+    """A seeded random generator."""
     found = torch.Generator(device)
     if seed is None:
         found.seed()

@@ -1,4 +1,4 @@
-"""``python -m storyteller --check``: is all there and whole, does it compute what it should?"""
+"""``python -m storyteller --check``: verifies the model files and their outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = 2e-3  # between processors; other weights differ by far more
 
 
 class Finding(NamedTuple):
-    """What was looked at, whether it is fine, and a word about it."""
+    """The result of one check."""
 
     what: str
     fine: bool
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Finding]:
-    """Look at the versions, the files, and what the models compute, one finding after the other.
+    """Check the versions, the files and the outputs of the models, one finding at a time.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Findi
 
 
 def known_vectors(z: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The first values of what the models make of a fixed sentence and a fixed picture.
+    """The first values of the models' outputs for a fixed sentence and a fixed picture.
 
     ``thought`` and ``sentence`` are the sentence's vectors by skip-thoughts and in the joint space,
     ``picture`` that of the picture there.

@@ -1,4 +1,4 @@
-"""Reading word sequences of many lengths with a GRU: what both sentence encoders share."""
+"""Encoding word sequences of different lengths with a GRU, for both sentence encoders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_texts(X: str | Iterable[str]) -> list[str]:
 
 
 def batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows with about equal lengths, the longest first, so that what does not fit fails at once.
+    """Batches of similar length, the longest first, so that a lack of memory shows at once.
 
     Parameters
     ----------

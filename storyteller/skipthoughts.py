@@ -1,4 +1,4 @@
-"""Skip-thought vectors: sentences to thoughts.
+"""Skip-thought vectors: sentence encoding.
 
 The encoder of Kiros et al., "Skip-thought vectors" (arXiv:1506.06726): a GRU that reads a sentence
 forwards (uni-skip), and a pair that reads it forwards and backwards (bi-skip). Their last states,
@@ -136,7 +136,7 @@ def encode(
     *,
     tokenised: bool = False,
 ) -> np.ndarray:
-    """Texts to thought vectors.
+    """Encode texts as thought vectors.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class Encoder:
 def nn(
     model: dict[str, Any], text: Sequence[str], vectors: np.ndarray, query: str, k: int = 5
 ) -> list[tuple[str, int, float]]:
-    """Find the texts whose thoughts are nearest to that of a query.
+    """Find the texts whose vectors are nearest to that of a query.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Style shifting: the arithmetic that turns a caption's thought into a story's.
+"""The style shift: vector arithmetic from the style of captions to that of stories.
 
 The formula is the one of the neural-storyteller project (Kiros, 2015,
 https://github.com/ryankiros/neural-storyteller): with x the thought vector of an image's
@@ -222,7 +222,7 @@ def load_style(path: str | os.PathLike, dim: int) -> np.ndarray:
 def choose(
     styles: Mapping[str, np.ndarray], default: np.ndarray, style: Style | None
 ) -> np.ndarray:
-    """b (D,) for what a user may name a style by.
+    """The style vector b (D,) that a user's argument stands for.
 
     Parameters
     ----------

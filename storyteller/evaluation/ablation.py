@@ -1,4 +1,4 @@
-"""Does the trick work? Stories told with and without parts of F(x) = x - c + b, and measured.
+"""Ablation of the style shift: stories with and without the terms of F(x) = x - c + b.
 
 Dimension letters: B photos, D thought vectors.
 """
@@ -58,7 +58,7 @@ def shifts(z: Mapping[str, Any], x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Judges:
-    """All measures of a set of stories. What they are compared with is prepared once.
+    """All measures of a set of stories, with their references prepared once.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Judges:
         return found | stories.variety(told)
 
     def flaws(self, told: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The share of texts with each flaw, in percent, and its interval."""
+        """The percentage of texts with each flaw, and its interval."""
         rows = flaws.flaws(told, self.held.z['dec']['worddict'], self.leave_out)
         return {name: stories.interval(100.0 * each)._asdict() for name, each in rows.items()}
 
@@ -158,7 +158,7 @@ class Judges:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures of each setting as a table in Markdown, with their intervals."""
+    """The figures of each setting as a Markdown table, with confidence intervals."""
     rows = [['told', *COLUMNS], ['---'] * (1 + len(COLUMNS))]
     for name, figures in found.items():
         rows.append([name, *(str(stories.Interval(**figures[key])) for key in COLUMNS.values())])
@@ -166,7 +166,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def draw(found: Mapping[str, Mapping[str, Any]], out: PathLike) -> None:
-    """Draw content and style over the strength, and for the parts of the formula, as a picture.
+    """Plot content and style over the strength, and for the terms of the formula.
 
     Needs the extra ``train``.
     """

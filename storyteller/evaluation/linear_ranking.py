@@ -1,4 +1,4 @@
-"""Image-sentence ranking with vectors that are given: only a linear map of each kind is learned.
+"""Image-sentence ranking with fixed vectors: only linear maps are learned.
 
 Kiros et al. (2015), "Skip-Thought Vectors", section 3.4: images and sentences go through a linear
 map each into a common space, learned with the pairwise ranking loss, and are ranked by cosine

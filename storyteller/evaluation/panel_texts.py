@@ -1,4 +1,4 @@
-"""The texts of a blind panel: stories of photos, and real passages like them under captions.
+"""The texts of a blind panel: stories of photos, and similar real passages with captions.
 
 Dimension letters: n passages, N captions of the pool, D thought vectors.
 """
@@ -92,7 +92,7 @@ def panel_texts(
 
 
 def tell(z: Mapping[str, Any], photos: Iterator[bytes], wanted: int) -> list[Story]:
-    """Take photos until so many are told; what cannot be told is passed over."""
+    """Generate a number of stories; photos that fail are skipped."""
     found: list[Story] = []
     while len(found) < wanted:
         batch = [io.BytesIO(photo) for photo in islice(photos, min(AT_ONCE, wanted - len(found)))]
@@ -126,7 +126,7 @@ def candidates(
     most: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Beginnings of paragraphs about as long as a story, which could be read as one.
+    """Beginnings of paragraphs of about the length of a story.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def choose(
     scores: np.ndarray,
     lengths: Sequence[int] | np.ndarray,
 ) -> list[tuple[str, int]]:
-    """For each length the passage near to it whose caption fits best, and the caption's place.
+    """For each length, a passage of about that length with the best caption, and its index.
 
     No passage and no caption is taken twice. Where none is near, the nearest is taken.
     """

@@ -1,4 +1,4 @@
-"""Whether a decoder can tell a passage again from the passage's thought vector.
+"""Reconstruction of passages by a decoder from their thought vectors.
 
 Dimension letters: N passages, D thought vectors, H states of the decoder.
 """
@@ -18,7 +18,7 @@ from ..search import UNK
 def perplexity(
     dec: Mapping[str, Any], passages: Sequence[str], vectors: np.ndarray, at_once: int = 64
 ) -> float:
-    """Of passages told from vectors, a word and the end counting; words it lacks do not.
+    """Perplexity of passages given vectors, per word and end symbol, without unknown words.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def _ids(dec: Mapping[str, Any], passage: str) -> list[int]:
 def regenerated(
     dec: Mapping[str, Any], passages: Sequence[str], vectors: np.ndarray, common: frozenset[str]
 ) -> dict[str, float]:
-    """How much of passages comes back when they are told greedily from their vectors.
+    """BLEU and F1 of passages that are decoded greedily from their vectors.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Ranking: how well images and captions find each other in the joint space.
+"""Image and caption retrieval in the joint space.
 
 Two searches, as in Kiros, Salakhutdinov and Zemel, "Unifying visual-semantic embeddings with
 multimodal neural language models" (arXiv:1411.2539): `i2t` looks up the captions of each image,
@@ -19,7 +19,7 @@ SCORES_AT_ONCE = 1 << 24  # 64 MB of float32
 
 
 class Ranking(NamedTuple):
-    """What a search scored.
+    """Retrieval metrics.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ def i2t(
     *,
     captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """Search with images for their captions; the best placed caption of an image counts.
+    """Retrieve captions for images; the best-ranked caption of an image counts.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def t2i(
     *,
     captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """Search with captions for their image.
+    """Retrieve the image of each caption.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def in_folds(
     *,
     captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """The mean over equal parts of the images, each searched for itself.
+    """The mean over equal folds of the images, each searched by itself.
 
     COCO's 5,000 test images are reported in five parts of 1,000 (Karpathy and Fei-Fei 2015, "Deep
     visual-semantic alignments for generating image descriptions").

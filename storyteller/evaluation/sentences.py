@@ -1,4 +1,4 @@
-"""What sentence vectors are good for: the tasks of the skip-thoughts paper, by its protocols.
+"""The sentence tasks of the skip-thoughts paper, by its protocols.
 
 Kiros et al. (2015), "Skip-Thought Vectors", section 3: vectors are taken as they are, and only a
 linear classifier is trained on them. Its strength of regularisation, C, is chosen among 2^0, 2^1,
@@ -194,7 +194,7 @@ def question_type(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 10,
 ) -> dict[str, float]:
-    """TREC: what a question asks for.
+    """TREC: question classification.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def choose_strength(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 10,
 ) -> float:
-    """The C with the best mean score in cross-validation; of several, the smallest.
+    """The C with the best mean cross-validation score; among equals the smallest.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def _with_ngrams(vectors: Matrix, texts: Sequence[str], labels: np.ndarray) -> F
 
 
 def log_count_ratio(present: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
-    """How much more often each n-gram stands in class 1 than in class 0, as a log, (V,).
+    """Log ratio of the n-gram frequencies in class 1 and class 0, (V,).
 
     `present` (N, V) says which n-grams stand in which sentence. Counts start at one.
     """

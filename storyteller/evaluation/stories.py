@@ -1,4 +1,4 @@
-"""Measures of told stories, from their printed text alone.
+"""Measures of generated stories, from their printed text alone.
 
 Whether a story is about its photo (:func:`own_rank`, :func:`overlap`), in which style it is
 (:class:`StyleJudge`), whether it is English (:class:`FluencyJudge`), whether stories differ and go
@@ -29,7 +29,7 @@ TEXT_AT_ONCE = 1 << 21  # words of training text searched together
 
 
 class Interval(NamedTuple):
-    """A mean, and between which values it lies in 95 of 100 resamples."""
+    """A mean and its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -59,7 +59,7 @@ def interval(values: ArrayLike, seed: int = 0, times: int = 2000) -> Interval:
 
 
 def own_rank(stories: np.ndarray, captions: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The place of each story's own photo when all photos are ordered by likeness to it.
+    """The rank of each story's own photo when all photos are sorted by similarity to it.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def own_rank(stories: np.ndarray, captions: np.ndarray, own: np.ndarray) -> np.n
 def overlap(
     stories: Sequence[str], captions: Sequence[Sequence[str]], common: frozenset[str]
 ) -> np.ndarray:
-    """The share of the words of a photo's captions that its story says, (S,).
+    """The proportion of the words of a photo's captions that occur in its story, (S,).
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def overlap(
 
 
 def common_words(texts: Iterable[str], n: int = COMMON_WORDS) -> frozenset[str]:
-    """The words that texts say most often."""
+    """The most frequent words of texts."""
     counts = Counter(word for text in texts for word in text.lower().split())
     return frozenset(word for word, _ in counts.most_common(n))
 
@@ -118,7 +118,7 @@ def common_words(texts: Iterable[str], n: int = COMMON_WORDS) -> frozenset[str]:
 
 
 class StyleJudge:
-    """Tells styles apart by how often the commonest words and marks occur, whatever it is about.
+    """A style classifier by the frequencies of the commonest words and punctuation marks.
 
     A logistic regression on the frequencies of the :data:`COMMON_WORDS` commonest words of all
     styles together. Needs the extra ``eval``.
@@ -162,12 +162,12 @@ class StyleJudge:
         return logs[:, self.styles.index(style)] - logs[:, self.styles.index(other)]
 
     def names(self, texts: Sequence[str]) -> list[str]:
-        """The likeliest style of each text."""
+        """The most probable style of each text."""
         return list(self._model.predict(list(texts)))
 
 
 def pieces(words: Iterable[str], length: int = 100) -> list[str]:
-    """A text cut into pieces of so many words; what remains is left out."""
+    """A text cut into pieces of a fixed number of words; the remainder is dropped."""
     words, found = iter(words), []
     while len(piece := list(islice(words, length))) == length:
         found.append(' '.join(piece))
@@ -192,11 +192,11 @@ class FluencyJudge:
         self._model.fit(grams, vocabulary_text=known)
 
     def perplexity(self, text: str) -> float:
-        """Of the words of a text; lower is likelier."""
+        """Perplexity of a text per word; lower is more probable."""
         return float(np.exp(-np.mean(self._logs(text))))
 
     def by_sentence(self, text: str) -> float:
-        """The log perplexity of each sentence of a text, in mean over the sentences.
+        """Log perplexity of each sentence of a text, averaged.
 
         So a short odd sentence counts as much as a long easy one. What stands before a sentence
         is seen with it.
@@ -225,7 +225,7 @@ def _lower_words(text: str) -> list[str]:
 
 
 def repeated(story: str, n: int = 4) -> float:
-    """The share of a story's runs of `n` words that stood in it before.
+    """The proportion of a story's n-grams that occurred in it before.
 
     Examples
     --------
@@ -237,7 +237,7 @@ def repeated(story: str, n: int = 4) -> float:
 
 
 def variety(stories: Sequence[str], opening: int = 5) -> dict[str, float]:
-    """How much stories differ from each other.
+    """Diversity of a set of stories.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def _runs(story: str, n: int) -> list[tuple[str, ...]]:
 
 
 def longest_copied(stories: Sequence[str], text: Iterable[Sequence[str]]) -> np.ndarray:
-    """The number of words in the longest run of each story that stands in a text, (S,).
+    """The length of the longest word sequence of each story that occurs in a text, (S,).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Photos with captions, as the joint embedding learns from them: features, texts, recalls.
+"""Captioned photos for the joint embedding: features, texts and recalls.
 
 Dimension letters: P photos, N captions, F width of the features.
 """
@@ -177,7 +177,7 @@ class CaptionedPhotos:
         return replace(self, mirrored=unit_rows(features))
 
     def hold_out(self, count: int, seed: int = 0) -> tuple[CaptionedPhotos, CaptionedPhotos]:
-        """Draw so many photos: the rest, and those.
+        """Sample a number of photos: the rest, and those.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class CaptionedPhotos:
         return Vocabulary.from_counts(counts, min_count=min_count)
 
     def sources(self, vocabulary: Vocabulary, options: EmbeddingOptions, seed: int) -> list[Pairs]:
-        """What training takes batches from: photos, and photos mirrored if there are such.
+        """The sources of training batches: photos, and mirrored photos if there are any.
 
         With a cross entropy a batch takes a photo once at most, since its captions would otherwise
         stand against each other.

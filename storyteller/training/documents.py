@@ -1,4 +1,4 @@
-"""Text for training: from files to token files.
+"""Training text: from text files to token files.
 
 A *document* is whatever sentences are neighbours in: a book, a song, or the captions of one photo.
 A *token file* is plain text: a tokenised sentence a line, an empty line after each document.
@@ -58,7 +58,7 @@ def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
 
 
 def author(title: str) -> str:
-    """Who wrote a book by its title: what stands between a dash and the year.
+    """The author in the title of a book: the text between a dash and the year.
 
     >>> author('The Sea-Wolf -- Jack London (1904)')
     'Jack London'
@@ -174,7 +174,7 @@ def tokenise(
 def tokenise_files(
     files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
 ) -> None:
-    """Write a token file from text files, unless it is there already, made from the same.
+    """Write a token file from text files, unless it exists and was made from the same.
 
     The files are read as a stream: a book may be larger than the memory.
 
@@ -280,7 +280,7 @@ def token_documents(path: PathLike) -> Iterator[list[str]]:
 def count_words(
     paths: Iterable[PathLike], most: int = 1_000_000
 ) -> tuple[Counter[str], Counter[str]]:
-    """Count each word of token files, and the documents that hold it.
+    """Count each word of token files, and the documents that contain it.
 
     When more than `most` different words have been seen, the rarest are forgotten, so that a text
     of any size can be counted: names and numbers that hardly occur fill the memory, not the
@@ -324,7 +324,7 @@ def choose_words(
     books: int = 5,
     always: Iterable[str] = (),
 ) -> list[str]:
-    """Choose a vocabulary: the most frequent words, but of names only those that are common.
+    """Choose a vocabulary: the most frequent words, with rare names left out.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """What is trained.
+    """Options of the embedding trainer.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class EmbeddingOptions:
 
 
 def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
-    """Random parameters under the names of 2015; the image layer has Glorot's range."""
+    """Random parameters under the names of 2015; Glorot initialisation of the image layer."""
     rng = np.random.RandomState(seed)
     width = options.dim_word if options.encoder == 'bow' else options.dim
     params = {'Wemb': layers.norm_weight(rng, n_words, options.dim_word)}
@@ -124,7 +124,7 @@ def with_second_images(
 
 
 def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool = False) -> Tensor:
-    """The summed hinge over all wrong pairs of a batch, or over the hardest of each row.
+    """The summed hinge loss over all negatives of a batch, or the hardest of each row.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool
 
 
 def contrastive_cost(images: Tensor, sentences: Tensor, temperature: float) -> Tensor:
-    """The summed cross entropy of each row's own partner among all, both ways, halved.
+    """The summed symmetric cross entropy of matching rows, halved.
 
     Takes (B, E) unit rows; row i of both belong together.
     """

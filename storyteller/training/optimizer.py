@@ -1,4 +1,4 @@
-"""Optimisers: torch's Adam, and that of the code of 2015; clipping as in 2015."""
+"""Optimisers: torch's Adam, and that of the code of 2015; gradient clipping as in 2015."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Adam2015(torch.optim.Optimizer):
 
 
 def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser that `options` names, over all parameters that are trained."""
+    """The optimiser selected by `options`, over all trainable parameters."""
     params = [param for param in module.parameters() if param.requires_grad]
     if options.optimizer == 'adam2015':
         return Adam2015(params, options.lr)
@@ -51,7 +51,7 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
 
 
 def clip_gradients(module: nn.Module, clip: float) -> float:
-    """Scale all gradients down to the global norm `clip`, if they exceed it; give the norm.
+    """Scale all gradients to the global norm `clip`, if they exceed it; returns the norm.
 
     As in 2015 the factor is clip / norm, with no epsilon. `clip` = 0 only measures.
     """

@@ -1,4 +1,4 @@
-"""A GRU over whole sequences, with gradients that cost no more than they must.
+"""A GRU over whole sequences, with efficient gradients.
 
 On a CPU, torch unrolls a GRU into single operations, so that each step makes a gradient as large as
 the recurrent weights and adds it to those of the steps after it. Here the steps keep what they

@@ -1,4 +1,4 @@
-"""Training the skip-thought encoders: a unit of text predicts the sentences around it.
+"""Training the skip-thought encoders: predicting the sentences around a unit of text.
 
 The objective is that of Kiros et al. (2015), "Skip-Thought Vectors": the last state of the encoder
 starts two GRU decoders, one for the sentence before and one for the sentence after; both read one
@@ -316,7 +316,7 @@ def export(source: PathLike, folder: PathLike, vocabulary: Vocabulary, dtype: st
 
 
 def count_targets(options: SkipThoughtsOptions, *around: Tensor) -> int:
-    """How many words of (words, mask, words, mask) are predicted."""
+    """Number of predicted words of (words, mask, words, mask)."""
     limit = options.targets or torch.iinfo(torch.int64).max
     pairs = zip(around[::2], around[1::2], strict=True)
     return sum(int((y[mask.bool()] < limit).sum()) for y, mask in pairs)
@@ -325,7 +325,7 @@ def count_targets(options: SkipThoughtsOptions, *around: Tensor) -> int:
 def neighbour_cost(
     model: SkipThoughts, held_out: Units, device: torch.device, n_batches: int = 12
 ) -> dict[str, float]:
-    """Cost per predicted word, in nats, of the sentences around held-out units."""
+    """Loss per predicted word, in nats, of the sentences around held-out units."""
     cost, words, own_cost, own_words = 0.0, 0, 0.0, 0
     for batch in held_out.batches(0)[:n_batches]:
         x, x_mask, *around = held_out.tensors(batch, device)

@@ -1,4 +1,4 @@
-"""Text files as they lie on disks: which there are, and their lines."""
+"""Finding text files and reading their lines."""
 
 from __future__ import annotations
 

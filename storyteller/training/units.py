@@ -1,4 +1,4 @@
-"""Units of text with the sentences around them: what the skip-thought encoders learn from."""
+"""Units of text with their neighbours: the training data of skip-thoughts."""
 
 from __future__ import annotations
 
