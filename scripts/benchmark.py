@@ -192,7 +192,7 @@ def parse() -> argparse.Namespace:
 
 
 def use_threads(count: int | None) -> None:
-    """Start once more with so many threads: NumPy is told only when it is loaded."""
+    """Restart with this number of threads: NumPy reads it only when it is loaded."""
     wanted = {name: str(count) for name in THREADS}
     if count and any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)

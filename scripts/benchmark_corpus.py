@@ -133,7 +133,7 @@ def cut(folder: Path) -> None:
 
 
 def batches(count: int) -> np.ndarray:
-    """Row numbers of 5,000 batches of 64 sentences, drawn at random."""
+    """Row numbers of 5,000 batches of 64 sentences, sampled at random."""
     return np.random.default_rng(0).integers(0, count, (5000, 64))
 
 

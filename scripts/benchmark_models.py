@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def make_models(folder: formats.PathLike, sizes: Sizes = TINY, seed: int = 0) -> dict[str, str]:
-    """Write the models that are not in a folder yet; each file appears whole or not at all.
+    """Write the models that are not in a folder yet; each file is written atomically.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Measure the training throughput of all trainers, at the published sizes.
 
-In one run: the words a second of each trainer (cost, gradients, Adam), the machine's own sgemm
+In one run: the words/s of each trainer (cost, gradients, Adam), the machine's own sgemm
 before and after it, the bound that follows from the floating-point operations of its matrix
 products at that rate, and a plain PyTorch loop: batches padded to the longest, a GRU cell a step,
 masks, a softmax at every position. Text is random, of the lengths of English sentences. The table
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def sgemm(n: int) -> float:
-    """Floating-point operations a second of a square product in float32."""
+    """Floating-point operations/s of a square product in float32."""
     a, b = torch.randn(n, n), torch.randn(n, n)
     times = []
     for _ in range(12):
@@ -104,7 +104,7 @@ def sgemm(n: int) -> float:
 
 
 def measure(module, batches, cost, words, flops, args) -> tuple[float, float]:
-    """Words a second over so many seconds, and the operations a word."""
+    """Throughput in words/s over a number of seconds, and operations per word."""
     optimizer, seen, work, begun = make_optimizer(module, TrainOptions()), 0, 0.0, None
     module.train()
     for number, batch in enumerate(forever(batches)):

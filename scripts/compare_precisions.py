@@ -1,6 +1,6 @@
 """Measure the effect of a lower precision on vectors, stories and scores.
 
-The cases are captions of the pool, drawn at random: each is told like a photo that lies just there,
+The cases are captions of the pool, sampled at random: each is decoded like a photo at that point,
 from its k nearest captions. With --random also stories of random decoders, whose words are less
 certain than those of a trained one. The table goes to stdout.
 """
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def neighbours(z: dict[str, Any], count: int, k: int) -> np.ndarray:
-    """The k nearest captions (count, k) of captions drawn at random."""
+    """The k nearest captions (count, k) of captions sampled at random."""
     drawn = np.random.default_rng(0).choice(len(z['cap']), count, replace=count > len(z['cap']))
     return captions.nearest(np.asarray(z['cvec'][drawn]), z['cvec'], k)[0]
 

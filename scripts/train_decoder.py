@@ -3,7 +3,7 @@
 The encoder is read from a folder, ours or of 2015; the default is that of the bundle. With
 ``--captions`` and ``--pairs``, a share of the passages is told from what the style shift makes of
 captions like them, with c the mean over these captions, and b over all passages of ``--text``. A
-run that was interrupted goes on when the same command is given again.
+run that was interrupted resumes when the same command is given again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train an image-sentence embedding on your own captioned photos.
 
 Give one of: a folder of photos and their captions; photos' features and their captions; or a data
-set in the layout of 2015. An interrupted run goes on when the same command is given again.
+set in the layout of 2015. An interrupted run resumes when the same command is given again.
 """
 
 from __future__ import annotations

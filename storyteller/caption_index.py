@@ -47,7 +47,7 @@ class CaptionIndex:
         Unit rows, may be mapped from disk: the candidates' rows are read.
     kind : {'flat', 'ivf', 'hnsw', 'opq'}
     effort : int
-        How much of the index is looked at: lists of 'ivf' and 'opq', the width of the search of
+        How much of the index is searched: lists of 'ivf' and 'opq', the width of the search of
         'hnsw'. More finds more and takes longer.
     made_of : mapping of str to str, optional
         The hashes of the captions and of the embedding: `storyteller.captions.made_of`.
@@ -131,7 +131,7 @@ def build(
         neighbours; lists of vectors in an eighth to a thirty-second of their size (products of
         quantisers after a rotation).
     seed : int
-        Draws what centres and quantisers learn from.
+        Random seed of what centres and quantisers learn from.
     verbose : bool
         Show progress on stderr.
     made_of : mapping of str to str, optional
@@ -196,7 +196,7 @@ def load(
     Raises
     ------
     MissingFileError, ModelFileError
-        If the index, or the file beside it, is not there or not what it should be.
+        If the index, or the file beside it, is missing or invalid.
     MismatchError
         If it is of another pool: of other captions, or in another order, or of another embedding.
     MissingExtraError

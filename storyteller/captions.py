@@ -68,7 +68,7 @@ def caption_vectors(
 ) -> np.ndarray:
     """Embed a caption pool, or read its vectors from the cache.
 
-    Where there is a cache, embedding a large pool goes on where it was interrupted.
+    With a cache, embedding a large pool resumes where it was interrupted.
 
     Parameters
     ----------

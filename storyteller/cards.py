@@ -59,7 +59,7 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path-like
-        JSON, one row a line, as ``scripts/story_folder.py`` writes it. A last line that was cut
+        JSON, one row per line, as ``scripts/story_folder.py`` writes it. A last line that was cut
         while it was written is left out, with a warning.
 
     Returns

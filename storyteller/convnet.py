@@ -1,10 +1,10 @@
 """Convolutional networks: from pixels to image features.
 
-The bundle sees through :mod:`storyteller.efficientnet`. What stands here beside it is the VGG of
+The image network of the bundle is in :mod:`storyteller.efficientnet`. Here is the VGG network of
 2015, whose fc7 layer has 4096 units: blocks of 3x3 convolutions, each block followed by 2x2
 max-pooling, then the layers fc6 and fc7; a ReLU after every layer (Simonyan and Zisserman, "Very
 deep convolutional networks for large-scale image recognition", 2015). A table of widths describes
-it, since earlier bundles hold VGG networks of other widths.
+it, since earlier bundles have VGG networks of other widths.
 
 Dimension letters: N photos, F width of the features.
 """
@@ -48,7 +48,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     -------
     dict
         ``dim`` (F), ``input_size`` (pixels), ``side`` (what
-        :func:`storyteller.images.load_image` is to be told: None for the centre of a photo, a
+        :func:`storyteller.images.load_image` takes: None for the centre of a photo, a
         number for the whole), ``options`` (the table of widths, or the settings), and the network
         itself under a private key.
 

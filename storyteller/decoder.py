@@ -19,8 +19,8 @@ from torch import Tensor
 from storyteller import formats, layers, search
 from storyteller.decoder_network import Decoder
 
-# A search of many contexts takes so many numbers (rows times words) at a time: 20 MB in float32,
-# which the C library keeps for the next step. From 32 MB on new memory would be cleared each time.
+# Maximum number of probabilities (rows times words) of a step: 20 MB in float32, which the C
+# library keeps for the next step. From 32 MB on new memory would be cleared each time.
 LARGEST_STEP = 5 * 2**20
 LARGEST_STEP_OF_GPU = 2**26
 
@@ -46,7 +46,7 @@ def load_model(
     device : str or torch.device, optional
         Where to compute. None: the GPU if there is one, else the CPU.
     precision : {'float32', 'int8'}
-        'int8' looks at most words in eight bits: faster on a CPU, nearly always the same texts;
+        'int8' scores most words in 8 bits: faster on a CPU, nearly always the same texts;
         see :mod:`storyteller.screening`.
 
     Returns
@@ -57,13 +57,13 @@ def load_model(
         - ``word_idict``: int -> str, the inverse; 0 is ``'<eos>'``, 1 is ``'UNK'``.
         - ``f_init(ctx)``: contexts (B, D) -> states (B, H), float32.
         - ``f_next(words, state)``: words (B,) (-1 before the first), states (B, H) ->
-          probabilities (B, V), a word drawn from each (B,), states (B, H).
+          probabilities (B, V), a word sampled from each (B,), states (B, H).
         - ``_model``: the :class:`Decoder`.
 
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is not there, or not what it should be.
+        If a file is missing or invalid.
     MismatchError
         If the dictionary lacks a word of the model.
     ValueError
@@ -192,17 +192,17 @@ def gen_sample(
     k : int
         Beam width.
     maxlen : int
-        Greatest number of words, ``<eos>`` included.
+        Maximum number of words, ``<eos>`` included.
     stochastic : bool
-        Draw one sequence from the model instead of searching; `k` must be 1.
+        Sample one sequence instead of searching; `k` must be 1.
     argmax : bool
-        With `stochastic`: take the most probable word each time instead of drawing one.
+        With `stochastic`: take the most probable word at each step instead of sampling.
     use_unk : bool
         Allow the word ``UNK``.
     early_stop : bool
         Stop once the best non-empty sequence is known; the others may then be missing.
     seed : int, optional
-        Makes a drawn sequence repeatable.
+        Makes sampling repeatable.
 
     Returns
     -------

@@ -6,7 +6,7 @@ pickles. *Ours*: ``.safetensors`` with the options as JSON in the header, and UT
 read here can run code: pickles go through an unpickler that knows arrays and plain containers and
 refuses everything else by name.
 
-Every file is written whole or not at all: see :func:`storyteller.files.atomic_path`.
+Every file is written atomically: see :func:`storyteller.files.atomic_path`.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _picture(
     if not path.startswith(os.path.join(root, '')):
         return None  # a row may name any file of this computer, and the page may be shared
     try:
-        # Photos that are cut short may have been told too.
+        # Photos that are truncated may have been told too.
         pixels = images.read_rgb(path, allow_truncated=True, max_pixels=max_pixels)
         thumbnail = Image.fromarray(pixels)
     except ImageError:

@@ -1,11 +1,12 @@
 """From photo files to the arrays that a convolutional network expects.
 
-For a VGG network the road is that of 2015: shorter side to 256 pixels by bilinear interpolation
-without anti-aliasing, the central 224x224, channels turned to BGR, the mean colour of ImageNet
-subtracted. A network that sees the whole photo gets it squashed to a square.
-Three things are new, because the code of 2015 failed on them or misread them: every kind of picture
-becomes RGB, photos are turned upright as their EXIF tag says, and a picture that cannot be used
-gives one type of error that says why.
+For a VGG network the preprocessing is that of 2015: the shorter side is resized to 256 pixels by
+bilinear interpolation without anti-aliasing, the central 224x224 are cropped, the channels reversed
+to BGR, and the mean colour of ImageNet subtracted. For a network that takes whole photos they are
+resized to a square.
+Three things are new, because the code of 2015 failed on them or misread them: every kind of image
+becomes RGB, photos are rotated according to their EXIF tag, and an unusable image raises one type
+of error that gives the reason.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def load_image(
     file : path, PIL image, binary file object, or array
         Arrays are (H, W), (H, W, 3) or (H, W, 4) uint8. Of an animation the first frame counts.
     allow_truncated : bool
-        Take a photo whose file is cut short: what is missing stays black (or grey).
+        Accept a photo whose file is truncated: what is missing stays black (or grey).
     side : int, optional
-        None: `im` holds the centre, as VGG-19 sees it. A number: the whole photo, squashed to so
-        many pixels each way, as the network wants it whose ``net['side']`` this is.
+        None: `im` holds the centre, as VGG-19 sees it. A number, ``net['side']``: the whole photo,
+        resized to a square of this size in pixels.
     max_pixels : int
-        The most that a photo may have, as they take four bytes each, and more on the way. Of more
+        Maximum number of pixels; each takes four bytes, and more while it is processed. Of more
         than `FULL_PIXELS`, every second (fourth, eighth) is kept each way; a JPEG is decoded so.
 
     Returns
@@ -78,7 +79,7 @@ def load_image(
     ------
     ImageError
         If the file is missing, no regular file, empty, no picture of a known format (see
-        `storyteller.picture_files`), cut short, larger than `max_pixels`, or a sliver. Attributes
+        `storyteller.picture_files`), truncated, larger than `max_pixels`, or a sliver. Attributes
         ``path`` and ``reason``.
     TypeError
         If `file` is of none of the kinds above.

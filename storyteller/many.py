@@ -274,7 +274,7 @@ def check_writable(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be told, and how.
+    """What to process, and how.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ import numpy as np
 from .object_rows import Form, Stream, float32, row_pattern
 from .pickles import PythonUnpickler
 
-MOST_KEPT = 256  # things that may be taken up again; a table needs about ten
+MOST_KEPT = 256  # memo entries; a table needs about ten
 MOST_PATTERNS = 16  # after which rows are read a step at a time
 
 NDARRAY = object()  # what is named and never called
@@ -36,7 +36,7 @@ _STEPS = (
 
 
 class _Memo(dict):
-    """What may be taken up again, by number; nothing takes the place of what stays."""
+    """The memo of a pickle; entries cannot be replaced."""
 
     def __setitem__(self, key: int, value: Any) -> None:
         if _name(self.get(key)) is not None:

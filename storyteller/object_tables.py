@@ -39,7 +39,7 @@ def holds_objects(path: PathLike) -> bool:
 def write_plain(path: PathLike, out: PathLike) -> None:
     """Write a table of Python objects as a plain (V, W) float32 ``.npy``.
 
-    The file is read as a stream and the other is written whole or not at all, a row at a time.
+    The file is read as a stream and the other is written atomically, a row at a time.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .packed import ROWS, can_pack, matmul
 
-# Words scored again in float32: so many, and so many more for each hypothesis.
+# Words rescored in float32: a fixed number, and more for each hypothesis.
 RESCORED, RESCORED_EACH = 256, 8
 ZERO = 128  # what stands for an input of 0, among the 256 numbers that oneDNN takes
 
@@ -57,7 +57,7 @@ class ScreenedLinear(nn.Module):
         self._round()
 
     def _round(self) -> None:
-        """The weights in eight bits, packed for oneDNN where it has fast products of these."""
+        """The weights in 8 bits, packed for oneDNN where it has fast products of these."""
         self.packed: Any = None
         self.rounded: Any
         with torch.inference_mode(False):

@@ -98,7 +98,7 @@ def beam_search(
     k : int
         Beam width. More than there are candidates is allowed.
     maxlen : int
-        Greatest number of words, :data:`EOS` included.
+        Maximum number of words, :data:`EOS` included.
     use_unk : bool
         Allow the word :data:`UNK`. Else its cost is overwritten by :data:`BANNED`.
     n_best : int, optional

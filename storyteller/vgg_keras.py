@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
 
 
 def _place(h5py: Any, root: Any, name: str, rank: int) -> tuple[int, np.dtype, tuple[int, ...]]:
-    """Offset, type and shape of the one array with so many axes in the group of a layer."""
+    """Offset, dtype and shape of the only array with `rank` axes in the group of a layer."""
     if not isinstance(group := _member(h5py, root, name), h5py.Group):
         raise ValueError(f'it holds no layer {name!r}')
     found = [array for array in _arrays(h5py, group) if len(array.shape or ()) == rank]

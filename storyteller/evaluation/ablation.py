@@ -149,7 +149,7 @@ class Judges:
         return {name: stories.interval(100.0 * each)._asdict() for name, each in rows.items()}
 
     def flaws_of_novels(self, wanted: int = 200) -> dict[str, dict[str, float]]:
-        """The same of so many held-out paragraphs: what people's writing has of them."""
+        """The same of a number of held-out paragraphs, as a human reference."""
         paragraphs = self.held.paragraphs(50, 140, wanted)
         return self.flaws(paragraphs) if paragraphs else {}
 

@@ -110,7 +110,7 @@ class HeldOut:
         Parameters
         ----------
         which : str
-            How the names of their files begin, or a file of authors, one a line.
+            How the names of their files begin, or a file of authors, one per line.
         most : int
             So many novels are enough of such authors.
         """

@@ -81,7 +81,7 @@ def linear_ranking(
 
 
 def _batches(owner: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Sentences in random order, so many at a time, of each image the first of those."""
+    """Batches of sentences in random order, with at most one sentence per image."""
     order = rng.permutation(len(owner))
     parts = [order[i : i + size] for i in range(0, len(order), size)]
     parts = [part[np.unique(owner[part], return_index=True)[1]] for part in parts]

@@ -156,7 +156,7 @@ def candidates(
 
 
 def _cut(sentences: Sequence[str], length: int) -> list[str]:
-    """The first sentences, of about so many words together; none if they cannot be."""
+    """The first sentences, of about this many words in total, or none."""
     words = np.cumsum([_length(sentence) for sentence in sentences])
     best = int(np.abs(words - length).argmin())
     return list(sentences[: best + 1]) if _is_near(int(words[best]), length) else []

@@ -99,7 +99,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Im
 
 
 def _wrapped(text: str, most: int) -> str:
-    """Lines of so many letters at most."""
+    """Lines of at most this many characters."""
     lines = ['']
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= most:

@@ -301,7 +301,7 @@ def longest_copied(stories: Sequence[str], text: Iterable[Sequence[str]]) -> np.
 
 
 def _hashes(codes: np.ndarray, length: int) -> np.ndarray:
-    """A number for each run of so many codes: a polynomial in an odd number, modulo 2^64."""
+    """A rolling hash of each n-gram of codes: a polynomial in an odd number, modulo 2^64."""
     found = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for i in range(length):
         found = found * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + len(found)]

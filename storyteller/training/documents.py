@@ -158,7 +158,7 @@ def tokenise(
     documents : iterable of list of str
         Paragraphs, verses or captions.
     out : path-like
-        The token file, written whole or not at all.
+        The token file, written atomically.
     split : bool
         Whether an item may hold several sentences; if not, each is one (a caption, a verse).
     processes : int
@@ -333,7 +333,7 @@ def choose_words(
     n_words : int
         How many to choose, those of `always` among them.
     books : int
-        A word with a capital must stand in so many documents.
+        Minimum number of documents in which a capitalised word must occur.
     always : iterable of str
         Words to choose in any case.
 

@@ -41,30 +41,30 @@ class EmbeddingOptions:
     Attributes
     ----------
     dim_image, dim_word, dim : int
-        F, W and E. With ``encoder='bow'``, E is `dim_word`.
+        Dimensions F of image features, W of word vectors and E of the joint space. With
+        ``encoder='bow'``, E is `dim_word`.
     encoder : {'gru', 'bow'}
-        How words become a sentence: the last state of a GRU, or the sum of word vectors.
+        Sentence encoder: the last state of a GRU, or the sum of word vectors.
     margin : float
-        By how much the right pair must win.
+        Margin of the ranking loss.
     hardest : bool
-        Only the hardest wrong partner of each item costs, not the sum over all (Faghri et al. 2018,
-        "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives").
+        Hard-negative mining: only the hardest negative of each item counts, not the sum over all
+        (Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives").
     temperature : float
-        0: the ranking loss. Above: the cross entropy of cosines over this temperature; needs
+        0: the ranking loss. Above 0: cross entropy of cosines over this temperature; needs
         `unit_images`.
     candidates_weight : float
-        Weight of the photos' choice among captions of a pool, where there is one.
+        Weight of the loss over candidate captions of a pool, if there is one.
     unit_images : bool
-        Whether image vectors are made unit length before scoring. In 2015 they were not while
-        training, only afterwards.
+        Normalise image vectors in training too; in 2015 they were normalised only afterwards.
     dropout : float
-        Share of image features and of word vectors' entries dropped while training.
+        Dropout rate of image features and word vectors.
     longest : int
-        Captions of more words are left out.
+        Maximum number of words of a caption; longer ones are skipped.
     batch_size : int
-        Pairs in a batch; all others of the batch are negatives.
+        Pairs per batch; the others of a batch are the negatives.
     bfloat16 : bool
-        Whether the GRU steps in bfloat16, several times faster where the processor has it.
+        Run the GRU in bfloat16: several times faster on processors that support it.
     """
 
     dim_image: int = 4096

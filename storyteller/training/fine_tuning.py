@@ -46,7 +46,7 @@ def start_from(
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is not there, or not what it should be.
+        If a file is missing or invalid.
     MismatchError
         If the decoder has more words than its dictionary, or was made for another encoder.
     """

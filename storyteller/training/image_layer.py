@@ -31,11 +31,11 @@ class ImageLayerOptions:
     Attributes
     ----------
     temperature : float
-        Scores are cosines over this.
+        Softmax temperature of the cosines.
     dropout : float
-        Share of the features that is left out at a step.
+        Dropout rate of the features.
     batch_size : int
-        Photos in a batch.
+        Photos per batch.
     """
 
     temperature: float = 0.08

@@ -85,7 +85,7 @@ class Candidates:
     matches : Matches
         Of the photos in training with the pool.
     count : int
-        How many are drawn at random for a batch, beside one for each photo that fits it.
+        How many are sampled at random for a batch, beside one for each photo that fits it.
     """
 
     def __init__(self, captions: Sequence[np.ndarray], matches: Matches, count: int = 128):

@@ -23,7 +23,7 @@ from .softmax import unlikely_cost
 if TYPE_CHECKING:
     from .decoder import ConditionalGRU
 
-RUN = 4  # so many words in a row that stood there before are a repetition
+RUN = 4  # n of the n-grams that must not be repeated
 
 
 def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
@@ -51,7 +51,7 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
 def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = False) -> Tensor:
     """Generate words (T, B) step by step, without UNK; 0 after the end.
 
-    The most probable each time, or with `sample` drawn at random.
+    The most probable word at each step, or with `sample` a random one.
     """
     state = torch.tanh(model.start(context))
     word, written = None, []

@@ -100,7 +100,7 @@ class Units:
         return np.stack([begin, end, begin - 1, end], axis=1).astype(np.int64)
 
     def _of_captions(self, rng, wanted: int) -> np.ndarray:
-        """Captions drawn at random, each with two siblings of the same photo."""
+        """Captions sampled at random, each with two siblings of the same photo."""
         assert self.captions is not None
         documents = self.captions.documents
         begin, count = documents[:-1], np.diff(documents)

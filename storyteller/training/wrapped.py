@@ -33,7 +33,7 @@ def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
     Yields
     ------
     str
-        Paragraphs, one a line; empty lines and those with a title are passed on.
+        Paragraphs, one per line; empty lines and those with a title are passed on.
     """
     lines = iter(lines)
     first = list(itertools.islice(lines, LOOKED_AT))
