@@ -139,7 +139,7 @@ def encode_sentences(
     texts = as_texts(X)
     unique = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     sequences = [_ids(model, text) for text in unique]
-    vectors = np.empty((len(unique), width(model)), dtype=np.float32)
+    vectors: np.ndarray = np.empty((len(unique), width(model)), dtype=np.float32)
     with tqdm(total=len(unique), disable=not verbose, unit='sentence') as progress:
         for rows, read in _batches(model, np.array([len(s) for s in sequences]), batch_size):
             vectors[rows] = read(model, [sequences[row] for row in rows])

@@ -158,7 +158,7 @@ def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
         elif table.exists():
             rows = formats.open_table(table)
             blocks = (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
-            write_table(out / table.name, rows.shape, 'float32', blocks)
+            write_table(out / table.name, (len(rows), rows.shape[1]), 'float32', blocks)
             yield table.name
 
 

@@ -113,7 +113,7 @@ def _keys(scores: np.ndarray, first: int, best: np.ndarray, k: int) -> np.ndarra
     """Keys of the columns of `scores` (B, n) that may still be among some query's best."""
     if np.isnan(scores).any():
         raise ValueError('vectors: a value is not finite')
-    rows = np.arange(first, first + scores.shape[1], dtype=np.int64)
+    rows: np.ndarray = np.arange(first, first + scores.shape[1], dtype=np.int64)
     if best.shape[1] == k:  # nearly all columns fall away here
         worst = _from_keys(best.min(axis=1, keepdims=True))[1]
         hopeful = (scores >= worst).any(axis=0)

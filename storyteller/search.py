@@ -151,13 +151,13 @@ class _Beams:
     rounds : list of (parents, words)
         Those of every step so far.
     finished : list of B lists of (length, row, score)
-        Per context, in the order of finishing: how many words stand before the final one, and
-        the row of the last of them.
+        Per context, in order of finishing: words before the final one, row of the last of them.
     """
 
     def __init__(self, count: int, k: int, n_best: int | None):
         self.k, self.n_best = k, n_best
-        self.owner = self.parents = np.arange(count)
+        self.owner: np.ndarray = np.arange(count)
+        self.parents: np.ndarray = self.owner
         self.words = np.full(count, START, np.int64)
         self.scores = np.zeros(count, np.float32)
         self.rounds: list[tuple[np.ndarray, np.ndarray]] = []

@@ -200,7 +200,8 @@ def fitting_captions(
     """
     vectors = skipthoughts.encode(z['stv'], list(passages), verbose=False, tokenised=True)
     matter = unit_rows(vectors - z['bpos'])  # (n, D)
-    best, scores = np.zeros(len(matter), np.int64), np.full(len(matter), -np.inf)
+    best: np.ndarray = np.zeros(len(matter), np.int64)
+    scores: np.ndarray = np.full(len(matter), -np.inf)
     for start in range(0, len(z['cap']), CAPTIONS_AT_ONCE):
         texts = z['cap'][start : start + CAPTIONS_AT_ONCE]
         captions = skipthoughts.encode(z['stv'], texts, verbose=False)

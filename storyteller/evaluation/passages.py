@@ -35,7 +35,8 @@ def perplexity(
     for start in range(0, len(passages), at_once):
         rows = slice(start, start + at_once)
         told = [_ids(dec, passage) for passage in passages[rows]]
-        state, last = dec['f_init'](vectors[rows]), np.full(len(told), -1)
+        state = dec['f_init'](vectors[rows])
+        last: np.ndarray = np.full(len(told), -1)
         for step in range(max(map(len, told))):
             probabilities, _, state = dec['f_next'](last, state)
             now = np.array([ids[step] if step < len(ids) else UNK for ids in told])

@@ -150,9 +150,8 @@ def pair_features(
     encoder: SentenceEncoder, pairs: PairsOfSentences, use_eos: bool = False
 ) -> Matrix:
     """|a - b| and a * b side by side, (N, 2 D); sparse if the vectors are."""
-    a: Any
-    b: Any
-    a, b = (encoder.encode(side, verbose=False, use_eos=use_eos) for side in (pairs.a, pairs.b))
+    sides: Any = [encoder.encode(x, verbose=False, use_eos=use_eos) for x in (pairs.a, pairs.b)]
+    a, b = sides
     if sparse.issparse(a):
         return sparse.hstack([abs(a - b), a.multiply(b)]).tocsr()
     return np.hstack([np.abs(a - b), a * b])

@@ -133,11 +133,9 @@ def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
             document = []
 
 
-READERS: dict[str, Callable[..., Iterator[str]]] = {
-    'books': _book_lines,
-    'verses': _verse_lines,
-    'captions': _caption_lines,
-}
+Reader = Callable[..., Iterator[str]]
+READERS: dict[str, Reader]
+READERS = {'books': _book_lines, 'verses': _verse_lines, 'captions': _caption_lines}
 
 
 # --- documents to tokens -------------------------------------------------------------------------

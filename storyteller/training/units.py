@@ -86,7 +86,7 @@ class Units:
         first = np.arange(count)
         inner = np.ones(count, bool)  # neither the first of a document nor its last
         inner[documents[:-1]] = inner[documents[1:] - 1] = False
-        last = first + 1
+        last: np.ndarray = first + 1
         if self.options.singles < 1:
             # The unit that would begin at each sentence, of a length drawn evenly on a log scale.
             several = rng.random(count) >= self.options.singles
