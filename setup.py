@@ -17,6 +17,18 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='the storyteller authors',
+    keywords=[
+        'image captioning',
+        'story generation',
+        'skip-thought vectors',
+        'style transfer',
+        'beam search',
+    ],
+    project_urls={
+        'neural-storyteller (2015)': 'https://github.com/ryankiros/neural-storyteller',
+        'Skip-Thought Vectors (paper)': 'https://arxiv.org/abs/1506.06726',
+        'Visual-Semantic Embeddings (paper)': 'https://arxiv.org/abs/1411.2539',
+    },
     license='MIT',
     license_files=['LICENSE'],
     python_requires='>=3.10',
@@ -27,11 +39,11 @@ setup(
     # The bundle lies beside the package in a checkout, and inside it once installed.
     package_dir={'storyteller.models': 'models'},
     package_data={
-        'storyteller': ['data/*'],
+        'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
     },
     install_requires=[
-        'torch>=2.6,<2.14',
+        'torch>=2.6,<2.14',  # this range resolves to a build for CPUs
         'numpy>=2',
         'nltk>=3.9',
         'pillow>=10.1',
@@ -49,6 +61,7 @@ setup(
             'ruff>=0.17,<0.18',  # a newer one may know more rules
             'scikit-image>=0.24',
             'scikit-learn>=1.5',
+            'mypy>=2.4,<2.5',  # a newer one may find more
             'gensim>=4.3.3',
             'h5py>=3.8',
             'protobuf>=4.25',
@@ -67,6 +80,7 @@ setup(
         'benchmark': ['datasets>=4', 'onnx>=1.17', 'onnxruntime>=1.20'],
         'caffe': ['protobuf>=4.25'],  # the runtime alone; Caffe itself is not needed
         'demo': ['gradio>=4.44'],
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=0.29,<2'],
         'eval': ['scikit-learn>=1.5', 'scipy>=1.11', 'joblib>=1.3'],
         'expand': ['gensim>=4.3.3'],
         'gallery': ['jinja2>=3.1'],
@@ -78,11 +92,13 @@ setup(
         'train': ['matplotlib>=3.9', 'tensorboard>=2.18'],
     },
     classifiers=[
+        'Intended Audience :: Science/Research',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
     ],
 )

@@ -1,4 +1,4 @@
-"""Measure how fast stories are told, each stage against the limits of this machine.
+"""Measure the time of each stage of a story, relative to the limits of this machine.
 
 In one run: random models at the published sizes are made (once, in --folder), the machine's rates
 of sgemm and of reading memory are measured, right before and after each stage again, and each
@@ -163,18 +163,23 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--folder', type=Path, required=True, help='for models and caches, 9 GB if published'
+        '--folder',
+        type=Path,
+        required=True,
+        help='folder of models and caches (9 GB for published)',
     )
     parser.add_argument('--sizes', choices=SCALES, default='published', help='(%(default)s)')
     command_line.add_models(parser)
-    parser.add_argument('--compare', action='store_true', help='with plain PyTorch as well')
+    parser.add_argument('--compare', action='store_true', help='also time plain PyTorch')
     parser.add_argument(
         '--only', action='extend', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS)
     )
-    parser.add_argument('--part', type=int, help='captions that stand for more (1000; 40 if tiny)')
-    parser.add_argument('--seconds', type=float, help='for each stage, about (10; 0.1 if tiny)')
-    parser.add_argument('--json', type=Path, help='a file for the figures')
-    parser.add_argument('--threads', type=int, help='default: all')
+    parser.add_argument('--part', type=int, help='captions to extrapolate from (1000; 40 if tiny)')
+    parser.add_argument(
+        '--seconds', type=float, help='approximate time per stage (10; 0.1 if tiny)'
+    )
+    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--threads', type=int, help='number of CPU threads (all)')
     args = parser.parse_args()
     if args.seconds is None:
         args.seconds = 0.1 if args.sizes == 'tiny' else 10
@@ -183,7 +188,7 @@ def parse() -> argparse.Namespace:
 
 
 def use_threads(count: int | None) -> None:
-    """Start once more with so many threads: NumPy is told only when it is loaded."""
+    """Restart with this number of threads: NumPy reads it only when it is loaded."""
     wanted = {name: str(count) for name in THREADS}
     if count and any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)

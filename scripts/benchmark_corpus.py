@@ -1,4 +1,4 @@
-"""Measure the corpus: time and memory to build one of many sentences, and to start from it.
+"""Measure time and memory to build a large corpus, and to start training from it.
 
 Writes a text of numbered sentences, then, each in a process of its own: tokenises it, counts its
 words, indexes it, and takes the first batches. With --arrow the index is also built and read by
@@ -33,11 +33,13 @@ SENTENCES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--sentences', type=int, default=10_000_000)
-    parser.add_argument('--folder', type=Path, required=True, help='for the files; may be removed')
     parser.add_argument(
-        '--tokenised', action='store_true', help='write tokens at once: tokenising takes longest'
+        '--folder', type=Path, required=True, help='working folder; may be deleted afterwards'
     )
-    parser.add_argument('--arrow', action='store_true', help='compare with an index in Arrow')
+    parser.add_argument(
+        '--tokenised', action='store_true', help='write tokens directly, without tokenising'
+    )
+    parser.add_argument('--arrow', action='store_true', help='compare with an Arrow index')
     args = parser.parse_args()
     folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def cut(folder: Path) -> None:
 
 
 def batches(count: int) -> np.ndarray:
-    """Row numbers of 5,000 batches of 64 sentences, drawn at random."""
+    """Row numbers of 5,000 batches of 64 sentences, sampled at random."""
     return np.random.default_rng(0).integers(0, count, (5000, 64))
 
 

@@ -1,4 +1,4 @@
-"""What a machine can do, and how much of that a piece of work asks for.
+"""The limits of a machine, and the operations of each kind of work.
 
 The rates of products of matrices and of reading memory, measured; the products that each stage of
 a story is made of, counted; time and memory of this process and of others.
@@ -59,18 +59,18 @@ class Product:
 
 
 def sgemm(products: Iterable[Product]) -> float:
-    """Operations a second of these products, each by what is faster here, PyTorch or NumPy."""
+    """Operations/s of these products, each by what is faster here, PyTorch or NumPy."""
     products = list(products)
     return sum(p.flops for p in products) / sum(p.seconds() for p in products)
 
 
 def square(n: int) -> float:
-    """Operations a second of a square product: the limit that stages are compared with."""
+    """Operations/s of a square product: the limit that stages are compared with."""
     return sgemm([Product(n, n, n)])
 
 
 def bandwidth(numbers: int) -> float:
-    """Bytes a second that all threads together read, by the sum of so many float32."""
+    """Memory bandwidth of all threads in bytes/s, by a sum of float32."""
     x = torch.ones(numbers)
     return x.nbytes / median_seconds(x.sum)
 

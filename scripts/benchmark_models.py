@@ -1,4 +1,4 @@
-"""Make random models in the file formats of 2015, at the published sizes or tiny, to measure with.
+"""Make random models in the file formats of 2015, at the published sizes or tiny.
 
 The numbers are drawn, so the stories are nonsense, but what decides about time is as in trained
 models: the shapes, captions of 8 to 14 words, photos that lie near to different captions, a few
@@ -91,7 +91,7 @@ PRESETS = {'published': PUBLISHED, 'tiny': TINY}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--folder', type=Path, required=True, help='for the models, which are kept')
+    parser.add_argument('--folder', type=Path, required=True, help='folder of the models')
     parser.add_argument('--sizes', choices=PRESETS, default='published', help='(%(default)s)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def make_models(folder: formats.PathLike, sizes: Sizes = TINY, seed: int = 0) -> dict[str, str]:
-    """Write the models that are not in a folder yet; each file appears whole or not at all.
+    """Write the models that are not in a folder yet; each file is written atomically.
 
     Parameters
     ----------

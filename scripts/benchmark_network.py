@@ -1,4 +1,4 @@
-"""The networks that see photos, as stages to time; ONNX Runtime beside the one of the bundle.
+"""Benchmark stages of the image networks, with ONNX Runtime for comparison.
 
 The bundle's network is loaded alone, on the CPU, and its file may be of any kind that the library
 reads. ONNX Runtime, if it is installed, runs the plain network of the same weights, in which it

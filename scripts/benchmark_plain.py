@@ -1,4 +1,4 @@
-"""The work of a story in plain PyTorch and NumPy, as one writes it first, to compare with.
+"""A story in straightforward PyTorch and NumPy, as a baseline.
 
 Sentences in padded batches, a GRU cell a step and a mask; all captions scored and sorted; and the
 beam search of 2015. Nothing of the library computes here, only its readers of files, its tokeniser

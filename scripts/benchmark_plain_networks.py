@@ -1,4 +1,4 @@
-"""The convolutional networks in plain PyTorch, as one writes them first, to compare with.
+"""The convolutional networks in straightforward PyTorch, as a baseline.
 
 One layer after the other, nothing folded or packed; of the library only its readers of files.
 

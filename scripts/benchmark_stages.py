@@ -1,4 +1,4 @@
-"""The stages of a story, each as something to time: what it does once, and what that amounts to.
+"""The stages of a story as benchmarks.
 
 A stage is made from a bundle of models, and can be run again and again.
 """

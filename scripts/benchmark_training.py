@@ -1,6 +1,6 @@
-"""Measure how fast the trainers of text train, at the published sizes.
+"""Measure the training throughput of all trainers, at the published sizes.
 
-In one run: the words a second of each trainer (cost, gradients, Adam), the machine's own sgemm
+In one run: the words/s of each trainer (cost, gradients, Adam), the machine's own sgemm
 before and after it, the bound that follows from the floating-point operations of its matrix
 products at that rate, and a plain PyTorch loop: batches padded to the longest, a GRU cell a step,
 masks, a softmax at every position. Text is random, of the lengths of English sentences. The table
@@ -50,11 +50,17 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seconds', type=float, default=20, help='for each (%(default)s)')
-    parser.add_argument('--threads', type=int, help='default: all')
-    parser.add_argument('--shrink', type=int, default=1, help='divide all sizes, to try it out')
-    parser.add_argument('--bfloat16', action='store_true', help='ours; the rest stays in float32')
-    parser.add_argument('--json', help='a file for the figures')
+    parser.add_argument('--seconds', type=float, default=20, help='time per model (%(default)s)')
+    parser.add_argument('--threads', type=int, help='number of CPU threads (all)')
+    parser.add_argument(
+        '--shrink', type=int, default=1, help='divide all sizes by this, for a quick run'
+    )
+    parser.add_argument(
+        '--bfloat16',
+        action='store_true',
+        help='train ours in bfloat16; the baseline stays in float32',
+    )
+    parser.add_argument('--json', help='write the figures to this file')
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -87,7 +93,7 @@ def main() -> None:
 
 
 def sgemm(n: int) -> float:
-    """Floating-point operations a second of a square product in float32."""
+    """Floating-point operations/s of a square product in float32."""
     a, b = torch.randn(n, n), torch.randn(n, n)
     times = []
     for _ in range(12):
@@ -98,7 +104,7 @@ def sgemm(n: int) -> float:
 
 
 def measure(module, batches, cost, words, flops, args) -> tuple[float, float]:
-    """Words a second over so many seconds, and the operations a word."""
+    """Throughput in words/s over a number of seconds, and operations per word."""
     optimizer, seen, work, begun = make_optimizer(module, TrainOptions()), 0, 0.0, None
     module.train()
     for number, batch in enumerate(forever(batches)):

@@ -1,4 +1,4 @@
-"""Build an index over the captions of a pool, and say how much of the exact search it finds.
+"""Build an index over a caption pool, and report its recall against the exact search.
 
     python scripts/build_caption_index.py --kind ivf --out captions.faiss
     z = generate.load_all(caption_index='captions.faiss')
@@ -24,12 +24,16 @@ from storyteller.layers import unit_rows
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_models(parser)
-    parser.add_argument('--vectors', type=Path, help='instead: unit rows (N, E), .npy')
+    parser.add_argument('--vectors', type=Path, help='index these unit rows (N, E), .npy, instead')
     parser.add_argument('--kind', choices=caption_index.KINDS, default='ivf', help='(%(default)s)')
-    parser.add_argument('--effort', type=int, default=64, help='lists looked at (%(default)s)')
+    parser.add_argument(
+        '--effort', type=int, default=64, help='number of lists to probe (%(default)s)'
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--k', type=int, default=100, help='to measure with (%(default)s)')
-    parser.add_argument('--queries', type=int, default=200, help='to measure with (%(default)s)')
+    parser.add_argument('--k', type=int, default=100, help='k of the recall (%(default)s)')
+    parser.add_argument(
+        '--queries', type=int, default=200, help='queries to measure with (%(default)s)'
+    )
     args = parser.parse_args()
     if min(args.effort, args.queries, args.k) < 1:
         raise ValueError('effort, queries, k: expected 1 or more')

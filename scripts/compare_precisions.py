@@ -1,6 +1,6 @@
-"""Measure what a faster precision changes: in thought vectors, in stories, and in their scores.
+"""Measure the effect of a lower precision on vectors, stories and scores.
 
-The cases are captions of the pool, drawn at random: each is told like a photo that lies just there,
+The cases are captions of the pool, sampled at random: each is decoded like a photo at that point,
 from its k nearest captions. The table goes to stdout.
 """
 
@@ -21,8 +21,10 @@ BATCH = 16  # stories searched at once
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_models(parser)
-    parser.add_argument('--count', type=int, default=1000, help='of captions (%(default)s)')
-    parser.add_argument('-k', type=int, default=100, help='captions to average (%(default)s)')
+    parser.add_argument('--count', type=int, default=1000, help='number of captions (%(default)s)')
+    parser.add_argument(
+        '-k', type=int, default=100, help='number of captions to average (%(default)s)'
+    )
     parser.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     args = parser.parse_args()
     search.check_count('count', args.count)
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def neighbours(z: dict[str, Any], count: int, k: int) -> np.ndarray:
-    """The k nearest captions (count, k) of captions drawn at random."""
+    """The k nearest captions (count, k) of captions sampled at random."""
     drawn = np.random.default_rng(0).choice(len(z['cap']), count, replace=count > len(z['cap']))
     return captions.nearest(np.asarray(z['cvec'][drawn]), z['cvec'], k)[0]
 

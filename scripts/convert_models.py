@@ -1,4 +1,4 @@
-"""Convert models: files of 2015 to ours, or ours to files that the code of 2015 loads.
+"""Convert models from the format of 2015 to ours, or back.
 
 The numbers stay the same. What a folder lacks is passed over, and so is a network that is no VGG-19
 where files of 2015 are asked for.
@@ -16,7 +16,7 @@ from storyteller.command_line import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('models', type=Path, help='the folder to read')
-    parser.add_argument('--out', type=Path, required=True, help='another folder, to write')
+    parser.add_argument('--out', type=Path, required=True, help='output folder')
     parser.add_argument('--to', choices=['2015', 'ours'], required=True)
     args = parser.parse_args()
     for line in exchange.convert(args.models, args.out, args.to):

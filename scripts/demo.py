@@ -1,4 +1,4 @@
-"""A web page for telling photos: drop one, choose how, read. Needs the extra `demo`.
+"""A web page that tells the stories of uploaded photos. Needs the extra `demo`.
 
 It listens on this machine alone unless --host says otherwise.
 """
@@ -29,14 +29,14 @@ TOLD_OF = 'JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF', 'BMP', 'JPEG2000', 'AVIF', 'HEIF
 # Name, label, least, most, step.
 SEARCH = (
     ('k', 'Captions to average', 1, 200, 1), ('bw', 'Beam width', 1, 100, 1),
-    ('min_words', 'Words at least', 0, 100, 1), ('no_repeat', 'No run of so many twice', 0, 8, 1),
-    ('no_echo', 'No word again among so many', 0, 20, 1),
+    ('min_words', 'Minimum words', 0, 100, 1), ('no_repeat', 'No repeated n-gram of size', 0, 8, 1),
+    ('no_echo', 'No repeated word within', 0, 20, 1),
     ('length_penalty', 'Length penalty', 0, 2, 0.1),
-    ('candidates', 'The best of so many', 1, 32, 1),
+    ('candidates', 'Candidates to rerank', 1, 32, 1),
 )  # fmt: skip
 CHANCE = (
     ('temperature', 'Temperature', 0.1, 2, 0.05),
-    ('top_p', 'Likeliest words only', 0.1, 1, 0.05),
+    ('top_p', 'Nucleus (top p)', 0.1, 1, 0.05),
 )
 
 # A page of another machine may not use the clipboard, but what is selected can be copied.
@@ -248,10 +248,17 @@ def _controls(z: dict[str, Any]) -> list[Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_models(parser)
-    parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0: everybody (%(default)s)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on; 0.0.0.0: all interfaces (%(default)s)',
+    )
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
     parser.add_argument(
-        '--max-megabytes', type=int, default=MOST_MEGABYTES, help='of a photo (%(default)s)'
+        '--max-megabytes',
+        type=int,
+        default=MOST_MEGABYTES,
+        help='maximum size of an upload (%(default)s)',
     )
     add_max_pixels(parser)
     add_threads(parser)

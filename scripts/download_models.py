@@ -1,4 +1,4 @@
-"""Fetch the models published in 2015 (6.8 GB) into a folder that load_all takes.
+"""Download the models published in 2015 (6.8 GB).
 
     python scripts/download_models.py --list
     python scripts/download_models.py --out published
@@ -21,7 +21,7 @@ from storyteller.command_line import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, metavar='DIR', help='where to')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='output folder')
     names = ', '.join(part.name for part in published.PARTS)
     parser.add_argument(
         '--only',
@@ -31,10 +31,10 @@ def main() -> None:
         help=f'parts ({names}), or files of --list',
     )
     parser.add_argument(
-        '--mirror', metavar='URL', help='a place that holds all files by name, to ask instead'
+        '--mirror', metavar='URL', help='address under which all files are available by name'
     )
     parser.add_argument(
-        '--list', action='store_true', help='print the files and their sources, fetch nothing'
+        '--list', action='store_true', help='print the files and their sources only'
     )
     args = parser.parse_args()
     parts = published.chosen(args.only) if args.only else published.PARTS

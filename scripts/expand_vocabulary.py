@@ -1,4 +1,4 @@
-"""Teach an encoder the words of a file of word vectors (word2vec, GloVe).
+"""Expand the vocabulary of an encoder by a file of word vectors (word2vec, GloVe).
 
 A linear map is fitted to the words that both know. The result is a folder of skip-thoughts as
 before, with longer tables. Needs the extra `expand`.
@@ -23,7 +23,7 @@ def main() -> None:
         '--models', required=True, help='folder of the skip-thoughts, or hf://OWNER/NAME'
     )
     parser.add_argument('--vectors', type=Path, required=True, help='.bin, .txt or .gz')
-    parser.add_argument('--out', type=Path, required=True, help='another folder')
+    parser.add_argument('--out', type=Path, required=True, help='output folder')
     parser.add_argument('--dtype', choices=['float32', 'float16'], default='float32')
     args = parser.parse_args()
     models = config.local(args.models)

@@ -1,4 +1,4 @@
-"""Make one HTML page of photos and their stories, from what story_folder.py wrote."""
+"""Make an HTML page of photos and stories from the results of story_folder.py."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs='+',
         metavar='RESULTS',
-        help='results.jsonl; several share cards',
+        help='results.jsonl; several are merged',
     )
     result.add_argument(
-        '--photos', type=Path, required=True, metavar='FOLDER', help='the folder that was told'
+        '--photos', type=Path, required=True, metavar='FOLDER', help='folder of the photos'
     )
     result.add_argument(
-        '--out', type=Path, required=True, metavar='PAGE', help='the page, ending in .html'
+        '--out', type=Path, required=True, metavar='PAGE', help='output file, ending in .html'
     )
     result.add_argument('--title', default='Stories about photos', help='its heading (%(default)s)')
     result.add_argument(
-        '--beside', action='store_true', help='put the pictures in a folder beside the page'
+        '--beside', action='store_true', help='keep the pictures in a folder beside the page'
     )
     add_max_pixels(result)
     return result

@@ -1,4 +1,4 @@
-"""Make a style vector from your own books: the mean thought of their long passages.
+"""Compute a style vector: the mean thought vector of long passages of books.
 
 The result is what ``--style FILE`` of the main job takes.
 """
@@ -20,24 +20,33 @@ FEWEST = 1000  # a mean of fewer is the mean of a few scenes, not a style
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('texts', type=Path, nargs='*', metavar='FILE', help='.txt(.gz, .xz)')
-    parser.add_argument('--text', type=Path, help='a file or a folder, instead')
+    parser.add_argument('--text', type=Path, help='a text file or a folder of them')
     parser.add_argument(
-        '--captions', type=Path, metavar='POOL', help='instead: the style of all of these captions'
+        '--captions', type=Path, metavar='POOL', help='compute the style of these captions instead'
     )
     parser.add_argument('--kind', choices=['books', 'verses', 'captions'], default='books')
     add_encoder(parser)
     parser.add_argument('--out', type=Path, required=True, help='NAME_style.npy')
     parser.add_argument(
-        '--min-words', '--shortest', type=int, default=101, help='of a passage (%(default)s)'
+        '--min-words',
+        '--shortest',
+        type=int,
+        default=101,
+        help='minimum words per passage (%(default)s)',
     )
-    parser.add_argument('--longest', type=int, default=140, help='words (%(default)s)')
     parser.add_argument(
-        '--most-quoted', type=float, default=0.1, help='share inside quotation marks (%(default)s)'
+        '--longest', type=int, default=140, help='maximum words per passage (%(default)s)'
     )
-    parser.add_argument('--passages', type=int, default=6000, help='at most (%(default)s)')
     parser.add_argument(
-        '--few', action='store_true', help=f'be content with fewer than {FEWEST} passages'
+        '--most-quoted',
+        type=float,
+        default=0.1,
+        help='maximum proportion of quoted text (%(default)s)',
     )
+    parser.add_argument(
+        '--passages', type=int, default=6000, help='maximum number of passages (%(default)s)'
+    )
+    parser.add_argument('--few', action='store_true', help=f'allow fewer than {FEWEST} passages')
     args = parser.parse_intermixed_args()
     if bool(args.texts) + (args.text is not None) + (args.captions is not None) != 1:
         raise ValueError('expected files of text, or --text FOLDER, or --captions POOL')

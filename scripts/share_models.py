@@ -1,4 +1,4 @@
-"""Upload a folder of models, so that others load it by name: ``hf://OWNER/NAME``.
+"""Upload a folder of models to a hub, from which it loads as ``hf://OWNER/NAME``.
 
 The page of the repository says what it holds, what each part learned from, and under which terms,
 as far as ``bundle.json`` knows; a README.md of the folder follows it. The folder stays as it is.
@@ -16,16 +16,16 @@ from storyteller.command_line import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('models', type=Path, help='a folder that holds all that a story needs')
-    parser.add_argument('name', metavar='OWNER/NAME', help='of the repository, made if need be')
+    parser.add_argument('models', type=Path, help='folder of a complete bundle')
+    parser.add_argument('name', metavar='OWNER/NAME', help='repository, created if necessary')
     parser.add_argument(
         '--licence',
         '--license',
-        help="its terms, such as 'mit' or 'other'; default: 'licence' in bundle.json",
+        help="licence, such as 'mit' or 'other' ('licence' in bundle.json)",
     )
-    parser.add_argument('--private', action='store_true', help='if it is made: for you alone')
-    parser.add_argument('--revision', metavar='BRANCH', help='to upload to (the main one)')
-    parser.add_argument('--dry-run', action='store_true', help='only print the page, and the files')
+    parser.add_argument('--private', action='store_true', help='create a private repository')
+    parser.add_argument('--revision', metavar='BRANCH', help='branch to upload to (main)')
+    parser.add_argument('--dry-run', action='store_true', help='print the page and the files only')
     args = parser.parse_args()
     hub.Address.read(f'hf://{args.name}')
     card = model_card.completed(args.models)

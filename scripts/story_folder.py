@@ -1,4 +1,4 @@
-"""Tell the stories of many photos: of folders, files, patterns, or a list on stdin (-).
+"""Tell the stories of many photos: folders, files, patterns, or a list on stdin (-).
 
 A line of JSON is added to results.jsonl in the output folder for each photo and style as it is
 told. A story that is there is left alone, so the same command goes on after an interruption; what
@@ -37,40 +37,42 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument(
-        'photos', nargs='+', metavar='PHOTOS', help='folders, files, patterns, or - for a list'
+        'photos', nargs='+', metavar='PHOTOS', help='folders, files, patterns, or - to read a list'
     )
-    result.add_argument('--out', type=Path, required=True, metavar='DIR', help='for the results')
+    result.add_argument('--out', type=Path, required=True, metavar='DIR', help='output folder')
     result.add_argument(
-        '--lyric', action='store_true', help='note in each row that it is to be set in lines'
+        '--lyric', action='store_true', help='mark each row as to be broken into lines'
     )
     result.add_argument(
-        '--style', action='append', help='a style, or a .npy file; may be given several times'
+        '--style', action='append', help='name of a style, or a .npy file; may be repeated'
     )
     add_models(result)
     add_precision(result)
     add_threads(result)
-    result.add_argument('--seed', type=int, help='sample stories by this number')
+    result.add_argument('--seed', type=int, help='sample with this seed instead of searching')
     add_reading(result)
+    result.add_argument('--batch-size', type=int, default=16, help='photos per batch (%(default)s)')
     result.add_argument(
-        '--batch-size', type=int, default=16, help='photos told at once (%(default)s)'
+        '--gallery', action='store_true', help='also write an HTML page of all results'
     )
-    result.add_argument('--gallery', action='store_true', help='also make one page of all results')
-    result.add_argument('--shard', metavar='I/N', default='1/1', help='tell one part of N alone')
+    result.add_argument('--shard', metavar='I/N', default='1/1', help='process part I of N only')
     result.add_argument(
         '--ray',
         nargs='?',
         const='',
         metavar='ADDRESS',
-        help='tell on a Ray cluster, or a local one',
+        help='run on a Ray cluster, or a local one',
+    )
+    result.add_argument(
+        '--actors', type=int, default=1, help='with --ray: number of actors (%(default)s)'
     )
     result.add_argument(
         '--processes',
         type=int,
         default=1,
         metavar='N',
-        help='to tell in, each with the models; one for each core is fastest (%(default)s)',
+        help='number of processes, each with the models; one per core is fastest (%(default)s)',
     )
-    result.add_argument('--actors', type=int, default=1, help='with --ray: tellers (%(default)s)')
     add_search(result)
     return result
 

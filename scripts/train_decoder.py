@@ -1,9 +1,9 @@
-"""Train a story decoder on your own books: each passage is told from its thought vector.
+"""Train a story decoder on books: passages are decoded from their thought vectors.
 
 The encoder is read from a folder, ours or of 2015; the default is that of the bundle. With
 ``--captions`` and ``--pairs``, a share of the passages is told from what the style shift makes of
 captions like them, with c the mean over these captions, and b over all passages of ``--text``. A
-run that was interrupted goes on when the same command is given again.
+run that was interrupted resumes when the same command is given again.
 """
 
 from __future__ import annotations
@@ -38,22 +38,30 @@ from storyteller.training.options import TrainOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
-    parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
+    parser.add_argument(
+        '--text', type=Path, required=True, help='text file (.txt, .gz, .xz) or folder'
+    )
+    parser.add_argument('--held-out', type=Path, help='evaluation text: a file or a folder')
     parser.add_argument('--kind', choices=['books', 'verses'], default='books')
     add_encoder(parser)
-    parser.add_argument('--start', type=Path, help='a decoder to go on from, with its sizes')
-    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--captions', type=Path, help='a pool of captions, one a line, for --pairs')
-    parser.add_argument('--k', type=int, default=100, help='captions for a passage (%(default)s)')
+    parser.add_argument('--start', type=Path, help='decoder to initialise from; it sets the sizes')
+    parser.add_argument(
+        '--vectors', type=Path, help='word2vec or GloVe vectors to initialise words with'
+    )
+    parser.add_argument('--captions', type=Path, help='captions, one per line, for --pairs')
+    parser.add_argument('--k', type=int, default=100, help='captions per passage (%(default)s)')
     parser.add_argument('--best', type=float, default=1.0, metavar='SHARE',
-                        help='of the passages, those most like captions (%(default)s)')  # fmt: skip
-    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
+                        help='proportion to keep, most caption-like (%(default)s)')  # fmt: skip
+    parser.add_argument(
+        '--work', type=Path, required=True, help='folder of intermediate files and checkpoints'
+    )
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
-    parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
-    parser.add_argument('--books', type=int, default=1, help='a name must stand in so many books')
-    parser.add_argument('--shortest', type=int, default=1, help='words in a passage (%(default)s)')
-    parser.add_argument('--longest', type=int, default=100, help='words in a passage (%(default)s)')
+    parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary size (%(default)s)')
+    parser.add_argument(
+        '--books', type=int, default=1, help='minimum books in which a name occurs (%(default)s)'
+    )
+    parser.add_argument('--shortest', type=int, default=1, help='minimum words (%(default)s)')
+    parser.add_argument('--longest', type=int, default=100, help='maximum words (%(default)s)')
     add_options(parser, DecoderOptions)
     add_options(parser, TrainOptions)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Train the default bundle, from texts and photos to the files in models/.
+"""Train the default bundle from texts and photos.
 
 Each stage is skipped if its result is there, and goes on from its checkpoint if it was
 interrupted, so the same command can be given again until all is done. Minutes are shared out among
@@ -722,14 +722,18 @@ def _viewed(jpeg: bytes, view: str, rng: np.random.Generator) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data', type=Path, required=True, help='the folder of texts and photos')
-    parser.add_argument('--minutes', type=float, default=180, help='for all stages (%(default)s)')
-    parser.add_argument('--work', type=Path, default=Path('runs/default'), help='in-between files')
-    parser.add_argument('--out', type=Path, default=Path('models'), help='the bundle')
+    parser.add_argument('--data', type=Path, required=True, help='folder of texts and photos')
     parser.add_argument(
-        '--start', type=Path, help='a bundle: its encoders are kept, its decoder learns on'
+        '--minutes', type=float, default=180, help='budget of all stages (%(default)s)'
     )
-    parser.add_argument('--only', nargs='+', metavar='STAGE', help='run these stages alone')
+    parser.add_argument(
+        '--work', type=Path, default=Path('runs/default'), help='folder of intermediate files'
+    )
+    parser.add_argument('--out', type=Path, default=Path('models'), help='output folder')
+    parser.add_argument(
+        '--start', type=Path, help='bundle: its encoders are kept, its decoder is fine-tuned'
+    )
+    parser.add_argument('--only', nargs='+', metavar='STAGE', help='run only these stages')
     args = parser.parse_args()
     recipe = Recipe(args.data, args.work, args.out, args.minutes, args.start)
     for name, stage in recipe.stages():

@@ -1,7 +1,7 @@
 """Train an image-sentence embedding on your own captioned photos.
 
 Give one of: a folder of photos and their captions; photos' features and their captions; or a data
-set in the layout of 2015. An interrupted run goes on when the same command is given again.
+set in the layout of 2015. An interrupted run resumes when the same command is given again.
 """
 
 from __future__ import annotations
@@ -22,28 +22,38 @@ from storyteller.training.options import TrainOptions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--captions', type=Path, help='photo<TAB>caption, CSV, or JSON of COCO or of Karpathy'
+        '--captions', type=Path, help='photo<TAB>caption lines, CSV, or JSON of COCO or Karpathy'
     )
-    parser.add_argument('--photo-folder', type=Path, help='the photos that the captions name')
+    parser.add_argument('--photo-folder', type=Path, help='folder of the photos')
     parser.add_argument(
         '--network',
         '--models',
         metavar='FILE',
-        help='what sees them: a network in any form, or models that have one; default: the bundle',
+        help='image network, or a folder of models that has one (the bundle)',
     )
-    parser.add_argument('--photos', type=Path, help='names, one a line, where there are features')
-    parser.add_argument('--features', type=Path, help='.npy, a row for each name')
+    parser.add_argument('--photos', type=Path, help='photo names, one per line, for --features')
+    parser.add_argument('--features', type=Path, help='.npy with a row per name')
     parser.add_argument(
-        '--mirrored-features', type=Path, help='.npy, of the first photos mirrored, to learn from'
+        '--mirrored-features', type=Path, help='.npy of the first photos mirrored, as augmentation'
     )
     parser.add_argument(
-        '--dataset', metavar='PREFIX', help='PREFIX_train_caps.txt, PREFIX_train_ims.npy, and dev'
+        '--dataset',
+        metavar='PREFIX',
+        help='PREFIX_train_caps.txt, PREFIX_train_ims.npy, and the same for dev',
     )
-    parser.add_argument('--held-out', type=int, default=0, help='photos to measure on, if no dev')
-    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
+    parser.add_argument(
+        '--held-out', type=int, default=0, help='number of photos to evaluate on, without dev'
+    )
+    parser.add_argument(
+        '--vectors', type=Path, help='word2vec or GloVe vectors to initialise words with'
+    )
+    parser.add_argument(
+        '--work', type=Path, required=True, help='folder of intermediate files and checkpoints'
+    )
     parser.add_argument('--out', type=Path, required=True, help='.safetensors, or .npz as in 2015')
-    parser.add_argument('--min-count', type=int, default=1, help='rarer words become UNK')
+    parser.add_argument(
+        '--min-count', type=int, default=1, help='minimum count of a word; rarer ones become UNK'
+    )
     add_options(parser, EmbeddingOptions)
     add_options(parser, TrainOptions, clip=2.0)
     args = parser.parse_args()

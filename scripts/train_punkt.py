@@ -60,10 +60,14 @@ def main() -> None:
     )
     parser.add_argument('novels', type=Path, help='folder of .txt or .txt.xz files')
     parser.add_argument('--out', type=Path, default=DATA / 'punkt_english.json')
-    parser.add_argument('--min-count', type=int, default=30, help='of a word (default 30)')
-    parser.add_argument('--min-share', type=float, default=0.02, help='of a flag (default 0.02)')
     parser.add_argument(
-        '--hold-out', action='append', default=[], help='a file to leave out; may be said again'
+        '--min-count', type=int, default=30, help='minimum count of a word (default 30)'
+    )
+    parser.add_argument(
+        '--min-share', type=float, default=0.02, help='minimum proportion of a flag (default 0.02)'
+    )
+    parser.add_argument(
+        '--hold-out', action='append', default=[], help='a file to exclude; may be repeated'
     )
     options = parser.parse_args()
 

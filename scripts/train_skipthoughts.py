@@ -22,13 +22,19 @@ from storyteller.training.options import TrainOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--text', type=Path, required=True, help='a .txt(.gz, .xz) or a folder')
-    parser.add_argument('--caption-file', type=Path, help='captions of photos, as well')
-    parser.add_argument('--held-out', type=Path, help='text to measure on, a file or a folder')
-    parser.add_argument('--vectors', type=Path, help='word2vec or GloVe, to start the words from')
-    parser.add_argument('--work', type=Path, required=True, help='folder of in-between files')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the encoder')
-    parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary (%(default)s)')
+    parser.add_argument(
+        '--text', type=Path, required=True, help='text file (.txt, .gz, .xz) or folder'
+    )
+    parser.add_argument('--caption-file', type=Path, help='captions to train on as well')
+    parser.add_argument('--held-out', type=Path, help='evaluation text: a file or a folder')
+    parser.add_argument(
+        '--vectors', type=Path, help='word2vec or GloVe vectors to initialise words with'
+    )
+    parser.add_argument(
+        '--work', type=Path, required=True, help='folder of intermediate files and checkpoints'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='output folder')
+    parser.add_argument('--n-words', type=int, default=20_000, help='vocabulary size (%(default)s)')
     parser.add_argument('--dtype', choices=['float32', 'float16'], default='float32')
     add_options(parser, skipthoughts.SkipThoughtsOptions)
     add_options(parser, TrainOptions)

@@ -1,4 +1,4 @@
-"""VGG-19 written in each form in which it was published, for the benchmark, the tests and fuzzing.
+"""Writing VGG-19 in each published form, for benchmark, tests and fuzzing.
 
 Nothing here is shared with what reads the forms: protobuf is written byte by byte, the others by
 the libraries that wrote the published files.

@@ -358,7 +358,7 @@ def captions_for_label(words: str, count: int = PER_LABEL, seed: int = 0) -> lis
 
 
 def write_pool(path: Path, pool: dict[str, list[str]], seed: int = 0) -> None:
-    """Write all captions, one a line, in an order that the seed decides."""
+    """Write all captions, one per line, in an order that the seed decides."""
     captions = [caption for scene in pool.values() for caption in scene]
     random.Random(seed).shuffle(captions)
     with atomic_path(path) as temporary:

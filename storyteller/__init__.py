@@ -1,3 +1,3 @@
 """storyteller tells little stories about photographs."""
 
-__version__ = '0.1.0'
+__version__ = '1.0.0'

@@ -1,4 +1,4 @@
-"""The main job: ``python -m storyteller PHOTO`` prints captions and a story.
+"""Command line: ``python -m storyteller PHOTO`` prints the nearest captions and a story.
 
 Several photos have their names above their stories, and a blank line between them.
 """
@@ -30,32 +30,28 @@ from .command_line import (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The argument parser."""
     result = argparse.ArgumentParser(
         prog='python -m storyteller', description='Tell a little story about a photograph.'
     )
-    result.add_argument('photos', nargs='*', metavar='PHOTO', help='a photo to tell')
+    result.add_argument('photos', nargs='*', metavar='PHOTO', help='an image file')
     result.add_argument(
-        '--check', action='store_true', help='instead: look whether everything works'
+        '--check', action='store_true', help='verify the model files and their outputs'
     )
-    result.add_argument('--lyric', action='store_true', help='a line for each part between commas')
-    result.add_argument('--style', help='a style of the models, or a .npy file of your own')
-    result.add_argument(
-        '--json', action='store_true', help='print a line of JSON for each photo instead'
-    )
+    result.add_argument('--lyric', action='store_true', help='break lines at commas')
+    result.add_argument('--style', help='name of a style, or a .npy file')
+    result.add_argument('--json', action='store_true', help='print one line of JSON per photo')
     add_models(result)
     add_precision(result)
     add_threads(result)
-    result.add_argument(
-        '--seed', type=int, help='sample a story by this number instead of searching the best'
-    )
+    result.add_argument('--seed', type=int, help='sample with this seed instead of searching')
     add_reading(result)
     add_search(result)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if every photo was told, else 2 and a line on stderr for each."""
+    """Run the command line; 0 on success, else 2, with a line on stderr for each failed photo."""
     prepare_streams()
     line = parser()
     arguments = with_home(sys.argv[1:] if arguments is None else arguments)

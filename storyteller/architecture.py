@@ -1,4 +1,4 @@
-"""The table of widths that describes a VGG network, whatever file it comes from."""
+"""The layer sizes of a VGG network, independent of the file format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .images import CROP, MEAN_BGR
 
 @dataclass(frozen=True)
 class Architecture:
-    """The table of widths that describes a VGG network.
+    """The layer sizes of a VGG network.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ VGG19 = Architecture(blocks=((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512
 def infer(
     params: Mapping[str, np.ndarray], path: PathLike, mean: tuple[float, ...] = MEAN_BGR
 ) -> Architecture:
-    """The widths of a network with VGG-19's layers, from the shapes of its arrays.
+    """The layer sizes of a network with VGG-19's layers, from the shapes of its arrays.
 
     Parameters
     ----------

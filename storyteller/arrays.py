@@ -1,4 +1,4 @@
-"""Arrays as they stand in files: ``.npz``, ``.npy`` and safetensors.
+"""Reading arrays from ``.npz``, ``.npy`` and safetensors files.
 
 What a file holds uncompressed, aligned and in float32 is mapped: it is read from disk as it is
 used, and takes no memory that the system could not take back. Nothing read here can run code.
@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -114,7 +114,7 @@ def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f'it expands from {size} to {whole} bytes')
 
 
-def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The header of a ``.npy`` stream: the shape, whether in Fortran's order, the type."""
     version = np.lib.format.read_magic(file)
     read = {
@@ -126,7 +126,7 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(file)
 
 
-def read_npy(file: BinaryIO, size: int, whole: memoryview | None = None) -> np.ndarray:
+def read_npy(file: IO[bytes], size: int, whole: memoryview | None = None) -> np.ndarray:
     """Read a ``.npy`` stream of `size` bytes; arrays of objects go through our unpickler.
 
     If the bytes of the `whole` stream are at hand, the array is a view of them.
@@ -161,9 +161,9 @@ def kind_of(value: Any) -> str:
     return type(value).__name__
 
 
-def read_into(file: BinaryIO, array: np.ndarray) -> np.ndarray:
-    """Fill an array, which must be contiguous, with the next bytes of a stream; give it back."""
-    view, place = memoryview(array.reshape(-1).view(np.uint8)), 0
+def read_into(file: Any, array: np.ndarray) -> np.ndarray:
+    """Fill a contiguous array with the next bytes of a stream, and return it."""
+    view, place = array.reshape(-1).view(np.uint8).data, 0
     while place < len(view):
         if not (count := file.readinto(view[place : place + PIECE])):
             raise EOFError(f'the file ends after {place} of {len(view)} bytes')

@@ -1,4 +1,4 @@
-"""The card of a bundle, ``bundle.json``: its files, their sizes and hashes, the search that suits.
+"""The card of a bundle, ``bundle.json``: files, sizes, checksums and search settings.
 
 A folder without a card, such as one of the files of 2015, is taken as it is.
 """
@@ -24,7 +24,7 @@ HASHED_AT_LOAD = 1 << 26  # bytes of a file; larger ones would take seconds, and
 
 
 def read_card(folder: PathLike) -> dict[str, Any] | None:
-    """The card of a folder, checked; None if it has none.
+    """The validated card of a folder, or None if it has none.
 
     Returns
     -------
@@ -55,14 +55,14 @@ def read_card(folder: PathLike) -> dict[str, Any] | None:
         if not plain:
             raise ModelFileError(f'{path}: {name!r} is not the plain name of a file')
         size, digest = (facts.get(k) if isinstance(facts, dict) else None for k in FACTS)
-        right = type(size) is int and size >= 0 and isinstance(digest, str)
-        if not right or not re.fullmatch('[0-9a-f]{64}', digest):
+        right = type(size) is int and size >= 0
+        if not right or not re.fullmatch('[0-9a-f]{64}', str(digest)):
             raise ModelFileError(f"{path}: {name}: expected 'bytes' and a 'sha256' of 64 digits")
     return card
 
 
 def search_settings(decoder: PathLike) -> SearchSettings:
-    """The settings that suit a decoder, of which the card beside it may hold some as ``search``.
+    """The search settings of a decoder, from ``search`` in the card beside it.
 
     They are taken only if the card lists that very file; else they are those of 2015.
 
@@ -84,7 +84,7 @@ def search_settings(decoder: PathLike) -> SearchSettings:
 def problem(
     folder: PathLike, name: str, facts: dict[str, Any], sums: KnownSums | None = None
 ) -> str | None:
-    """What is wrong with a file of a card, in a line; None if nothing is.
+    """What is wrong with a file of a card, in one line, or None.
 
     With `sums`, what is known is not read again, and large files are not hashed.
     """
@@ -100,7 +100,7 @@ def problem(
 
 
 def check(folders: Iterable[PathLike]) -> None:
-    """Check the files of bundles before they are loaded; what is missing is left to the loaders.
+    """Verify the files of bundles before they are loaded; missing ones are left to the loaders.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def check(folders: Iterable[PathLike]) -> None:
 
 
 def strike(*paths: PathLike) -> None:
-    """Take files that are about to be written out of the cards that lie beside them.
+    """Remove files that are about to be overwritten from the cards beside them.
 
     What a card knows of the vectors that its models give goes too.
 
@@ -140,7 +140,7 @@ def strike(*paths: PathLike) -> None:
 
 
 def fingerprint(folders: Iterable[PathLike]) -> str:
-    """A number in hexadecimal for the models in folders, other for other ones.
+    """A hexadecimal fingerprint of the models in folders.
 
     Made from the sums in their cards; without a card, from the files' names, sizes and beginnings,
     since whole tables take long to read.

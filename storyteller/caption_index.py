@@ -1,4 +1,4 @@
-"""Nearest captions in pools too large to look at whole: an index by faiss, re-ranked exactly.
+"""Approximate nearest captions in large pools: a faiss index with exact re-ranking.
 
 An index answers with candidates; their scores are then computed from the vectors themselves, so
 what it finds is scored and ordered as :func:`storyteller.captions.nearest` does, and only what it
@@ -47,7 +47,7 @@ class CaptionIndex:
         Unit rows, may be mapped from disk: the candidates' rows are read.
     kind : {'flat', 'ivf', 'hnsw', 'opq'}
     effort : int
-        How much of the index is looked at: lists of 'ivf' and 'opq', the width of the search of
+        How much of the index is searched: lists of 'ivf' and 'opq', the width of the search of
         'hnsw'. More finds more and takes longer.
     made_of : mapping of str to str, optional
         The hashes of the captions and of the embedding: `storyteller.captions.made_of`.
@@ -73,7 +73,7 @@ class CaptionIndex:
         return len(self.vectors)
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `storyteller.captions.nearest`; where the index finds fewer than k, looks at all."""
+        """As `storyteller.captions.nearest`; exact where the index finds fewer than k."""
         queries = np.asarray(queries, np.float32)
         many = np.ascontiguousarray(np.atleast_2d(queries))
         wanted = min(int(k) * CANDIDATES, len(self.vectors))
@@ -131,7 +131,7 @@ def build(
         neighbours; lists of vectors in an eighth to a thirty-second of their size (products of
         quantisers after a rotation).
     seed : int
-        Draws what centres and quantisers learn from.
+        Random seed of what centres and quantisers learn from.
     verbose : bool
         Show progress on stderr.
     made_of : mapping of str to str, optional
@@ -196,7 +196,7 @@ def load(
     Raises
     ------
     MissingFileError, ModelFileError
-        If the index, or the file beside it, is not there or not what it should be.
+        If the index, or the file beside it, is missing or invalid.
     MismatchError
         If it is of another pool: of other captions, or in another order, or of another embedding.
     MissingExtraError
@@ -239,11 +239,11 @@ def _check_pool(
 def _hash(vectors: np.ndarray) -> str:
     content = hashlib.sha256()
     for start in range(0, len(vectors), AT_ONCE):
-        content.update(np.ascontiguousarray(vectors[start : start + AT_ONCE], '<f4'))
+        content.update(np.ascontiguousarray(vectors[start : start + AT_ONCE], '<f4').data)
     return content.hexdigest()
 
 
 def recall(index: CaptionIndex, queries: np.ndarray, k: int) -> float:
-    """The share of the k truly nearest captions that an index finds, over queries (B, E)."""
+    """Recall of the k exact nearest captions, over queries (B, E)."""
     found, true = index.nearest(queries, k)[0], nearest(queries, index.vectors, k)[0]
     return float(np.mean([len(np.intersect1d(*pair)) / len(pair[1]) for pair in zip(found, true)]))  # noqa: B905

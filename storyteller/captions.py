@@ -1,4 +1,4 @@
-"""The pool of captions: read it, embed it once; :func:`nearest` finds those nearest to an image.
+"""The caption pool: reading, embedding and caching; :func:`nearest` retrieves captions.
 
 Embedding a large pool takes minutes, so the vectors are kept on disk under a hash of all they
 depend on: a changed model or caption file gives another name, never a stale answer.
@@ -33,7 +33,7 @@ LARGE_POOL = 100_000  # captions from which on each block is kept until all are 
 
 
 def load_captions(path: str | os.PathLike) -> list[str]:
-    """Read a pool of captions: UTF-8 text, one a line.
+    """Read a caption pool: UTF-8 text, one caption per line.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def caption_vectors(
     cache: str | os.PathLike | bool | None = True,
     verbose: bool | None = False,
 ) -> np.ndarray:
-    """Embed a pool of captions, or take its vectors from the cache.
+    """Embed a caption pool, or read its vectors from the cache.
 
-    Where there is a cache, embedding a large pool goes on where it was interrupted.
+    With a cache, embedding a large pool resumes where it was interrupted.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def caption_vectors(
     _warn_of_marks(vse, captions)
     path = _cache_path(vse, captions, cache)
     shape = (len(captions), embedding.width(vse))
-    vectors = path and _read_cached(path, shape)
+    vectors = _read_cached(path, shape) if path else None
     if path and vectors is None:
         vectors = _made_and_kept(vse, captions, verbose, path, shape)
     elif vectors is None:
@@ -112,7 +112,8 @@ def _made_and_kept(
     shape: tuple[int, int],
 ) -> np.ndarray:
     """Embed a pool and write it to the cache; where that cannot be, say so."""
-    parts, blocks = path.with_suffix('.parts'), None
+    parts = path.with_suffix('.parts')
+    blocks: Iterable[np.ndarray] | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(path.parent, shape)
@@ -142,10 +143,11 @@ def _check_room(folder: pathlib.Path, shape: tuple[int, int]) -> None:
 def cached_vectors(
     vse: dict[str, Any], captions: Sequence[str], *, cache: str | os.PathLike | bool | None = True
 ) -> np.ndarray | None:
-    """What :func:`caption_vectors` gives if it is in the cache already, else None."""
+    """The result of :func:`caption_vectors` if it is cached, else None."""
     captions = as_texts(captions)
     path = _cache_path(vse, captions, cache)
-    vectors = path and _read_cached(path, (len(captions), embedding.width(vse)))
+    shape = (len(captions), embedding.width(vse))
+    vectors = _read_cached(path, shape) if path else None
     if vectors is not None:
         _warn_of_marks(vse, captions)
     return vectors

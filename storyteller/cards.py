@@ -1,4 +1,4 @@
-"""Rows of results to the cards of a gallery: reading, checking, and what the buttons say.
+"""Rows of results as the cards of a gallery: reading, validation and labels.
 
 The rows are those that ``scripts/story_folder.py`` writes. All rows of a photo share one card,
 with a version for each way in which it was told.
@@ -24,7 +24,7 @@ FIRST_SETTINGS = ('style', 'lyric', 'strength', 'seed')  # the order on a button
 
 @dataclass(frozen=True)
 class Version:
-    """One telling of a photo, as it is shown."""
+    """One story of a photo, as it is displayed."""
 
     label: str
     lines: list[str]  # one, but in lyric mode one for each line
@@ -35,7 +35,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Card:
-    """A photo and its stories, or, where it has none, the reasons why."""
+    """A photo and its stories, or the reasons why it has none."""
 
     image: str
     versions: list[Version]
@@ -43,7 +43,7 @@ class Card:
 
     @property
     def nearest(self) -> str:
-        """What a person who cannot see the photo is told: the caption that describes it best."""
+        """Alternative text of the photo: the caption that describes it best."""
         return next((words for version in self.versions for words, _ in version.captions), '')
 
     @property
@@ -59,7 +59,7 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path-like
-        JSON, one row a line, as ``scripts/story_folder.py`` writes it. A last line that was cut
+        JSON, one row per line, as ``scripts/story_folder.py`` writes it. A last line that was cut
         while it was written is left out, with a warning.
 
     Returns
@@ -88,7 +88,7 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
 
 
 def gather(rows: Iterable[Mapping[str, Any]]) -> list[Card]:
-    """The cards of a page, in the order in which their photos come first.
+    """The cards of a page, in order of the first row of each photo.
 
     Raises
     ------

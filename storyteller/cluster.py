@@ -1,4 +1,4 @@
-"""Telling photos on many machines with Ray Data.
+"""Processing photos on several machines with Ray Data.
 
 Photos are read by as many tasks as there are processors, and told by actors that have loaded the
 models once. Ray holds readers back while tellers are busy, and repeats what was lost with a
@@ -28,7 +28,7 @@ from .result import StoryError
 def tell(
     plan: Plan, jobs: Iterable[Job], address: str | None = None, actors: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """Tell all jobs; the rows come as they are told, in any order.
+    """Process all jobs; the rows arrive in any order.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The command line: a flag for each field of an option dataclass; clear errors."""
+"""Command-line helpers: a flag for each field of an option dataclass; clear errors."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
         shown = '' if field.name in defaults and default is None else f' ({default})'
         text = f'{described.get(field.name, "")}{shown}'.replace('%', '%%')
         if types[field.name] is bool:
-            action = argparse.BooleanOptionalAction
-            group.add_argument(flag, action=action, default=default, help=text)
+            switch = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=switch, default=default, help=text)
         else:
             plain = [
                 t for t in typing.get_args(types[field.name]) if t not in (type(None), Ellipsis)
             ]
             read = plain[0] if plain else types[field.name]
             several = typing.get_origin(types[field.name]) is tuple
-            action = _Several if several else 'store'
-            again = '; may be said again' if several else ''
+            action: Any = _Several if several else 'store'
+            again = ' May be repeated.' if several else ''
             group.add_argument(flag, type=read, action=action, default=default, help=text + again)
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
-    """Add the flags of how stories are told; what is not said is what suits the models.
+    """Add the search flags; by default the settings of the models apply.
 
     Parameters
     ----------
@@ -78,25 +78,27 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
     strength : bool
         Also ``--strength``.
     """
-    usual, suiting = SearchSettings(), 'default: what suits the models, else'
-    parser.add_argument('-k', '--k', type=int, help=f'captions to average ({suiting} {usual.k})')
+    usual, suiting = SearchSettings(), 'default: that of the models, else'
+    parser.add_argument(
+        '-k', '--k', type=int, help=f'number of captions to average ({suiting} {usual.k})'
+    )
     parser.add_argument('--bw', type=int, help=f'beam width ({suiting} {usual.bw})')
     if strength:
         parser.add_argument(
             '--strength',
             type=float,
-            help=f'how far to shift the style ({suiting} {usual.strength})',
+            help=f'strength of the style shift ({suiting} {usual.strength})',
         )
     parser.add_argument(
         '--search-2015',
         action='store_true',
-        help='the search of 2015, whatever suits the models; other options then change that one',
+        help='start from the search settings of 2015 instead of those of the models',
     )
     add_options(parser, Telling, **dict.fromkeys(each.name for each in dataclasses.fields(Telling)))
 
 
 def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> SearchSettings:
-    """How stories are to be told: what the flags of :func:`add_search` say, else what suits.
+    """The search settings: those given by flags, else the defaults.
 
     Raises
     ------
@@ -123,12 +125,12 @@ def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
     several : bool
         Whether it may be said more than once.
     """
-    more = '; if said again, for the parts that the first has not' if several else ''
+    more = '; may be repeated, for parts that the first lacks' if several else ''
     parser.add_argument(
         '--models',
         metavar='DIR',
         action=_OneOrMore if several else 'store',
-        help=f'a folder of models to use instead, or hf://OWNER/NAME[@REVISION]{more}',
+        help=f'folder of models, or hf://OWNER/NAME[@REVISION]{more}',
     )
 
 
@@ -138,7 +140,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         '--encoder',
         '--models',
         metavar='DIR',
-        help='folder of skip-thoughts, ours or of 2015, or hf://OWNER/NAME; default: the bundle',
+        help='skip-thoughts models: a folder, ours or of 2015, or hf://OWNER/NAME (the bundle)',
     )
 
 
@@ -162,9 +164,9 @@ class _OneOrMore(argparse.Action):
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add ``--allow-truncated`` and ``--max-pixels``: which photos are taken."""
+    """Add ``--allow-truncated`` and ``--max-pixels``."""
     parser.add_argument(
-        '--allow-truncated', action='store_true', help='take photos whose files are cut short'
+        '--allow-truncated', action='store_true', help='accept truncated image files'
     )
     add_max_pixels(parser)
 
@@ -176,28 +178,30 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         default=MAX_PIXELS,
-        help='the most that a photo may have, at four bytes each and more on the way (%(default)s)',
+        help='maximum number of pixels of a photo; each takes at least four bytes (%(default)s)',
     )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add ``--precision``, in which the models compute."""
+    """Add ``--precision``, the numeric precision of the models."""
     parser.add_argument(
         '--precision',
         choices=PRECISIONS,
         default='float32',
-        help='bfloat16 reads captions in half the width: on a CPU, faster than %(default)s and not '
-        'quite its numbers',
+        help='of computations on a CPU: bfloat16 encodes captions faster, with small deviations '
+        '(%(default)s)',
     )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``, for :func:`use_threads`."""
-    parser.add_argument('--threads', type=int, metavar='N', help='to compute on (all cores)')
+    parser.add_argument(
+        '--threads', type=int, metavar='N', help='number of CPU threads (all cores)'
+    )
 
 
 def use_threads(count: int | None = None) -> None:
-    """Say how threads are to wait, and how many they are to be. torch must not be loaded yet.
+    """Set how threads wait, and their number. torch must not be loaded yet.
 
     By itself OpenMP lets a thread that has nothing to do keep its core busy. Beside another program
     that has work to do, each step then waits for a thread that waits for a core.
@@ -216,8 +220,8 @@ def use_threads(count: int | None = None) -> None:
 
 def options_from(kind: type[T], arguments: argparse.Namespace) -> T:
     """The option dataclass that parsed arguments describe; it checks itself."""
-    given = vars(arguments)
-    names = [field.name for field in dataclasses.fields(kind) if field.name in given]
+    given, described = vars(arguments), typing.cast(Any, kind)
+    names = [field.name for field in dataclasses.fields(described) if field.name in given]
     return kind(**{name: given[name] for name in names})
 
 
@@ -240,9 +244,10 @@ def prepare_streams() -> None:
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)  # lest a file that is opened next takes its number
     elif os.name == 'posix':
+        stdin: Any = sys.stdin
         with contextlib.suppress(AttributeError, ValueError):  # a stream that somebody put there
             encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-            sys.stdin.reconfigure(encoding=encoding, errors=errors)
+            stdin.reconfigure(encoding=encoding, errors=errors)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:
@@ -263,8 +268,8 @@ def with_home(arguments: Iterable[str]) -> list[str]:
     """
     found = []
     for argument in arguments:
-        flag, path = re.fullmatch(r'(--[\w-]+=)?(.*)', argument, re.DOTALL).groups('')
-        found.append(flag + at_home(path))
+        flag = found_flag[0] if (found_flag := re.match(r'--[\w-]+=', argument)) else ''
+        found.append(flag + at_home(argument.removeprefix(flag)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which file is where.
+"""Paths of the model files.
 
 `paths` is what :func:`storyteller.generate.load_all` reads when it is called. It starts as the
 bundle that comes with the package, or as the folder that the environment variable
@@ -59,7 +59,7 @@ FLAG_CPU_MODE = False
 
 
 def default_folder() -> Path:
-    """The folder of models: ``STORYTELLER_MODELS``, else the bundle of the package."""
+    """The default folder of models: ``STORYTELLER_MODELS``, else the bundle of the package."""
     chosen = os.environ.get('STORYTELLER_MODELS')
     if chosen:
         return Path(at_home(chosen))
@@ -104,13 +104,13 @@ def style_files(folder: PathLike) -> dict[str, str]:
 
 
 def folders(entries: dict[str, str]) -> list[str]:
-    """The folders that the files of these entries lie in, each once, sorted."""
+    """The distinct folders of the files of these entries, sorted."""
     paths = map(Path, entries.values())
     return sorted({str(path if path.is_dir() else path.parent) for path in paths})
 
 
 def local(folder: PathLike | None) -> Path:
-    """A folder of models on this machine: what an address names is fetched.
+    """A local folder of models; the bundle at an address is downloaded.
 
     Parameters
     ----------

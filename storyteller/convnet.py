@@ -1,10 +1,10 @@
-"""Convolutional networks: a photo's pixels to its features.
+"""Convolutional networks: from pixels to image features.
 
-The bundle sees through :mod:`storyteller.efficientnet`. What stands here beside it is the VGG of
+The image network of the bundle is in :mod:`storyteller.efficientnet`. Here is the VGG network of
 2015, whose fc7 layer has 4096 units: blocks of 3x3 convolutions, each block followed by 2x2
 max-pooling, then the layers fc6 and fc7; a ReLU after every layer (Simonyan and Zisserman, "Very
 deep convolutional networks for large-scale image recognition", 2015). A table of widths describes
-it, since earlier bundles hold VGG networks of other widths.
+it, since earlier bundles have VGG networks of other widths.
 
 Dimension letters: N photos, F width of the features.
 """
@@ -48,7 +48,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     -------
     dict
         ``dim`` (F), ``input_size`` (pixels), ``side`` (what
-        :func:`storyteller.images.load_image` is to be told: None for the centre of a photo, a
+        :func:`storyteller.images.load_image` takes: None for the centre of a photo, a
         number for the whole), ``options`` (the table of widths, or the settings), and the network
         itself under a private key.
 
@@ -61,6 +61,7 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
         or is not finite; or if the package holds other weights.
     """
     device, side = pick_device(device), side_of(path_to_vgg)
+    module: nn.Module
     if side:
         module, options = efficientnet.build(path_to_vgg)
         dim = efficientnet.POOLED + efficientnet.CLASSES
@@ -85,7 +86,7 @@ def side_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """The table of widths and the parameters in a file of a VGG network."""
+    """The layer sizes and the parameters in a file of a VGG network."""
     ours = os.fspath(path).endswith('.safetensors')
     architecture, params = _read_model(path) if ours else vgg_files.read(path)
     check_params(architecture, params, path)
@@ -154,6 +155,8 @@ class Recentre(nn.Module):
     The bias of the first convolution could not do that: it pads with zeros, which are no colour of
     the photo.
     """
+
+    offset: torch.Tensor
 
     def __init__(self, mean: tuple[float, ...]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The story decoder: a GRU language model that starts from a thought vector.
+"""The story decoder: a GRU language model conditioned on a thought vector.
 
 It turns a skip-thought vector into a passage in the style of the books it was trained on
 (Kiros et al., "Skip-Thought Vectors", 2015). The vector gives the first state, tanh(c W + b); each
@@ -19,8 +19,8 @@ from torch import Tensor
 from storyteller import formats, layers, search
 from storyteller.decoder_network import Decoder
 
-# A search of many contexts takes so many numbers (rows times words) at a time: 20 MB in float32,
-# which the C library keeps for the next step. From 32 MB on new memory would be cleared each time.
+# Maximum number of probabilities (rows times words) of a step: 20 MB in float32, which the C
+# library keeps for the next step. From 32 MB on new memory would be cleared each time.
 LARGEST_STEP = 5 * 2**20
 LARGEST_STEP_OF_GPU = 2**26
 
@@ -53,13 +53,13 @@ def load_model(
         - ``word_idict``: int -> str, the inverse; 0 is ``'<eos>'``, 1 is ``'UNK'``.
         - ``f_init(ctx)``: contexts (B, D) -> states (B, H), float32.
         - ``f_next(words, state)``: words (B,) (-1 before the first), states (B, H) ->
-          probabilities (B, V), a word drawn from each (B,), states (B, H).
+          probabilities (B, V), a word sampled from each (B,), states (B, H).
         - ``_model``: the :class:`Decoder`.
 
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is not there, or not what it should be.
+        If a file is missing or invalid.
     MismatchError
         If the dictionary lacks a word of the model.
     """
@@ -85,7 +85,7 @@ def load_model(
 
 
 def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the parameters of a decoder under the names of 2015, and no others, and its options.
+    """Read the parameters of a decoder, under the names of 2015, and its options.
 
     Options that old files lack are there: the sizes, and ``doutput``.
 
@@ -184,17 +184,17 @@ def gen_sample(
     k : int
         Beam width.
     maxlen : int
-        Greatest number of words, ``<eos>`` included.
+        Maximum number of words, ``<eos>`` included.
     stochastic : bool
-        Draw one sequence from the model instead of searching; `k` must be 1.
+        Sample one sequence instead of searching; `k` must be 1.
     argmax : bool
-        With `stochastic`: take the most probable word each time instead of drawing one.
+        With `stochastic`: take the most probable word at each step instead of sampling.
     use_unk : bool
         Allow the word ``UNK``.
     early_stop : bool
         Stop once the best non-empty sequence is known; the others may then be missing.
     seed : int, optional
-        Makes a drawn sequence repeatable.
+        Makes sampling repeatable.
 
     Returns
     -------
@@ -225,7 +225,7 @@ def run_sampler(
     argmax: bool = False,
     seed: int | None = None,
 ) -> str:
-    """Tell the story of one context: the text with the lowest summed NLL that is not empty.
+    """Decode one context: the non-empty text with the lowest summed NLL.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def run_samplers(
     argmax: bool = False,
     seed: int | Sequence[int] | None = None,
 ) -> list[str | formats.EmptyStoryError]:
-    """Tell the stories of many contexts, searched in one batch.
+    """Decode several contexts in one batch.
 
     Parameters
     ----------

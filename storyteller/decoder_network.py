@@ -1,4 +1,4 @@
-"""The network of the story decoder: from a thought vector and a word to the next word.
+"""The network of the story decoder: the next word, given a thought vector and a word.
 
 The vector c gives the first state, tanh(c W + b); each step of a GRU reads the word before and
 gives the probabilities of the next one (Kiros et al., "Skip-Thought Vectors", 2015).
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         return self.first(contexts).tanh()
 
     def embed(self, words: Tensor) -> Tensor:
-        """Word vectors (..., W); all zero for word -1, which stands before the first."""
+        """Word vectors (..., W); zero for word -1, the start symbol."""
         return self.embedding(words.clamp(min=0)) * (words >= 0).unsqueeze(-1)
 
     def log_probs(self, states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fetching the files published in 2015, which ``generate.load_all`` loads as they are.
+"""Downloading the files published in 2015, which ``generate.load_all`` loads unchanged.
 
 Every source of a file is tried until one gives it. A download that is cut goes on where it stopped,
 in this run or the next, at this source or another; what arrives is compared with its sum, where
@@ -39,7 +39,7 @@ _PAGES = {
 
 
 class RefusedError(OSError):
-    """A source that does not give the file; the message says why."""
+    """A source does not provide the file; the message says why."""
 
 
 def fetch_all(
@@ -48,7 +48,7 @@ def fetch_all(
     mirror: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[str]]:
-    """Fetch files that are not in a folder yet.
+    """Download the files that a folder lacks.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def _fetch_file(
 
 
 def missing(folder: PathLike, part: Part) -> list[Published]:
-    """The files of a part that are not in the folder; none, if one that is there is enough."""
+    """The missing files of a part; none, if any one of its alternatives is there."""
     found = [file for file in part.files if not is_there(Path(folder), file)]
     return [] if part.one and len(found) < len(part.files) else found
 
 
 def is_there(folder: Path, file: Published) -> bool:
-    """Whether a file, or what an archive holds, is in the folder, of the size that it should be."""
+    """Whether a file, or the content of an archive, is in the folder with the expected size."""
     if file.holds:
         return all((folder / name).is_file() for name in file.holds)
     path = folder / file.name
@@ -127,7 +127,7 @@ def _has_size(file: Published, size: int) -> bool:
 
 
 def check_room(folder: Path, parts: Sequence[Part]) -> None:
-    """Refuse to begin what the disk cannot hold; archives need their room and what they hold."""
+    """Raise an error if the disk lacks space; archives need space for their content as well."""
     wanted = 0
     for part in parts:
         rooms = [_room(folder, file) for file in missing(folder, part)]
@@ -145,7 +145,7 @@ def _room(folder: Path, file: Published) -> int:
 
 
 def fetch(url: str, folder: Path, file: Published) -> None:
-    """Fetch a file from one source; of an archive, what it holds.
+    """Download a file from one source; an archive is unpacked.
 
     What an earlier attempt left beside it (``.part``) is gone on from, at whatever source it began.
 
@@ -281,7 +281,7 @@ def _whole(headers: Mapping[str, str]) -> int | None:
 
 
 def unpack(archive: Path, folder: Path, holds: Sequence[str]) -> None:
-    """Unpack an archive into a folder, without its own folders; each file whole or not at all.
+    """Unpack an archive into a folder, without its own folders; each file atomically.
 
     Raises
     ------

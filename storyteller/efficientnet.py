@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2: a photo to what a network pre-trained on ImageNet knows of it.
+"""EfficientNet-Lite2, pre-trained on ImageNet: from a photo to features.
 
 The network is that of Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks" (2019), in its Lite form (2020): no squeeze-and-excitation, and ReLU6 in place of swish.
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import formats
+from .bundle import sha256
 from .images import MEAN_BGR
 from .known_sums import KnownSums
 
@@ -163,6 +164,8 @@ class EfficientNetLite2(nn.Module):
     eyes : Eyes
     """
 
+    mean: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor], eyes: Eyes | None = None):
         super().__init__()
         self.eyes = eyes or Eyes()
@@ -186,7 +189,7 @@ class EfficientNetLite2(nn.Module):
         return torch.cat([self.features(*self.see(self.prepare(x))) for x in im.split(AT_ONCE)])
 
     def prepare(self, im: Tensor) -> Tensor:
-        """What the first convolution takes: RGB, (N, 3, 260, 260), about -1 to 1."""
+        """The input of the first convolution: RGB, (N, 3, 260, 260), about -1 to 1."""
         x = (im + self.mean).flip(1)
         if (size := (INPUT_SIZE, INPUT_SIZE)) != x.shape[2:]:
             x = functional.interpolate(x, size=size, mode='bilinear', align_corners=False)

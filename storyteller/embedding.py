@@ -57,7 +57,7 @@ def load_model(
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is missing, or is not what its name says.
+        If a file is missing or invalid.
     """
     path = pathlib.Path(path)
     if not path.exists() and (named := path.with_name(f'{path.name}.npz')).exists():
@@ -119,7 +119,7 @@ def encode_sentences(
     model : dict
         From `load_model`.
     X : iterable of N str, or str
-        Words parted by white space; no tokeniser. A word that is unknown, or among the rarest
+        Words separated by white space; no tokeniser. A word that is unknown, or among the rarest
         whose index is not below ``n_words``, is read as ``UNK``; one ``<eos>`` is read at the end.
     verbose : bool, default False
         Show progress on stderr.
@@ -139,7 +139,7 @@ def encode_sentences(
     texts = as_texts(X)
     unique = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     sequences = [_ids(model, text) for text in unique]
-    vectors = np.empty((len(unique), width(model)), dtype=np.float32)
+    vectors: np.ndarray = np.empty((len(unique), width(model)), dtype=np.float32)
     with tqdm(total=len(unique), disable=not verbose, unit='sentence') as progress:
         for rows, read in _batches(model, np.array([len(s) for s in sequences]), batch_size):
             vectors[rows] = read(model, [sequences[row] for row in rows])
@@ -189,7 +189,7 @@ def encode_images(model: dict[str, Any], IM: np.ndarray) -> np.ndarray:
         From `load_model`.
     IM : (N, F) array, or (F,) for one image
         Features of the convnet that the model was trained with, in unit rows (fc7 of VGG-19 has
-        F = 4096). Where a model serves two convnets, F tells which.
+        F = 4096). Where a model serves two convnets, F selects one.
 
     Returns
     -------
@@ -240,6 +240,6 @@ def _hash(arrays: Mapping[str, np.ndarray], worddict: Mapping[str, int]) -> str:
     content = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         content.update(f'{name}{array.shape}{array.dtype}'.encode())
-        content.update(np.ascontiguousarray(array))
+        content.update(np.ascontiguousarray(array).data)
     content.update(repr(sorted(worddict.items())).encode('utf-8', 'surrogatepass'))
     return content.hexdigest()

@@ -1,4 +1,4 @@
-"""NLTK's English tokenisers, set up as in 2015: with our Punkt parameters where it has none.
+"""NLTK's English tokenisers as in 2015, with our Punkt parameters where NLTK's are missing.
 
 NLTK takes a second to import, so :mod:`storyteller.text` imports this when it is needed.
 """

@@ -1,4 +1,4 @@
-"""The kinds of trouble, one exception type each. The modules that raise them export them too."""
+"""The exception types. The modules that raise them export them too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PathLike = str | os.PathLike
 
 
 def why(error: Exception) -> str:
-    """What an exception says, in a line that is never empty and never a bare key."""
+    """The message of an exception, in one line that is never empty and never a bare key."""
     text = ' '.join(str(error).split())
     if isinstance(error, EOFError):
         return text or 'it ends too soon'
@@ -20,19 +20,19 @@ def why(error: Exception) -> str:
 
 
 class ModelFileError(ValueError):
-    """A model file is not what it should be; the message names file, key and what was found."""
+    """A model file is invalid; the message names file, key and what was found."""
 
 
 class MissingFileError(FileNotFoundError):
-    """A file that was asked for is not there; the message names it and what it is for."""
+    """A required file is missing; the message names it and its purpose."""
 
 
 class MismatchError(ValueError):
-    """Two parts, each sound by itself, do not fit together (a width, a vocabulary)."""
+    """Two valid parts are incompatible (a dimension, a vocabulary)."""
 
 
 class EmptyStoryError(ValueError):
-    """The search ended with nothing but the empty text."""
+    """The search found nothing but the empty text."""
 
 
 class ImageError(ValueError):

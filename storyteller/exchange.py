@@ -1,7 +1,7 @@
-"""From the files of 2015 to ours and back: the same numbers, in the other form.
+"""Conversion between the files of 2015 and ours: the same numbers in the other format.
 
-`to_2015` writes what the code of 2015 loads: Theano's ``.npz`` parameters with Python 2 pickles of
-options, float32 tables, Lasagne's ``vgg19.pkl``. `to_ours` writes safetensors and plain text. The
+:func:`convert` writes either what the code of 2015 loads (Theano's ``.npz`` parameters with Python
+2 pickles of options, float32 tables, Lasagne's ``vgg19.pkl``), or safetensors and plain text. The
 network may come from any file that :mod:`storyteller.vgg_files` reads.
 """
 
@@ -58,7 +58,7 @@ OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 201
 
 
 def convert(source: PathLike, out: PathLike, to: str) -> Iterator[str]:
-    """Convert every model that a folder holds.
+    """Convert all models in a folder.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def write_2015(
     history: bool = False,
 ) -> None:
     """Write the pair of 2015, float32; with the empty ``history_errs`` that some trainers left."""
-    arrays = {name: np.asarray(value, np.float32) for name, value in params.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in params.items()}
     if history:
         arrays['history_errs'] = np.array([])
     with formats.atomic_path(path) as temporary:
@@ -113,7 +113,7 @@ def write_2015(
 def options_2015(
     kind: str, options: Mapping[str, Any], params: Mapping[str, np.ndarray], saveto: str
 ) -> dict[str, Any]:
-    """The options that 2015 reads: those of a model, else its sizes, else the defaults.
+    """The options that 2015 reads: those of the model, else its sizes, else the defaults.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def _encoders(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
         elif table.exists():
             rows = formats.open_table(table)
             blocks = (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
-            write_table(out / table.name, rows.shape, 'float32', blocks)
+            write_table(out / table.name, (len(rows), rows.shape[1]), 'float32', blocks)
             yield table.name
 
 

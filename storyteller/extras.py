@@ -1,4 +1,4 @@
-"""Packages that only some jobs need, and the extras of this one that bring them."""
+"""Optional packages, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXTRAS = {
 
 
 class MissingExtraError(ModuleNotFoundError, ValueError):
-    """A package that a job needs is not installed; the message says how to."""
+    """A required package is not installed; the message says how to install it."""
 
     def __init__(self, package: str):
         extra = EXTRAS[package]

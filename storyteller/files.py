@@ -1,4 +1,4 @@
-"""Where files are written, and how: whole or not at all."""
+"""Atomic writing of files, and the cache folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import PathLike
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """A temporary path beside `path` that replaces it when the block succeeds.
 
     A reader sees the old file or the new one, never a part: the temporary file is flushed to disk
     before it is renamed, and removed if the block raises.
@@ -65,7 +65,7 @@ def _umask() -> int:
 
 
 def at_home(path: PathLike) -> str:
-    """A path with a ``~`` at its beginning as the home folder, as a shell would have it.
+    """A path with a leading ``~`` expanded to the home folder.
 
     A file that really is called so stays what it is.
     """
@@ -74,7 +74,7 @@ def at_home(path: PathLike) -> str:
 
 
 def cache_folder() -> Path | None:
-    """The folder of what is made once and kept: ``STORYTELLER_CACHE``, else the user's own.
+    """The cache folder: ``STORYTELLER_CACHE``, else the user's own.
 
     None where there is neither, as for a user without a home.
     """

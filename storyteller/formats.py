@@ -6,7 +6,7 @@ pickles. *Ours*: ``.safetensors`` with the options as JSON in the header, and UT
 read here can run code: pickles go through an unpickler that knows arrays and plain containers and
 refuses everything else by name.
 
-Every file is written whole or not at all: see :func:`storyteller.files.atomic_path`.
+Every file is written atomically: see :func:`storyteller.files.atomic_path`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ DEEPEST = 20  # containers in containers that options may have
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all, with ``\\n`` line ends on every system."""
+    """Write `text` as UTF-8, atomically, with ``\\n`` line ends on every system."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode('utf-8'))
 
 
 def write_array(path: PathLike, array: np.ndarray) -> None:
-    """Write one array as ``.npy``, whole or not at all; arrays of objects are refused."""
+    """Write one array as ``.npy``, atomically; arrays of objects are refused."""
     with atomic_path(path) as temporary, open(temporary, 'wb') as file:
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
@@ -78,7 +78,9 @@ def write_model(
         If the suffix is neither of the two.
     """
     path = Path(path)
-    stored = {name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()}
+    stored: dict[str, Any] = {
+        name: np.ascontiguousarray(value, dtype=dtype) for name, value in params.items()
+    }
     if path.suffix == '.safetensors':
         with atomic_path(path) as temporary:
             safetensors.numpy.save_file(
@@ -93,7 +95,7 @@ def write_model(
 
 
 def write_pickle(path: PathLike, *objects: Any) -> None:
-    """Write plain objects and arrays as the pickles, one after the other, that 2015's code reads.
+    """Write plain objects and arrays as consecutive pickles that the code of 2015 reads.
 
     Raises
     ------
@@ -235,7 +237,7 @@ def open_table(path: PathLike) -> np.ndarray:
 
 
 def read_array(path: PathLike) -> np.ndarray:
-    """Read one ``.npy`` array whole, as float32.
+    """Read one ``.npy`` array into memory, as float32.
 
     Raises
     ------

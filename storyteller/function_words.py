@@ -1,4 +1,4 @@
-"""English words that hold a sentence together and say little by themselves.
+"""English function words.
 
 All others have content, if they have a letter or a digit. The list is English, so for a decoder of
 another language all words have content.
@@ -34,7 +34,7 @@ FUNCTION_WORDS = frozenset(_LISTED.split())
 
 
 def has_content(word: str) -> bool:
-    """Whether a word is neither a mark nor a function word.
+    """Whether a word is neither punctuation nor a function word.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def has_content(word: str) -> bool:
 
 
 def content_words(words: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
-    """Of each word with content, by index, all that are the same in large or small letters.
+    """For each content word, by index, all words that are equal regardless of case.
 
     Examples
     --------

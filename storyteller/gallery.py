@@ -1,4 +1,4 @@
-"""Stories to one HTML page that needs nothing else: no network, no server, no second file.
+"""Self-contained HTML pages of photos and stories.
 
 What stands on it is decided in `cards`, how it looks and works in ``data/gallery.html``; here the
 pictures are made and both are put together.
@@ -37,7 +37,7 @@ THUMBNAIL = re.compile(r'[0-9a-f]{32}\.jpg')  # what we name one that lies besid
 
 @dataclass(frozen=True)
 class Contents:
-    """What stands on a page: photos, stories, photos that were not told, photos not shown."""
+    """What a page contains: photos, stories, failed photos and omitted ones."""
 
     photos: int
     stories: int
@@ -55,7 +55,7 @@ def write_gallery(
     max_pixels: int = MAX_PIXELS,
     verbose: bool = False,
 ) -> Contents:
-    """Write a page of photos and their stories, whole or not at all.
+    """Write a page of photos and their stories, atomically.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def write_gallery(
     pictured: list[str] = []  # the addresses of the thumbnails that were made
 
     def pictures() -> Iterator[tuple[Card, tuple[str, int, int] | None]]:
-        """One photo at a time, while the page is written: a thousand need no more memory."""
+        """Pictures one at a time, so that a thousand photos need no more memory than one."""
         for card in tqdm(told, unit='photo', disable=not verbose):
             picture = _picture(folder, card.image, beside, max_pixels)
             pictured.extend(picture[:1] if picture else ())
@@ -139,7 +139,7 @@ def _picture(
     if not path.startswith(os.path.join(root, '')):
         return None  # a row may name any file of this computer, and the page may be shared
     try:
-        # Photos that are cut short may have been told too.
+        # Photos that are truncated may have been told too.
         pixels = images.read_rgb(path, allow_truncated=True, max_pixels=max_pixels)
         thumbnail = Image.fromarray(pixels)
     except ImageError:

@@ -1,4 +1,4 @@
-"""The facade: load everything, tell the story of a photo.
+"""The facade: load the models, tell the story of a photo.
 
     >>> from storyteller import generate
     >>> z = generate.load_all()                           # doctest: +SKIP
@@ -60,11 +60,11 @@ def story(
 ) -> Story:
     """Tell the story of a photo: print its nearest captions and the story, and return both.
 
-    The captions are printed as soon as they are known. To tell from several threads, take
-    :func:`stories`, which prints nothing.
+    The captions are printed as soon as they are known. In several threads, use :func:`stories`,
+    which prints nothing.
 
-    What is None of `k`, `bw`, `strength`, `maxlen` and `telling` is what suits the decoder as its
-    bundle says (``z['search']``), else what 2015 had: 100, 50, 1.0, 1000, and that search.
+    `k`, `bw`, `strength`, `maxlen` and `telling` default to the settings of the bundle
+    (``z['search']``), else to those of 2015: 100, 50, 1.0, 1000, and a plain beam search.
 
     Parameters
     ----------
@@ -73,28 +73,28 @@ def story(
     image_loc : path, PIL image or array
         The photo.
     k : int, optional
-        How many captions the thought is averaged over.
+        Number of captions whose vectors are averaged.
     bw : int, optional
-        Beam width of the search.
+        Beam width.
     lyric : bool
-        Set the story in lines, one for each part between commas.
+        Break the story into lines at commas.
     style : str, path, (D,) array, mapping or None
-        A name in ``z['styles']``, a ``.npy`` file, a vector, or weights for names. None is
-        ``z['bpos']``.
+        A name in ``z['styles']``, a ``.npy`` file, a vector, or a mapping of names to weights. None
+        is ``z['bpos']``.
     strength : float, optional
         s in F(x) = x - s (c - b): 0 keeps the style of captions, 1 is the formula of 2015.
     seed : int or None
-        None searches for the most probable story. A number samples one word by word instead, the
-        same one for the same number; what a bundle says of the search is then left out.
+        None searches for the most probable story. A number is the seed of a sampled one; settings
+        of the bundle that only concern a search are ignored then.
     maxlen : int, optional
-        Most words of a story.
+        Maximum number of words.
     telling : Telling, optional
-        A way to search or to draw, and rules for the words: taken as it is, and nothing of the
-        bundle's. ``Telling.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
+        Search and sampling options, used as they are, without any of the bundle's.
+        ``Telling.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
     allow_truncated : bool
-        Take a photo whose file is cut short.
+        Accept truncated image files.
     max_pixels : int
-        The most that a photo may have; see :func:`storyteller.images.load_image`.
+        Maximum number of pixels of a photo; see :func:`storyteller.images.load_image`.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def story(
     ImageError
         If the photo cannot be read.
     EmptyStoryError
-        If the decoder has nothing to say.
+        If the search finds nothing but the empty text.
     ValueError
         If an argument is out of range.
     """
@@ -148,10 +148,9 @@ def stories(
         As for :func:`story`.
     images : iterable of photos
     on_error : {'raise', 'return'}
-        What becomes of a photo that cannot be told: an exception, or a :class:`StoryError` in its
-        place.
+        Whether a photo that fails raises an exception, or gives a :class:`StoryError` in its place.
     batch_size : int
-        How many photos go through a stage at once.
+        Number of photos per batch.
 
     Returns
     -------
@@ -290,7 +289,7 @@ def texts_of(
     style: np.ndarray | None = None,
     captions: Sequence[Sequence[str]] | None = None,
 ) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
-    """Tell thoughts.
+    """Decode thought vectors.
 
     Parameters
     ----------
@@ -336,7 +335,7 @@ def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
-    """The thought x of each photo: the mean over its nearest captions.
+    """The vector x of each photo: the mean over its nearest captions.
 
     Parameters
     ----------

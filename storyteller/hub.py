@@ -1,4 +1,4 @@
-"""Bundles by name, from a hub of models and to it.
+"""Downloading bundles from a model hub, and uploading them.
 
 The address of a bundle is ``hf://OWNER/NAME``; ``hf://OWNER/NAME@REVISION`` is the bundle of a
 branch, a tag or a commit. Its repository holds a folder of ours: `storyteller.bundle.CARD` and the
@@ -48,7 +48,7 @@ class Address:
 
     @classmethod
     def read(cls, text: PathLike) -> Address:
-        """From ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``."""
+        """Parse ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``."""
         parts = _ADDRESS.fullmatch(os.fspath(text))
         if not parts:
             raise ValueError(
@@ -61,12 +61,12 @@ class Address:
 
 
 def is_address(chosen: PathLike) -> bool:
-    """Whether this is meant for an address, and not for a folder."""
+    """Whether this is an address of a bundle, not a folder."""
     return bool(_SCHEME.match(os.fspath(chosen)))
 
 
 def fetch(chosen: PathLike) -> Path:
-    """The folder of a bundle, fetched as far as it is not in the cache.
+    """The folder of a bundle, downloaded if it is not cached.
 
     A commit that is in the cache is taken from there without a question to the server; of a branch
     or a tag the server is asked where it stands, and without a server it is taken to stand where
@@ -117,7 +117,7 @@ def fetch(chosen: PathLike) -> Path:
 
 
 def array_problem(path: Path) -> str | None:
-    """What keeps a ``.npy`` from being a plain array; None for other files too."""
+    """Why a ``.npy`` is not a plain array; None for other files."""
     if path.suffix == '.npy':
         try:
             np.load(path, mmap_mode='r', allow_pickle=False)
@@ -134,7 +134,7 @@ def share(
     private: bool = False,
     revision: str | None = None,
 ) -> str:
-    """Upload a bundle, in one commit: all of it is there or none.
+    """Upload a bundle, in one commit.
 
     The repository is made if it is not there; what it holds and the bundle does not have, stays,
     and is not fetched with the bundle. Who uploads is known from ``hf auth login`` or the

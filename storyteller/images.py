@@ -1,11 +1,12 @@
-"""A photo file to the array that a convolutional network expects.
+"""From photo files to the arrays that a convolutional network expects.
 
-For a VGG network the road is that of 2015: shorter side to 256 pixels by bilinear interpolation
-without anti-aliasing, the central 224x224, channels turned to BGR, the mean colour of ImageNet
-subtracted. A network that sees the whole photo gets it squashed to a square.
-Three things are new, because the code of 2015 failed on them or misread them: every kind of picture
-becomes RGB, photos are turned upright as their EXIF tag says, and a picture that cannot be used
-gives one type of error that says why.
+For a VGG network the preprocessing is that of 2015: the shorter side is resized to 256 pixels by
+bilinear interpolation without anti-aliasing, the central 224x224 are cropped, the channels reversed
+to BGR, and the mean colour of ImageNet subtracted. For a network that takes whole photos they are
+resized to a square.
+Three things are new, because the code of 2015 failed on them or misread them: every kind of image
+becomes RGB, photos are rotated according to their EXIF tag, and an unusable image raises one type
+of error that gives the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import stat
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -35,7 +36,7 @@ MAX_RESIZED = 2**22  # pixels after the resize, which is 64:1 for the sides: sli
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photo that `load_image` has read before, elsewhere say: its name and what came out."""
+    """The result of `load_image`, with the name of the photo."""
 
     name: str
     rawim: np.ndarray
@@ -52,19 +53,19 @@ def load_image(
     side: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a photo as the network wants it.
+    """Read a photo as the input of the network.
 
     Parameters
     ----------
     file : path, PIL image, binary file object, or array
         Arrays are (H, W), (H, W, 3) or (H, W, 4) uint8. Of an animation the first frame counts.
     allow_truncated : bool
-        Take a photo whose file is cut short: what is missing stays black (or grey).
+        Accept a photo whose file is truncated: what is missing stays black (or grey).
     side : int, optional
-        None: `im` holds the centre, as VGG-19 sees it. A number: the whole photo, squashed to so
-        many pixels each way, as the network wants it whose ``net['side']`` this is.
+        None: `im` holds the centre, as VGG-19 sees it. A number, ``net['side']``: the whole photo,
+        resized to a square of this size in pixels.
     max_pixels : int
-        The most that a photo may have, as they take four bytes each, and more on the way. Of more
+        Maximum number of pixels; each takes four bytes, and more while it is processed. Of more
         than `FULL_PIXELS`, every second (fourth, eighth) is kept each way; a JPEG is decoded so.
 
     Returns
@@ -78,7 +79,7 @@ def load_image(
     ------
     ImageError
         If the file is missing, no regular file, empty, no picture of a known format (see
-        `storyteller.picture_files`), cut short, larger than `max_pixels`, or a sliver. Attributes
+        `storyteller.picture_files`), truncated, larger than `max_pixels`, or a sliver. Attributes
         ``path`` and ``reason``.
     TypeError
         If `file` is of none of the kinds above.
@@ -117,7 +118,7 @@ def read_rgb(
 
 
 def photo_name(file: Photo) -> str:
-    """What a photo is called in messages and results: its path, as far as it has one."""
+    """The name of a photo in messages and results: its path, if it has one."""
     if isinstance(file, (str, os.PathLike)):
         return os.fspath(file)
     if isinstance(file, np.ndarray):
@@ -157,7 +158,7 @@ def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
         raise ImageError(name, f'cannot be decoded: {error or type(error).__name__}') from error
 
 
-def _stream(file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+def _stream(file: Any) -> AbstractContextManager[BinaryIO]:
     """A file that can be sought in; one that was opened by others stays open."""
     if isinstance(file, (str, os.PathLike)):
         return open(file, 'rb')

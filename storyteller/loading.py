@@ -37,35 +37,33 @@ def load_all(
     ----------
     paths : path-like, sequence of path-like, mapping or None
         A folder of models, or the address of a bundle on a hub, ``hf://OWNER/NAME`` or
-        ``hf://OWNER/NAME@REVISION``; or several of these, of which each part is taken from the
-        first that has it; or entries that override single ones of ``config.paths``; or None for
-        these as they are.
+        ``hf://OWNER/NAME@REVISION``; or several of these, where each part is taken from the first
+        that has it; or a mapping that overrides entries of ``config.paths``; None leaves these as
+        they are.
     device : str, torch.device or None
-        None takes a GPU if there is one, else the CPU.
+        None: a GPU if there is one, else the CPU.
     caption_index : path-like, optional
-        An index over the captions that `scripts/build_caption_index.py` made, for large pools.
+        An index made by `scripts/build_caption_index.py`, for large caption pools.
     precision : {'float32', 'bfloat16'}
-        On a CPU, 'bfloat16' reads the captions' thoughts in half the width: faster, and not quite
-        the numbers of 2015.
+        On a CPU, 'bfloat16' encodes captions faster, with small deviations from 2015.
     threads : int, optional
-        That torch computes on from now on, in the whole process. None leaves them as they are.
+        Number of CPU threads of torch in the whole process. None: unchanged.
 
     Returns
     -------
     dict
         With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
         ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32,
-        or, where a bundle brings them, a `storyteller.stored_pool.StoredPool`, which becomes such
-        an array when it is taken for one), ``bneg`` and ``bpos`` ((D,) float32: the styles c and
-        b); ``styles``, name -> vector; and ``search``, the `storyteller.options.SearchSettings`
-        that suit the decoder.
+        or, where a bundle brings them, a `storyteller.stored_pool.StoredPool`, which converts to
+        such an array); ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``, name
+        -> vector; and ``search``, the default `storyteller.options.SearchSettings` of the decoder.
 
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is not there, or not what it should be.
+        If a file is missing or invalid.
     MismatchError
-        If two parts do not fit together; the message names both files.
+        If two parts are incompatible; the message names both files.
     ValueError
         If there is no such precision or device, or `threads` is not 1 or more.
     """

@@ -66,13 +66,13 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     FileNotFoundError, NotADirectoryError
         If an input names nothing, or holds no photo.
     """
-    inputs = [os.fspath(each) for each in inputs]
-    if len(inputs) == 1 and inputs[0] != '-' and not _is_file_or_pattern(inputs[0]):
-        names, passed = _in_folder(Path(inputs[0]))
-        return Finds([Found(name, Path(inputs[0], name)) for name in names], passed)
+    given = [os.fspath(each) for each in inputs]
+    if len(given) == 1 and given[0] != '-' and not _is_file_or_pattern(given[0]):
+        names, passed = _in_folder(Path(given[0]))
+        return Finds([Found(name, Path(given[0], name)) for name in names], passed)
     found: dict[str, Found] = {}
     over: dict[str, str] = {}
-    for each in _expanded(inputs, listed):
+    for each in _expanded(given, listed):
         if Path(each).is_dir():
             below, passed = _in_folder(Path(each))
             names = [Path(each, name).as_posix() for name in below]
@@ -208,7 +208,7 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
     if not path.exists():
         return {}
     *lines, cut = path.read_bytes().split(b'\n')
-    rows = {}
+    rows: dict[tuple[str, str | None], dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -274,7 +274,7 @@ def check_writable(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be told, and how.
+    """What to process, and how.
 
     Attributes
     ----------

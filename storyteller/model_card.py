@@ -1,4 +1,4 @@
-"""A bundle made ready to be given away: its card completed, and a page that says what it is."""
+"""Preparing a bundle for publication: its completed card, and a page about it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def completed(folder: PathLike) -> dict[str, Any]:
 def contents(
     folder: PathLike, card: Mapping[str, Any], name: str, licence: str | None = None
 ) -> dict[str, Path | bytes]:
-    """What is uploaded: the files of a completed card, the card, and the page.
+    """The files to upload: those of a completed card, the card, and the page.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def contents(
 
 
 def page(card: Mapping[str, Any], name: str, licence: str | None = None, more: str = '') -> str:
-    """The text of the page, Markdown with the few fields that a hub reads.
+    """The page as Markdown, with the metadata that a hub reads.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Nearest rows: which vectors have the largest dot products with a query.
+"""Nearest rows: the vectors with the largest dot products with a query.
 
 Dimension letters: B queries, N vectors, E joint space.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from .packed import Linear
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
 
 
-def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `k` rows of `vectors` with the largest dot product with each query.
+def nearest(queries: np.ndarray, vectors: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` rows of `vectors` with the largest dot product with each query.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def _keys(scores: np.ndarray, first: int, best: np.ndarray, k: int) -> np.ndarra
     """Keys of the columns of `scores` (B, n) that may still be among some query's best."""
     if np.isnan(scores).any():
         raise ValueError('vectors: a value is not finite')
-    rows = np.arange(first, first + scores.shape[1], dtype=np.int64)
+    rows: np.ndarray = np.arange(first, first + scores.shape[1], dtype=np.int64)
     if best.shape[1] == k:  # nearly all columns fall away here
         worst = _from_keys(best.min(axis=1, keepdims=True))[1]
         hopeful = (scores >= worst).any(axis=0)

@@ -1,4 +1,4 @@
-"""Arrays of Python objects, of which each is a row of numbers: the pickles behind such tables.
+"""Reading pickled arrays of Python objects, each a row of numbers.
 
 The word tables of 2015 were saved as arrays of objects: behind the header of a ``.npy`` file stands
 one pickle of a list of arrays, (W,) or (1, W), one a word. Of a million words no such list fits
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from .object_rows import Form, Stream, float32, row_pattern
+from .pickles import PythonUnpickler
 
-MOST_KEPT = 256  # things that may be taken up again; a table needs about ten
+MOST_KEPT = 256  # memo entries; a table needs about ten
 MOST_PATTERNS = 16  # after which rows are read a step at a time
 
 NDARRAY = object()  # what is named and never called
@@ -35,7 +36,7 @@ _STEPS = (
 
 
 class _Memo(dict):
-    """What may be taken up again, by number; nothing takes the place of what stays."""
+    """The memo of a pickle; entries cannot be replaced."""
 
     def __setitem__(self, key: int, value: Any) -> None:
         if _name(self.get(key)) is not None:
@@ -63,7 +64,12 @@ class _Type:
         order, flags = (state[1], state[7]) if _is_tuple(state, 8) else (None, None)
         objects = self.name.startswith('O')
         orders = (b'|',) if objects else (b'<', b'>')
-        if order not in orders or state[2:7] != (None, None, None, -1, -1) or state[0] != 3:
+        if (
+            order is None
+            or order not in orders
+            or state[2:7] != (None, None, None, -1, -1)
+            or state[0] != 3
+        ):
             raise pickle.UnpicklingError(f'it changes what an array of {self.name} holds')
         if not isinstance(flags, int) or bool(flags) != objects:
             raise pickle.UnpicklingError(f'it changes what an array of {self.name} is')
@@ -92,8 +98,8 @@ def _refuse(reader: ObjectRows) -> None:
     raise pickle.UnpicklingError(f'the step {bytes([code])!r} stands in no table of rows')
 
 
-class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be changed
-    """Reads the pickle of an array of objects, each of them a row of floats.
+class ObjectRows(PythonUnpickler):
+    """Unpickler of an array of objects, each a row of floats.
 
     Parameters
     ----------
@@ -184,7 +190,7 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
     dispatch = {  # noqa: RUF012
         **dict.fromkeys(range(256), _refuse),
         **{
-            getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+            getattr(pickle, name)[0]: PythonUnpickler.dispatch[getattr(pickle, name)[0]]
             for name in _STEPS.split()
         },
         pickle.PROTO[0]: load_proto,
@@ -279,7 +285,8 @@ class ObjectRows(pickle._Unpickler):  # the one in Python, whose steps can be ch
                 stream.fill(longest)
             if (found := match(stream.buffer, stream.place)) is None:
                 break
-            parts.append(float32(found[found.lastindex], numbers[found.lastindex - 1]))
+            form = found.lastindex or 1
+            parts.append(float32(found[form], numbers[form - 1]))
             stream.place = found.end()
         self._send(b''.join(parts), len(parts))
 

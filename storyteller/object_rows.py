@@ -1,4 +1,4 @@
-"""What the reader of object tables stands on: a stream, and the pattern of many rows."""
+"""Helpers of the reader of object tables: a stream, and a pattern of many rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_READS = 1000  # for a row, which takes about sixty
 
 
 class Stream:
-    """A file that is read in large pieces, of which the next bytes can be looked at.
+    """A file that is read in large blocks, with look-ahead.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Stream:
         self._reads = self._bytes = 0  # since the last row
 
     def fill(self, size: int) -> bool:
-        """Whether at least so many bytes follow; then they stand in the buffer."""
+        """Whether at least `size` bytes follow; if so, they are in the buffer."""
         while len(self.buffer) - self.place < size:
             if not (more := self._file.read(BUFFER)):
                 return False
@@ -40,7 +40,7 @@ class Stream:
         return True
 
     def read(self, size: int) -> bytes:
-        """The next bytes, so many."""
+        """The next `size` bytes."""
         self._count(size)
         if not self.fill(size):
             raise EOFError('the file ends too soon')
@@ -87,7 +87,7 @@ def row_pattern(
     forms : iterable of Form
     width : int
     places : mapping
-        Where things were put to be taken up again: ``'array'``, the function that makes an empty
+        Memo indices: ``'array'``, the function that makes an empty
         one, ``'ndarray'``, ``'letter'``, and types of numbers, each with its places.
     taken : iterable of int
         The places where something was put that stays; no row puts anything there.

@@ -1,4 +1,4 @@
-"""The word tables of 2015 as they were published, arrays of Python objects, made plain.
+"""The word tables published in 2015, arrays of Python objects, converted to plain arrays.
 
 The plain table is made once, into the cache, under a hash of the file; from then on it is mapped.
 """
@@ -28,7 +28,7 @@ HOUR = 3600  # seconds after which a file that nobody finished is nobody's
 
 
 def holds_objects(path: PathLike) -> bool:
-    """Whether a file is a ``.npy`` array of Python objects, by its header."""
+    """Whether a file is a ``.npy`` array of Python objects, according to its header."""
     with open(path, 'rb') as file:
         try:
             return arrays.read_header(file)[2].hasobject
@@ -37,9 +37,9 @@ def holds_objects(path: PathLike) -> bool:
 
 
 def write_plain(path: PathLike, out: PathLike) -> None:
-    """Write the plain form of a table of Python objects: (V, W) float32, ``.npy``.
+    """Write a table of Python objects as a plain (V, W) float32 ``.npy``.
 
-    The file is read as a stream and the other is written whole or not at all, a row at a time.
+    The file is read as a stream and the other is written atomically, a row at a time.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def write_plain(path: PathLike, out: PathLike) -> None:
 
 
 def open_plain(path: PathLike) -> np.ndarray:
-    """Open the plain form of a table of Python objects; it is made if it is not in the cache.
+    """Open the plain form of a table of Python objects, converting it if it is not cached.
 
     Without a cache that can be written, it is made for this process alone, with a warning.
 

@@ -1,4 +1,4 @@
-"""Options of a story, checked when they are made; light to import."""
+"""Options of a story, validated when they are made; cheap to import."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ FOR_DRAWS = ('temperature', 'top_k', 'top_p')
 
 @dataclass(frozen=True)
 class Telling:
-    """How a story is searched, or drawn where there is a seed.
+    """Search and sampling options; a text is sampled if there is a seed, else searched.
 
     Attributes
     ----------
     n_best : int
-        How many texts a search gives, or several draws, the best first.
+        Number of texts to return, the best first.
     length_penalty : float
-        The summed cost of a text is divided by its number of words to this power before texts are
-        compared: 0 leaves it, as in 2015, which favours short ones; 1 takes the mean.
+        Texts are ranked by their negative log-probability divided by their length to this power: 0
+        is the sum, as in 2015, which favours short texts; 1 is the mean.
     min_words : int
-        No text ends before it has so many words.
+        Minimum number of words.
     no_repeat : int
-        No run of so many words stands in a text twice; 0 allows all.
+        Size of the n-grams that may occur only once in a text; 0: no limit.
     groups : int
-        Into how many groups the beam is parted that shall differ from each other; the beam width
-        must be a multiple (Vijayakumar et al. 2018, "Diverse Beam Search").
+        Number of diverse beam groups; the beam width must be a multiple (Vijayakumar et al. 2018,
+        "Diverse Beam Search").
     diversity : float
-        What a word costs a group, in nats, for each hypothesis of an earlier group that took it in
-        the same step.
+        Penalty of a word, in nats, for each hypothesis of an earlier group that selected it in the
+        same step.
     required : tuple of str
-        Words that a text must have (by the banks of Post and Vilar 2018, "Fast Lexically
-        Constrained Decoding with Dynamic Beam Allocation").
+        Words that the text must contain (Post and Vilar 2018, "Fast Lexically Constrained Decoding
+        with Dynamic Beam Allocation").
     banned : tuple of str
-        Words that no text has.
+        Words that the text must not contain.
     temperature : float
-        Of a draw: log-probabilities are divided by it; below 1 the likely becomes likelier.
+        Sampling temperature: below 1 the distribution is sharper, above 1 flatter.
     top_k : int
-        Draw among the so many likeliest words; 0: among all.
+        Sample from the most probable words, this many of them; 0: from all.
     top_p : float
-        Draw among the likeliest words that have so much of the probability together (Holtzman et
-        al. 2020, "The Curious Case of Neural Text Degeneration"); 1: among all.
+        Nucleus sampling: sample from the most probable words whose probabilities sum to this
+        (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"); 1: from all.
     no_echo : int
-        A word with content (see ``storyteller.function_words``), in large or small letters, does
-        not come again among the next so many words; 0 allows it.
+        Minimum distance, in words, between two occurrences of a content word (see
+        ``storyteller.function_words``), regardless of case; 0: no limit.
     candidates : int
-        Of so many finished texts, or draws, the one is told with the highest mean log-probability
-        of a word plus `closeness` times the cosine between its own thought, encoded again, and the
-        one that was to be told, both less the style's b; 1: the first.
+        Number of finished texts, or samples, to rerank by their mean log-probability per word plus
+        `closeness` times the cosine between the vector of the text, encoded again, and the vector
+        that was decoded, both less the style's b; 1: no reranking.
     closeness : float
-        What a cosine of 1 is worth there, in nats a word.
+        Weight of that cosine, in nats per word.
     keywords : float
-        What it is worth, in nats, that a text says a word with content which all captions of the
-        photo share, the first time that it does; a word in a part of them is worth that part (see
-        :func:`storyteller.keywords.shares`; after Pascual et al. 2021, "A Plug-and-Play Method for
-        Controlled Text Generation"). Texts are compared with it too; 0: nothing.
+        Reward, in nats, for the first occurrence of a content word that all captions of the photo
+        share; a word in a part of them earns that part (see :func:`storyteller.keywords.shares`;
+        after Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). Texts
+        are ranked with it; 0: none.
     """
 
     n_best: int = 1
@@ -107,16 +107,16 @@ class Telling:
 
     @classmethod
     def of_2015(cls) -> Telling:
-        """The search of 2015, whatever suits the models; its beam is 50 wide if nobody says."""
+        """The search of 2015, regardless of the models' settings; its default beam width is 50."""
         return cls()
 
     @property
     def wanted(self) -> int:
-        """How many finished texts are needed."""
+        """Number of finished texts needed."""
         return max(self.n_best, self.candidates)
 
     def changed(self) -> dict[str, object]:
-        """The fields that are not as in 2015, with their values."""
+        """The fields that differ from 2015, with their values."""
         return {
             each.name: getattr(self, each.name)
             for each in fields(self)
@@ -124,7 +124,7 @@ class Telling:
         }
 
     def check_for(self, drawn: bool, beam_width: int = 1) -> None:
-        """Refuse fields that would have no effect: those of a search in a draw, and vice versa."""
+        """Raise an error for options without effect: of a search when sampling, and vice versa."""
         for name in self._idle(drawn):
             why = 'a seed draws a text' if drawn else 'without a seed a text is searched'
             raise ValueError(f'{name}={getattr(self, name)!r} has no effect: {why}')
@@ -132,24 +132,23 @@ class Telling:
             raise ValueError(f'groups: {self.groups} do not part a beam width of {beam_width}')
 
     def fitting(self, drawn: bool, beam_width: int = 1) -> Telling:
-        """Without what :meth:`check_for` would refuse.
+        """The same without what :meth:`check_for` would refuse.
 
-        Fields without effect are as in 2015, and of the groups there are as many as can be.
+        Options without effect are reset, and `groups` becomes a divisor of the beam width.
 
         Examples
         --------
         >>> Telling(groups=4, top_k=9).fitting(drawn=False, beam_width=10).changed()
         {'groups': 2}
         """
-        kept = {
-            name: value for name, value in self.changed().items() if name not in self._idle(drawn)
-        }
+        idle = self._idle(drawn)
+        kept: dict[str, Any] = {k: value for k, value in self.changed().items() if k not in idle}
         if not drawn:
             kept['groups'] = math.gcd(self.groups, beam_width)
         return Telling(**kept)
 
     def _idle(self, drawn: bool) -> list[str]:
-        """The fields without effect; several draws, unlike one, have a best one and a next."""
+        """The fields without effect; `n_best` has one when several samples are ranked."""
         names, changed = FOR_SEARCH if drawn else FOR_DRAWS, self.changed()
         several = self.candidates > 1
         return [name for name in names if name in changed and not (several and name == 'n_best')]
@@ -157,16 +156,16 @@ class Telling:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What stories are told with where a caller says nothing; by default, what 2015 had.
+    """The default settings of a story; those of 2015 unless the models have their own.
 
     Attributes
     ----------
     k : int
-        How many captions the thought is averaged over.
+        Number of captions whose vectors are averaged.
     bw : int
         Beam width.
     maxlen : int
-        Most words of a story.
+        Maximum number of words.
     strength : float
         s in F(x) = x - s (c - b).
     telling : Telling
@@ -191,9 +190,9 @@ class SearchSettings:
 
     @classmethod
     def read(cls, values: Any) -> SearchSettings:
-        """From plain values, as the card of a bundle has them: fields of both classes in one.
+        """Read plain values, as in the card of a bundle: the fields of both classes in one mapping.
 
-        How many texts a caller wants to see, ``n_best``, is no matter of a decoder, and refused.
+        ``n_best`` is refused: how many texts are returned does not depend on the decoder.
 
         Raises
         ------
@@ -215,21 +214,20 @@ class SearchSettings:
         return settings
 
     def chosen(self, drawn: bool = False, **said: Any) -> SearchSettings:
-        """What a story is told with by a caller who says some of the fields; None says nothing.
+        """These settings with the arguments of a caller; None leaves a setting as it is.
 
         Parameters
         ----------
         drawn : bool
-            Whether there is a seed. Of the telling that nobody said, what concerns only the other
-            of search and draw is left out.
+            Whether the text is sampled. Default options without effect are left out then.
         said
-            Of a `Telling` that was said nothing is changed. With :meth:`Telling.of_2015`, `bw` and
-            `maxlen` are those of 2015 too unless they are said.
+            A given `Telling` replaces the default one as a whole. With :meth:`Telling.of_2015`,
+            `bw` and `maxlen` are those of 2015 too unless they are given.
 
         Raises
         ------
         ValueError
-            If a field is out of range, or one of the telling that was said has no effect.
+            If a field is out of range, or an option of the given `Telling` has no effect.
         """
         said = {name: value for name, value in said.items() if value is not None}
         old, telling = SearchSettings(), said.get('telling')

@@ -1,4 +1,4 @@
-"""Which way up a photo is: the one tag of EXIF that changes what is seen.
+"""The orientation of a photo, from its metadata.
 
 It is read by itself, so that nothing else that a camera or an editor wrote there can undo it.
 """
@@ -23,9 +23,9 @@ INTEGERS = {1: 'B', 3: 'H', 4: 'I'}  # types of a field, as `struct` calls them
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn the pixels of a photo as its EXIF or XMP says; what is said beside that is not read."""
+    """Rotate or mirror a photo as its EXIF or XMP says; nothing else in them is used."""
     # HEIF says it outside of EXIF, and its readers turn the picture; what EXIF repeats is done.
-    turn = None if image.format == 'HEIF' else TURNS.get(_orientation(image))
+    turn = None if image.format == 'HEIF' else TURNS.get(_orientation(image) or 1)
     return image if turn is None else image.transpose(turn)
 
 
@@ -40,7 +40,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def orientation_in(exif: object) -> int | None:
-    """The orientation in the bytes of EXIF; None where there is none.
+    """The orientation in EXIF bytes, or None.
 
     Examples
     --------

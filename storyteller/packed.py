@@ -1,4 +1,4 @@
-"""Layers whose weights are packed once, in the order in which the processor's kernels read them.
+"""Layers whose weights are packed once into the layout of the processor's kernels.
 
 A product of a beam's few rows with a large matrix spends as much time on bringing the matrix into
 that order as on the sums themselves; so does a convolution of one photo. oneDNN, the library that
@@ -33,7 +33,7 @@ if 'DNNL_PRIMITIVE_CACHE_CAPACITY' not in os.environ:  # the older name of the f
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether products with `weight` can be packed: on a CPU with oneDNN, for its type."""
+    """Whether `weight` can be packed: on a CPU with oneDNN, for its dtype."""
     types = [torch.float32]
     if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         types.append(torch.bfloat16)
@@ -55,7 +55,7 @@ _OPERATORS = (
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` for an (n, k) and a (k, m) matrix of one type, without gradients.
+    """``a @ b`` for an (n, k) and a (k, m) matrix of one dtype, without gradients.
 
     On a CPU, torch leaves float32 to a library that reaches half the rate of oneDNN on some
     processors. oneDNN takes matrices in any order of memory.
@@ -80,7 +80,8 @@ class Linear(nn.Module):
         weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
-        self.packed, self.weight = None, weight
+        self.weight: Any = weight  # or None, once it is packed
+        self.packed: Any = None
         self._pack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,11 +113,11 @@ class Linear(nn.Module):
             return product.to(torch.promote_types(self.dtype, torch.float32))
         if not x.numel():  # which oneDNN does not take
             return x.new_empty(*x.shape[:-1], self.out_features).float()
-        product = torch.ops.mkldnn._linear_pointwise
-        return product(x.contiguous(), self.packed, self.bias, 'none', [], '').float()
+        pointwise = torch.ops.mkldnn._linear_pointwise
+        return pointwise(x.contiguous(), self.packed, self.bias, 'none', [], '').float()
 
     def log_probs(self, x: Tensor) -> Tensor:
-        """The output as the logarithms of probabilities that sum to one."""
+        """Log-probabilities of the output."""
         logits = self(x)
         if logits.device.type != 'cpu':
             return logits.log_softmax(dim=-1)
@@ -155,7 +156,7 @@ class GRU(nn.Module):
         self.states = Linear(joined('U'))
 
     def project(self, x: Tensor) -> Tensor:
-        """What inputs (..., W) add to the gates: (..., 3H). The same for any state, so at once."""
+        """The input projections (..., 3H) of inputs (..., W), for all steps at once."""
         return self.inputs(x)
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
@@ -170,7 +171,7 @@ class GRU(nn.Module):
 def gru_for(
     params: Params, prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> nn.GRU | GRU:
-    """What reads sequences fastest on a device: packed on a CPU, torch's own on a GPU."""
+    """The fastest GRU for reading sequences on a device: packed on a CPU, torch's on a GPU."""
     if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype, device='cpu')):
         return GRU(params, prefix, device, dtype)
     return gru(params, prefix).to(device)
@@ -185,7 +186,7 @@ def affine_tensors(
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that packs its weight at the first photo it sees, without gradients.
+    """A convolution that packs its weight on first use, without gradients.
 
     It packs it again if the weight has changed since.
     """

@@ -1,4 +1,4 @@
-"""Writing pickles that the code of 2015 can read: what Python 2 and NumPy 1 would have written."""
+"""Writing pickles for the code of 2015, in the format of Python 2 and NumPy 1."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+# Python's own pickler in Python, whose methods can be replaced; they have no types.
+PythonPickler: Any = pickle._Pickler
 
-class Pickler(pickle._Pickler):  # the one in Python, whose steps can be changed
+
+class Pickler(PythonPickler):
     """A pickler of plain containers, numbers, text and arrays, for Python 2 and NumPy 1.
 
     Text becomes byte strings in UTF-8, as it was in 2015.
@@ -64,7 +67,7 @@ class Pickler(pickle._Pickler):  # the one in Python, whose steps can be changed
         raise pickle.PicklingError(f'{obj!r} is not plain')
 
     dispatch = {  # noqa: RUF012
-        **pickle._Pickler.dispatch,
+        **PythonPickler.dispatch,
         collections.OrderedDict: save_ordered,
         types.FunctionType: save_global,
         str: save_text,

@@ -1,4 +1,4 @@
-"""The pickles of 2015: reading them without running any code.
+"""Reading the pickles of 2015 without running any code.
 
 Pickles name functions for the reader to call. The reader here looks each name up in a short list
 (arrays, their types and scalars, OrderedDict) and refuses everything else, by name.
@@ -13,18 +13,16 @@ import functools
 import io
 import math
 import pickle
-import re
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from .errors import MissingFileError, ModelFileError, PathLike, why
 
-# Bytes of pickles that are read in C if that is safe: smaller ones take no time, and of larger ones
-# the words alone would take gigabytes.
-LEAST_FAST, MOST_FAST = 1 << 16, 1 << 24
+# Python's own unpickler in Python, whose opcodes can be checked; its methods have no types.
+PythonUnpickler: Any = pickle._Unpickler
 LARGE = 1 << 16  # bytes in one piece that are counted before memory is taken for them
 
 # How files begin that stand for others, and what they are.
@@ -36,7 +34,7 @@ _STAND_INS = {
 
 
 def existing(path: PathLike, purpose: str) -> Path:
-    """Give `path` back if it is a file, and not the mere stand-in for one.
+    """Return `path` if it is a regular file, and neither a Git-LFS pointer nor a web page.
 
     Raises
     ------
@@ -58,14 +56,14 @@ def existing(path: PathLike, purpose: str) -> Path:
 
 
 def stand_in(path: PathLike) -> str | None:
-    """What a file is that only stands for the one that is meant; None if it does not."""
+    """What a file is instead of the expected content (a pointer, a web page), or None."""
     with open(path, 'rb') as file:
         begins = file.read(64).lstrip().lower()
     return next((what for start, what in _STAND_INS.items() if begins.startswith(start)), None)
 
 
 def load_pickles(path: PathLike) -> list[Any]:
-    """Read every pickle in a file, one after the other, without running any code.
+    """Read all consecutive pickles in a file without running any code.
 
     Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
 
@@ -79,14 +77,9 @@ def load_pickles(path: PathLike) -> list[Any]:
     path = existing(path, 'a pickle')
     objects = []
     try:
-        with open(path, 'rb') as opened:
-            file, reader = opened, Unpickler
-            if LEAST_FAST <= path.stat().st_size <= MOST_FAST:
-                data = opened.read()  # what is checked shall be what is read
-                file = io.BufferedReader(io.BytesIO(data))
-                reader = _Fast if is_flat(data) else Unpickler
+        with open(path, 'rb') as file:
             while file.peek(1):
-                objects.append(_decoded(reader(file).load()))
+                objects.append(_decoded(Unpickler(file).load()))
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
         raise ModelFileError(f'{path}: not a readable pickle: {_trouble(path, error)}') from None
     if not objects:
@@ -149,7 +142,7 @@ def _scalar(dtype: np.dtype, value: Any = None) -> Any:
     return multiarray.scalar(dtype, value)
 
 
-def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
     return np.frombuffer(bytes(buffer), dtype).reshape(shape, order=order)
 
 
@@ -167,10 +160,10 @@ def _check_items(shape: Any, dtype: Any, _: Any, items: Any) -> None:
         raise pickle.UnpicklingError(f'{len(items)} objects are no array of shape {shape}')
 
 
-class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be checked
-    """An unpickler that looks names up in a short list instead of importing them."""
+class Unpickler(PythonUnpickler):
+    """An unpickler with an allow list in place of imports."""
 
-    def __init__(self, file: BinaryIO | io.BytesIO):
+    def __init__(self, file: IO[bytes]):
         # 'bytes' is the one encoding that leaves the buffers of pickled arrays whole.
         super().__init__(file, encoding='bytes')
         self._allowed = _allowed_globals()
@@ -240,7 +233,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         super().load_frozenset()
 
     dispatch = {  # noqa: RUF012
-        **pickle._Unpickler.dispatch,
+        **PythonUnpickler.dispatch,
         pickle.BUILD[0]: load_build,
         pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.SETITEM[0]: load_setitem,
@@ -249,54 +242,6 @@ class Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be che
         pickle.ADDITEMS[0]: load_additems,
         pickle.FROZENSET[0]: load_frozenset,
     }
-
-
-# --- large dictionaries --------------------------------------------------------------------------
-
-
-class _Fast(pickle.Unpickler):
-    """The unpickler in C, whose steps cannot be checked, for what :func:`is_flat`."""
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file, encoding='bytes')
-        self._allowed = _allowed_globals()
-
-    find_class = Unpickler.find_class
-
-
-def is_flat(data: bytes) -> bool:
-    """Whether pickles are of words and numbers in containers, and of nothing else.
-
-    None of their steps takes a thing up a second time, and tuples are arguments alone: so nothing
-    that they make is larger than itself, and no key of a container is a container.
-    """
-    steps, place = _flat_steps(), 0
-    while place < len(data):  # in pieces: to match all at once takes a hundred times the memory
-        if (found := steps.match(data, place)) is None:
-            return False
-        place = found.end()
-    return data.endswith(pickle.STOP)
-
-
-@functools.cache
-def _flat_steps() -> re.Pattern[bytes]:
-    """Steps of such pickles: each has an opcode of its own, so there is one way to read them."""
-
-    def text(opcode: bytes, after_length: bytes = b'') -> bytes:
-        texts = (re.escape(bytes([n])) + after_length + b'.{%d}' % n for n in range(256))
-        return re.escape(opcode) + b'(?:' + b'|'.join(texts) + b')'
-
-    # Where it is put among what may be taken up again: C would make room for any number.
-    put = rb'(?:q.|r..[\x00-\x0f]\x00|p[0-9]{1,6}\n)'
-    steps = [
-        text(pickle.SHORT_BINSTRING), put, b'K.', b'M..', b'J.{4}',  # the common ones first
-        b"S'[^'\\\\\n]*'\n", b'S"[^"\\\\\n]*"\n', b'V[^\\\\\n]*\n',
-        b'I(?:0[01]?|[1-9][0-9]{0,17})\n',
-        text(pickle.BINSTRING, b'\0\0\0'), text(pickle.BINUNICODE, b'\0\0\0'),
-        text(pickle.SHORT_BINUNICODE), b'\x94', rb'[(suaeld\]}.]', b'\x80[\x02-\x04]',
-        b'ccollections\nOrderedDict\n' + put + b'?(?=[()\\]])', rb'(?:\x85|t|\))' + put + b'?R',
-    ]  # fmt: skip
-    return re.compile(b'(?:' + b'|'.join(steps) + b'){1,1000}', re.DOTALL)
 
 
 def _decoded(value: Any, done: dict[int, Any] | None = None) -> Any:

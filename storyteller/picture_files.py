@@ -1,4 +1,4 @@
-"""Which files are opened as pictures, by whom, and what is said of the others."""
+"""Image formats: which are opened, and messages about the others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEEDS = {
 
 
 def register_plugins() -> None:
-    """Have HEIC pictures read where pillow-heif is installed: commands do, a library does not."""
+    """Register pillow-heif if it is installed, for commands; the library does not."""
     with contextlib.suppress(ImportError):
         import pillow_heif
 
@@ -60,13 +60,13 @@ def known_formats() -> list[str]:
 
 
 def read_suffixes() -> set[str]:
-    """How files are called that are taken for photos."""
+    """File name suffixes of photos."""
     added = set(known_formats()).difference(FORMATS)
     return {*SUFFIXES, *(suffix for suffix, name in Image.EXTENSION.items() if name in added)}
 
 
 def why_passed_over(path: str | os.PathLike[str]) -> str | None:
-    """Why a file that looks like a photo is none of those; None if it does not look like one.
+    """Why a file that looks like a photo is skipped; None if it does not look like one.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def _kind(beginning: bytes) -> str | None:
 
 
 def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
-    """Open a picture of a known format, not yet decoded, as ``Image.open`` does.
+    """Open an image of a known format, without decoding it, as ``Image.open`` does.
 
     But how large it may be is for our caller to say: Pillow's own limit is one for the whole
     program, and nobody should have to move it for a photo of a telephone.
@@ -129,7 +129,7 @@ def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
         except (SyntaxError, IndexError, TypeError, struct.error):  # how a reader says no
             continue
     kind = _kind(beginning)
-    lacking = NEEDS.get(kind) if kind not in known_formats() else None
+    lacking = NEEDS.get(kind) if kind and kind not in known_formats() else None
     raise Image.UnidentifiedImageError(lacking or 'not a picture of a known format')
 
 

@@ -1,4 +1,4 @@
-"""PNG files without what they say beside the picture.
+"""PNG files without their metadata.
 
 Colour profiles, texts and private notes change no pixel here, but a reader of the whole file fails
 on those that are damaged or large, and holds the others in memory. So it is given the rest alone.
@@ -20,7 +20,7 @@ FOR_TURNING = b'XML:com.adobe.xmp', b'Raw profile type exif'  # texts that know 
 
 
 def without_metadata(file: BinaryIO) -> BinaryIO:
-    """A view of a PNG file that leaves out what changes no pixel; other files as they are.
+    """A view of a PNG file without chunks that change no pixel; other files unchanged.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What was published in 2015: which files, where they may still be, and what each is good for."""
+"""The files published in 2015: their sources, checksums and uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .config import folder_paths
 
 @dataclass(frozen=True)
 class Published:
-    """A file to fetch.
+    """A file to download.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Published:
             raise ValueError(f'{self.name}: digest: expected ALGORITHM:DIGITS, {self.digest!r}')
 
     def addresses(self, mirror: str | None = None) -> tuple[str, ...]:
-        """Where to ask for it; a mirror that holds all files by name takes the sources' place."""
+        """Addresses to try; a mirror of all files replaces the sources."""
         return (f'{mirror.rstrip("/")}/{self.name}',) if mirror else self.sources
 
     @property
@@ -65,7 +65,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are of use together.
+    """Files that are used together.
 
     Attributes
     ----------
@@ -82,14 +82,14 @@ class Part:
 
     @property
     def size(self) -> int:
-        """About what has to be fetched, in bytes."""
+        """Approximate download size in bytes."""
         sizes = [file.size for file in self.files]
         return max(sizes) if self.one else sum(sizes)
 
 
 @dataclass(frozen=True)
 class Use:
-    """Something to do with some of the parts.
+    """Something that can be done with some of the parts.
 
     Attributes
     ----------
@@ -294,7 +294,7 @@ def chosen(names: Iterable[str]) -> tuple[Part, ...]:
 
 
 def listing(parts: Iterable[Part], mirror: str | None = None) -> str:
-    """What would be fetched, how large, and from where: a text of some lines."""
+    """What would be downloaded, with sizes and sources, as text."""
     lines = []
     for part in parts:
         enough = '; one of these is enough' if part.one else ''
@@ -308,7 +308,7 @@ def listing(parts: Iterable[Part], mirror: str | None = None) -> str:
 
 
 def uses(folder: str | os.PathLike, had: Collection[str]) -> str:
-    """What can be done with the parts that are in a folder: a text of some lines.
+    """What can be done with the parts in a folder, as text.
 
     Parameters
     ----------

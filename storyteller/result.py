@@ -1,4 +1,4 @@
-"""What telling a photo gives: a story, or the reason why there is none."""
+"""The result for a photo: a story, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHOWN = 5  # captions that are printed, however many were found
 
 
 def captions_text(captions: Sequence[tuple[str, float]]) -> str:
-    """The first part of what is printed: the nearest captions, and an empty line."""
+    """The first part of the printed output: the nearest captions, and an empty line."""
     return '\n'.join(['NEAREST-CAPTIONS: ', *(caption for caption, _ in captions[:SHOWN]), ''])
 
 
 def say(words: str, flush: bool = False) -> None:
-    """Print, with replacements for what stdout cannot encode: no story is lost to a terminal."""
+    """Print, replacing characters that stdout cannot encode."""
     try:
         print(words, flush=flush)
     except UnicodeEncodeError:
@@ -34,7 +34,7 @@ def say(words: str, flush: bool = False) -> None:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Story:
-    """A told photo.
+    """A photo's story and everything that led to it.
 
     Attributes
     ----------
@@ -65,12 +65,12 @@ class Story:
 
     @property
     def prose(self) -> str:
-        """The story as a person would set it."""
+        """The story with the usual spacing and punctuation."""
         return text.detokenise(self.passage)
 
     @property
     def lines(self) -> list[str]:
-        """The story as it is printed: one line, or in lyric mode one for each part between commas.
+        """The printed lines of the story: one, or in lyric mode one per part between commas.
 
         As in 2015 a part loses one leading blank; parts with nothing in them are left out.
         """
@@ -84,7 +84,7 @@ class Story:
 
     @property
     def story_text(self) -> str:
-        """The second part of what is printed, from ``OUTPUT:`` on."""
+        """The second part of the printed output, from ``OUTPUT:`` on."""
         also = [line for other, _ in self.others for line in ('', 'ALSO: ', other)]
         return '\n'.join(['OUTPUT: ', *self.lines, *also])
 
@@ -128,7 +128,7 @@ class Story:
 
 @dataclass(frozen=True)
 class StoryError:
-    """A photo that could not be told.
+    """The reason why a photo has no story.
 
     Attributes
     ----------

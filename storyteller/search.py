@@ -39,7 +39,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Hypothesis(NamedTuple):
-    """A text, or the beginning of one that was cut at the maximal length."""
+    """A finished text, or one truncated at the maximum length."""
 
     words: list[int]  # the last one is EOS unless it was cut
     score: float  # summed NLL, in nats
@@ -80,7 +80,7 @@ def beam_search(
     use_unk: bool = False,
     n_best: int | None = None,
 ) -> list[list[Hypothesis]]:
-    """Search the k most probable texts of each of B contexts.
+    """Find the k most probable texts of each of B contexts.
 
     The beam is that of 2015: the first step goes out from one hypothesis; a finished hypothesis
     is never displaced and narrows the beam by one; the search of a context ends when k are
@@ -98,7 +98,7 @@ def beam_search(
     k : int
         Beam width. More than there are candidates is allowed.
     maxlen : int
-        Greatest number of words, :data:`EOS` included.
+        Maximum number of words, :data:`EOS` included.
     use_unk : bool
         Allow the word :data:`UNK`. Else its cost is overwritten by :data:`BANNED`.
     n_best : int, optional
@@ -151,13 +151,13 @@ class _Beams:
     rounds : list of (parents, words)
         Those of every step so far.
     finished : list of B lists of (length, row, score)
-        Per context, in the order of finishing: how many words stand before the final one, and
-        the row of the last of them.
+        Per context, in order of finishing: words before the final one, row of the last of them.
     """
 
     def __init__(self, count: int, k: int, n_best: int | None):
         self.k, self.n_best = k, n_best
-        self.owner = self.parents = np.arange(count)
+        self.owner: np.ndarray = np.arange(count)
+        self.parents: np.ndarray = self.owner
         self.words = np.full(count, START, np.int64)
         self.scores = np.zeros(count, np.float32)
         self.rounds: list[tuple[np.ndarray, np.ndarray]] = []
@@ -291,7 +291,7 @@ def sample(
     use_unk: bool = False,
     seeds: Sequence[int | None] | None = None,
 ) -> list[Hypothesis]:
-    """Draw one text for each of B contexts, word by word from the model's distribution.
+    """Sample one text for each of B contexts, word by word.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def _chances(logp: Tensor, use_unk: bool) -> Tensor:
 
 
 def generator(seed: int | None, device: torch.device) -> torch.Generator:
-    """A source of randomness; the same for the same seed."""
+    """A seeded random generator."""
     found = torch.Generator(device)
     if seed is None:
         found.seed()

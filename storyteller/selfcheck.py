@@ -1,4 +1,4 @@
-"""``python -m storyteller --check``: is all there and whole, does it compute what it should?"""
+"""``python -m storyteller --check``: verifies the model files and their outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 2e-3  # between processors; other weights differ by far more
 
 
 class Finding(NamedTuple):
-    """What was looked at, whether it is fine, and a word about it."""
+    """The result of one check."""
 
     what: str
     fine: bool
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Finding]:
-    """Look at the versions, the files, and what the models compute, one finding after the other.
+    """Check the versions, the files and the outputs of the models, one finding at a time.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def _of_products() -> str:
 
 
 def known_vectors(z: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The first values of what the models make of a fixed sentence and a fixed picture.
+    """The first values of the models' outputs for a fixed sentence and a fixed picture.
 
     ``thought`` and ``sentence`` are the sentence's vectors by skip-thoughts and in the joint space,
     ``picture`` that of the picture there.
@@ -128,9 +128,10 @@ def _described(settings: SearchSettings) -> str:
 
 def _story(z: Mapping[str, Any]) -> Finding:
     # A plain search: twenty words may be too few for the rules that suit whole stories.
-    options = {'k': min(10, len(z['cap'])), 'bw': 3, 'maxlen': 20, 'telling': Telling.of_2015()}
+    k, search = min(10, len(z['cap'])), Telling.of_2015()
     try:
-        (told,) = generate.stories(z, [built_in_picture()], **options)
+        told = generate.stories(z, [built_in_picture()], k=k, bw=3, maxlen=20, telling=search)
     except (ValueError, OSError) as error:
         return Finding('a story', False, str(error))
-    return Finding('a story', bool(told.passage), f'{told.passage} ...')
+    passage = getattr(told[0], 'passage', '')
+    return Finding('a story', bool(passage), f'{passage} ...')

@@ -1,4 +1,4 @@
-"""Reading word sequences of many lengths with a GRU: what both sentence encoders share."""
+"""Encoding word sequences of different lengths with a GRU, for both sentence encoders."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def as_texts(X: str | Iterable[str]) -> list[str]:
     return texts
 
 
-def batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Rows with about equal lengths, the longest first, so that what does not fit fails at once.
+def batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of similar length, the longest first, so that a lack of memory shows at once.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def last_states(
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):
         ids[: len(sequence), column] = sequence
-    read = _read_stepping if isinstance(module, packed.GRU) else _read
+    read: Callable = _read_stepping if isinstance(module, packed.GRU) else _read
     device = next((p.device for p in module.parameters()), torch.device('cpu'))
     shape = len(sequences), module.hidden_size
     states = torch.zeros(shape, dtype=torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""Skip-thought vectors: sentences to thoughts.
+"""Skip-thought vectors: sentence encoding.
 
 The encoder of Kiros et al., "Skip-thought vectors" (arXiv:1506.06726): a GRU that reads a sentence
 forwards (uni-skip), and a pair that reads it forwards and backwards (bi-skip). Their last states,
@@ -46,9 +46,9 @@ def load_model(
         Holds ``uni_skip`` and ``bi_skip`` as ``.safetensors``, or as ``.npz`` and ``.npz.pkl``.
     path_to_tables : path of a folder
         Holds ``utable.npy`` and ``btable.npy`` (V, W), which are mapped and not read, and
-        ``dictionary.txt``: the words of their rows, one a line. Of a word that stands there twice
+        ``dictionary.txt``: the words of their rows, one per line. Of a word that stands there twice
         the later row counts. The tables as they were published in 2015 are arrays of objects: the
-        first time, which takes a while, they are made plain in the cache.
+        first time, which takes a while, they are converted to plain tables in the cache.
     device : str or torch.device, optional
         Where to compute; by default a GPU if there is one, else the CPU.
     precision : {'float32', 'bfloat16'}
@@ -63,7 +63,7 @@ def load_model(
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is missing, or is not what its name says; if a table and the dictionary differ in
+        If a file is missing or invalid; if a table and the dictionary differ in
         length; if the words ``UNK`` and ``<eos>`` are not there.
     MismatchError
         If tables and encoders are made for words of different widths.
@@ -136,7 +136,7 @@ def encode(
     *,
     tokenised: bool = False,
 ) -> np.ndarray:
-    """Texts to thought vectors.
+    """Encode texts as thought vectors.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def encode(
     use_eos : bool, default False
         Read one ``<eos>`` at the end of each text.
     tokenised : bool, default False
-        The texts are tokens parted by white space already; by default `preprocess` makes them so.
+        The texts are already tokens separated by white space; by default they are tokenised.
 
     Returns
     -------
@@ -227,7 +227,7 @@ class Encoder:
 def nn(
     model: dict[str, Any], text: Sequence[str], vectors: np.ndarray, query: str, k: int = 5
 ) -> list[tuple[str, int, float]]:
-    """Find the texts whose thoughts are nearest to that of a query.
+    """Find the texts whose vectors are nearest to that of a query.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def nn(
     Raises
     ------
     MismatchError
-        If `text`, `vectors` and the model do not fit together.
+        If `text`, `vectors` and the model are incompatible.
     """
     thought = encode(model, query, verbose=False)
     vectors = np.asarray(vectors, dtype=np.float32)

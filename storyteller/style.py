@@ -1,4 +1,4 @@
-"""Style shifting: the arithmetic that turns a caption's thought into a story's.
+"""The style shift: vector arithmetic from the style of captions to that of stories.
 
 The formula is the one of the neural-storyteller project (Kiros, 2015,
 https://github.com/ryankiros/neural-storyteller): with x the thought vector of an image's
@@ -6,7 +6,7 @@ captions, c the mean thought vector of captions and b that of passages in the wa
 
     F(x) = x - c + b
 
-keeps the thought of the caption and replaces its style. This module knows vectors only.
+keeps the content of the caption and replaces its style. This module works on vectors only.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def shift(x: np.ndarray, c: np.ndarray, b: np.ndarray, strength: float = 1.0) ->
     x : (D,) or (B, D) array
         Thought vectors, for instance the mean over an image's nearest captions.
     c : (D,) array
-        The style to take away.
+        The style to subtract.
     b : (D,) array
-        The style to put in its place.
+        The style to add.
     strength : float, default 1.0
         s: 0 leaves `x` as it is, 1 is the formula of 2015, more exaggerates.
 
@@ -88,7 +88,7 @@ def mean_vector(
     passages : iterable of str
         Any number of texts; read once, a block at a time, so a generator over a corpus will do.
     min_words : int, default 0
-        Passages of fewer words (parted by white space) are left out. Long passages make long
+        Passages of fewer words (separated by white space) are skipped. Long passages make long
         stories: 2015 took those of more than 100 words for b, and every caption for c.
 
     Returns
@@ -222,7 +222,7 @@ def load_style(path: str | os.PathLike, dim: int) -> np.ndarray:
 def choose(
     styles: Mapping[str, np.ndarray], default: np.ndarray, style: Style | None
 ) -> np.ndarray:
-    """b (D,) for what a user may name a style by.
+    """The style vector b (D,) that a user's argument stands for.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tables of word vectors, far larger than what is used of them at a time."""
+"""Memory-mapped tables of word vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .formats import PathLike, atomic_path
 def write_table(
     path: PathLike, shape: tuple[int, int], dtype: str, blocks: Iterable[np.ndarray]
 ) -> None:
-    """Write a ``.npy`` table (V, W) a block of rows at a time: it may exceed the memory."""
+    """Write a ``.npy`` table (V, W) in blocks of rows: it may exceed the memory."""
     with atomic_path(path) as temporary, open(temporary, 'wb') as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
         header = {'descr': descr, 'fortran_order': False, 'shape': shape}
@@ -22,7 +22,7 @@ def write_table(
 
 
 class WordTable(Mapping):
-    """Word vectors under their words, read from disk as they are asked for.
+    """Word vectors by word, read from disk on demand.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tokenising as in 2015, and vocabularies."""
+"""Tokenisation as in 2015."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _are_tokens(text: str) -> bool:
 
 
 def detokenise(tokens: Iterable[str] | str) -> str:
-    """Set tokens as a person would write them: the opposite of `words`.
+    """Join tokens with the usual spacing: the inverse of `words`.
 
     NLTK's detokeniser does it; what it leaves between blanks and should not (dashes, an ellipsis,
     an opening single quote) is closed up afterwards.

@@ -132,7 +132,7 @@ def _shape(blob: Any) -> tuple[int, ...]:
 
 
 def _array(name: str, shape: tuple[int, ...], data: bytes, rank: int) -> np.ndarray:
-    """An array with so many axes, of those that a blob of the old form has before them, each 1."""
+    """An array with `rank` axes, without the leading axes of length 1 of the old blob format."""
     surplus = len(shape) - rank
     if any(length != 1 for length in shape[: max(0, surplus)]) or surplus < 0:
         raise ValueError(f'{name} has the shape {shape}, expected {rank} axes')

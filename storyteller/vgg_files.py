@@ -1,4 +1,4 @@
-"""The files in which VGG-19 was published, each known by what stands in it, not by its name.
+"""The published file formats of VGG-19, recognised by content.
 
 ===========================  =====================================================  ==========
 file                         made by                                                reader
@@ -40,7 +40,7 @@ _READERS = {
 
 
 def read(path: PathLike) -> tuple[Architecture, Params]:
-    """The table of widths and the parameters in a file of VGG-19.
+    """The layer sizes and the parameters in a file of VGG-19.
 
     Parameters
     ----------

@@ -44,7 +44,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
             f"{path}: to read an HDF5 file takes h5py: pip install 'storyteller[keras]'"
         ) from None
     ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
-    params, places = {}, {}
+    params: dict[str, np.ndarray] = {}
+    places = {}
     with h5py.File(path, 'r') as root:
         for name, rank in ranks.items():
             layer = name.removesuffix('_W').removesuffix('_b')
@@ -67,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
 
 
 def _place(h5py: Any, root: Any, name: str, rank: int) -> tuple[int, np.dtype, tuple[int, ...]]:
-    """Offset, type and shape of the one array with so many axes in the group of a layer."""
+    """Offset, dtype and shape of the only array with `rank` axes in the group of a layer."""
     if not isinstance(group := _member(h5py, root, name), h5py.Group):
         raise ValueError(f'it holds no layer {name!r}')
     found = [array for array in _arrays(h5py, group) if len(array.shape or ()) == rank]

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
     first = params.get('conv1_1_W', np.empty(0))
     if first.ndim == 4 and first.shape[1] == 3:  # what else it may be is refused as it is
         scale = 255 * np.array(TORCHVISION_STD[::-1])[:, None, None]
-        params['conv1_1_W'] = np.float32(first[:, ::-1] / scale)
+        params['conv1_1_W'] = (first[:, ::-1] / scale).astype(np.float32)
     return params, tuple(255 * colour for colour in TORCHVISION_MEAN[::-1])
 
 
@@ -82,7 +82,7 @@ def _names(classifier: tuple[int, int]) -> dict[str, str]:
 
 # --- the two formats -----------------------------------------------------------------------------
 
-Stream = Callable[['_Tensor'], contextlib.AbstractContextManager[BinaryIO]]
+Stream = Callable[['_Tensor'], contextlib.AbstractContextManager[IO[bytes]]]
 
 
 def _open_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], Stream]:

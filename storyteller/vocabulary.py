@@ -1,4 +1,4 @@
-"""The words a model knows, and their indices."""
+"""Vocabularies: words and their indices."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def build_dictionary(texts: Iterable[str]) -> tuple[OrderedDict[str, int], Order
 
 @dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """The words a model knows: index 0 is ``<eos>``, 1 is ``UNK``, then by descending count.
+    """A vocabulary: index 0 is ``<eos>``, 1 is ``UNK``, then by descending count.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Vocabulary:
 
     Examples
     --------
-    >>> vocabulary = Vocabulary.from_texts(['a dog and a cat', 'a dog'])
+    >>> vocabulary = Vocabulary.from_counts({'a': 3, 'dog': 2, 'and': 1, 'cat': 1})
     >>> vocabulary
     Vocabulary(6 words: <eos> UNK a dog cat ...)
     >>> vocabulary.encode('a dog and a bird'.split())
@@ -72,17 +72,10 @@ class Vocabulary:
         object.__setattr__(self, '_index', {word: i for i, word in enumerate(self.entries)})
 
     @classmethod
-    def from_texts(
-        cls, texts: Iterable[str], n_words: int | None = None, min_count: int = 1
-    ) -> Vocabulary:
-        """Take the words of tokenised texts, as `build_dictionary` ranks them."""
-        return cls.from_counts(build_dictionary(texts)[1], n_words, min_count)
-
-    @classmethod
     def from_counts(
         cls, counts: Mapping[str, int], n_words: int | None = None, min_count: int = 1
     ) -> Vocabulary:
-        """Take the words that were counted at least `min_count` times.
+        """Keep the words with at least `min_count` occurrences.
 
         Parameters
         ----------
@@ -160,13 +153,13 @@ class Vocabulary:
         return f'Vocabulary({len(self)} words: {shown})'
 
     def word(self, index: int) -> str:
-        """Give the word of an index; raise IndexError if there is none."""
+        """The word of an index; raises IndexError if there is none."""
         if not 0 <= index < len(self):
             raise IndexError(f'index {index} is not in 0 ... {len(self) - 1}')
         return self.entries[index]
 
     def encode(self, tokens: Iterable[str] | str, n_words: int | None = None) -> list[int]:
-        """Give the index of each token: 1 if it is unknown, or its index is `n_words` or more.
+        """The index of each token: 1 if it is unknown, or its index is `n_words` or more.
 
         A str is parted at white space, as texts were in 2015.
         """
@@ -176,5 +169,5 @@ class Vocabulary:
         return [index if index < limit else UNK for index in indices]
 
     def decode(self, indices: Iterable[int]) -> list[str]:
-        """Give the word of each index."""
+        """The word of each index."""
         return [self.word(index) for index in indices]

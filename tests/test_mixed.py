@@ -1,4 +1,4 @@
-"""Parts that mix: each row of README's table of what can be done with some of the files of 2015."""
+"""Parts that mix: each row of the table of combinations in docs/files-of-2015.md."""
 
 from __future__ import annotations
 

@@ -162,6 +162,7 @@ def test_installed_package_holds_the_bundle(checkout, interpreter, tmp_path):
     (packages,) = (tmp_path / 'venv').glob('lib/python*/site-packages')
     check(report(interpreter, tmp_path), packages / 'storyteller', packages / 'storyteller/models')
     assert not (packages / 'tests').exists() and not (packages / 'models').exists()
+    assert (packages / 'storyteller' / 'py.typed').is_file()
     (metadata,) = packages.glob('storyteller-*.dist-info')
     assert list(metadata.rglob('LICENSE'))
 

@@ -1,3 +1,5 @@
+"""What the README and the pages of docs/ promise."""
+
 from __future__ import annotations
 
 import ast
@@ -12,15 +14,30 @@ import pytest
 from storyteller import config
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
-README = (CHECKOUT / 'README.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'(<!-- not run.*-->\n)?```(\w*)\n(.*?)```', README, re.DOTALL)
-PYTHON = [code for skipped, language, code in BLOCKS if language == 'python' and not skipped]
-SHELL = [code for _, language, code in BLOCKS if language == 'sh']
+DOCS = sorted((CHECKOUT / 'docs').glob('*.md'))
+# Each page with its text; the README comes first.
+PAGES = {page: page.read_text(encoding='utf-8') for page in (CHECKOUT / 'README.md', *DOCS)}
+README, *_ = PAGES.values()
+BLOCKS = [
+    (page, *block)
+    for page, content in PAGES.items()
+    for block in re.findall(r'(<!-- not run.*-->\n)?```(\w*)\n(.*?)```', content, re.DOTALL)
+]
+PYTHON: dict[pathlib.Path, list[str]] = {}
+for page, skipped, language, code in BLOCKS:
+    if language == 'python' and not skipped:
+        PYTHON.setdefault(page, []).append(code)
+TOLD = {'README': 6, 'many-photos': 3, 'search': 1}  # stories that each page prints
+SHELL = [code for *_, language, code in BLOCKS if language == 'sh']
 
 bundle = pytest.mark.skipif(
     not (config.default_folder() / 'bundle.json').is_file(),
     reason='the default bundle is not there: models/bundle.json is missing',
 )
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 220
 
 
 def test_the_two_commands_stand_there_as_the_checks_run_them():
@@ -36,11 +53,12 @@ def test_the_two_commands_stand_there_as_the_checks_run_them():
 
 def test_extras_are_those_of_the_checkout():
     """There is no package to be had by name."""
-    assert 'storyteller[' not in README and "pip install '.[demo]'" in ' '.join(README.split())
+    assert not any('storyteller[' in content for content in PAGES.values())
+    assert "pip install '.[demo]'" in ' '.join(README.split())
 
 
 def test_the_lines_of_2015_are_there():
-    lines = '\n'.join(PYTHON).splitlines()
+    lines = '\n'.join(PYTHON[CHECKOUT / 'README.md']).splitlines()
     for line in (
         'from storyteller import generate',
         'z = generate.load_all()',
@@ -49,40 +67,65 @@ def test_the_lines_of_2015_are_there():
         assert line in lines
 
 
-@pytest.mark.parametrize('code', [code for _, language, code in BLOCKS if language == 'python'])
+@pytest.mark.parametrize('code', [code for *_, language, code in BLOCKS if language == 'python'])
 def test_python_blocks_can_be_read(code):
     ast.parse(code)
 
 
 @bundle
 @pytest.mark.slow
-def test_python_blocks_run_in_order(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize('page', PYTHON, ids=lambda page: page.stem)
+def test_python_blocks_run_in_order(page, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(CHECKOUT)
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))
     names: dict = {}
-    for code in PYTHON:
-        exec(compile(code, 'README.md', 'exec'), names)
+    for code in PYTHON[page]:
+        exec(compile(code, page.name, 'exec'), names)
     printed = capsys.readouterr().out
-    assert printed.count('NEAREST-CAPTIONS: ') == printed.count('OUTPUT: ') == 10
+    assert printed.count('NEAREST-CAPTIONS: ') == printed.count('OUTPUT: ') == TOLD[page.stem]
     assert names['told'].passage
 
 
+def test_pages_with_python_are_run():
+    assert set(TOLD) == {page.stem for page in PYTHON}
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MkDocs make it."""
+    return re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
+
+
+ANCHORS = {
+    page: {anchor(heading) for heading in re.findall(r'^#+ (.+)$', content, re.MULTILINE)}
+    for page, content in PAGES.items()
+}
+
+
 def test_files_that_it_links_to_are_there():
-    links = re.findall(r'\]\(([^)#:]+)\)', README)
-    assert {'images/ex1.jpg', 'images/README.md', 'LICENSE'} <= set(links)
-    for link in links:
-        assert (CHECKOUT / link).is_file(), link
+    assert {'images/ex1.jpg', 'images/README.md', 'LICENSE', 'docs/training.md'} <= set(
+        re.findall(r'\]\(([^)#:]+)\)', README)
+    )
+    for page, content in PAGES.items():
+        for link in re.findall(r'\]\(([^)#:]+)[#)]', content):
+            assert (page.parent / link).is_file(), (page.name, link)
 
 
 def test_anchors_lead_to_headings():
-    headings = re.findall(r'^#+ (.+)$', README, re.MULTILINE)
-    known = {heading.lower().replace(' ', '-') for heading in headings}
-    anchors = re.findall(r'\]\(#([^)]+)\)', README)
-    assert anchors and set(anchors) <= known
+    for page, content in PAGES.items():
+        for link, name in re.findall(r'\]\(([^)#:]*)#([^)]+)\)', content):
+            assert name in ANCHORS[page.parent / link if link else page], (page.name, name)
+
+
+def test_every_module_stands_on_the_page_of_the_architecture():
+    content = PAGES[CHECKOUT / 'docs' / 'architecture.md']
+    for path in (CHECKOUT / 'storyteller').rglob('*.py'):
+        if not path.stem.startswith('__'):
+            assert f'`{path.stem}`' in content, path
 
 
 def test_table_of_files_is_that_of_the_configuration():
-    rows = re.findall(r"^\| `'(\w+)'`[^|]* \| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
+    content = PAGES[CHECKOUT / 'docs' / 'files-of-2015.md']
+    rows = re.findall(r"^\| `'(\w+)'`[^|]* \| ([^|]+) \| ([^|]+) \|$", content, re.MULTILINE)
     assert [key for key, _, _ in rows] == list(config._NAMES)
     for key, theirs, ours in rows:
         if names := config._NAMES[key]:
@@ -120,5 +163,5 @@ def test_options_of_scripts_are_there(script):
 
 def test_nothing_is_left_to_be_filled_in():
     card = (CHECKOUT / 'models' / 'README.md').read_text(encoding='utf-8')
-    assert '<!-- STORY' not in README
+    assert not any('<!-- STORY' in content for content in PAGES.values())
     assert not re.search(r'@[A-Z]+@', card)

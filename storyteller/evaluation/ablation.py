@@ -1,4 +1,4 @@
-"""Does the trick work? Stories told with and without parts of F(x) = x - c + b, and measured.
+"""Ablation of the style shift: stories with and without the terms of F(x) = x - c + b.
 
 Dimension letters: B photos, D thought vectors.
 """
@@ -58,7 +58,7 @@ def shifts(z: Mapping[str, Any], x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Judges:
-    """All measures of a set of stories. What they are compared with is prepared once.
+    """All measures of a set of stories, with their references prepared once.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Judges:
         captions = [self.held.captions[photo] for photo in photos]
         shuffled = [self.held.captions[photo] for photo in np.roll(photos, 1)]
         copied = stories.longest_copied(told, self._learned())
-        measured = {
+        measured: dict[str, Any] = {
             'own_in_ten': 100.0 * (own <= 10),
             'shuffled_in_ten': 100.0 * (other <= 10),
             'overlap': 100 * stories.overlap(told, captions, self.common),
@@ -132,7 +132,9 @@ class Judges:
             'copied': copied,
             'words': [len(text.split()) for text in told],
         }
-        found = {name: stories.interval(values)._asdict() for name, values in measured.items()}
+        found: dict[str, Any] = {
+            name: stories.interval(values)._asdict() for name, values in measured.items()
+        }
         found |= self.flaws(told)
         found['median_own_rank'] = float(np.median(own))
         found['median_copied'] = float(np.median(copied))
@@ -142,12 +144,12 @@ class Judges:
         return found | stories.variety(told)
 
     def flaws(self, told: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The share of texts with each flaw, in percent, and its interval."""
+        """The percentage of texts with each flaw, and its interval."""
         rows = flaws.flaws(told, self.held.z['dec']['worddict'], self.leave_out)
         return {name: stories.interval(100.0 * each)._asdict() for name, each in rows.items()}
 
     def flaws_of_novels(self, wanted: int = 200) -> dict[str, dict[str, float]]:
-        """The same of so many held-out paragraphs: what people's writing has of them."""
+        """The same of a number of held-out paragraphs, as a human reference."""
         paragraphs = self.held.paragraphs(50, 140, wanted)
         return self.flaws(paragraphs) if paragraphs else {}
 
@@ -156,7 +158,7 @@ class Judges:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures of each setting as a table in Markdown, with their intervals."""
+    """The figures of each setting as a Markdown table, with confidence intervals."""
     rows = [['told', *COLUMNS], ['---'] * (1 + len(COLUMNS))]
     for name, figures in found.items():
         rows.append([name, *(str(stories.Interval(**figures[key])) for key in COLUMNS.values())])
@@ -164,7 +166,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def draw(found: Mapping[str, Mapping[str, Any]], out: PathLike) -> None:
-    """Draw content and style over the strength, and for the parts of the formula, as a picture.
+    """Plot content and style over the strength, and for the terms of the formula.
 
     Needs the extra ``train``.
     """
@@ -187,7 +189,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], out: PathLike) -> None:
                 np.array([found[name][key][what] for name in names])
                 for what in ('mean', 'low', 'high')
             )
-            style_of_line = {'fmt': 'o' if row == 0 else 'o-', 'capsize': 3}
+            style_of_line: dict[str, Any] = {'fmt': 'o' if row == 0 else 'o-', 'capsize': 3}
             axes.errorbar(list(places), means, [means - low, high - means], **style_of_line)
             if row == 0:
                 axes.set_xticks(list(places), names)

@@ -1,4 +1,4 @@
-"""Sentence encoders so simple that a trained one should do better, to measure it against.
+"""Baseline sentence encoders.
 
 Dimension letters: N sentences, V vocabulary, W width of word vectors.
 """
@@ -16,7 +16,7 @@ from ..text import preprocess
 
 
 class SentenceEncoder(Protocol):
-    """What can be measured, for instance `skipthoughts.Encoder`."""
+    """The interface of an encoder under test, for instance `skipthoughts.Encoder`."""
 
     def encode(
         self, X: Sequence[str], *, verbose: bool = True, use_eos: bool = False

@@ -1,4 +1,4 @@
-"""Flaws that a reader sees at once: a word twice, a run again, a name from nowhere, no end.
+"""Obvious flaws of stories: repeated words and n-grams, names, missing ends.
 
 A text that says nothing does well by perplexity and by its words; it does not by these. Texts are
 tokens between blanks, as stories are printed, with NLTK's quotation marks. Real passages have some
@@ -91,7 +91,7 @@ def flaws(
 
 
 def twice_in_a_clause(story: str) -> bool:
-    """Whether a content word stands twice between two marks; its endings do not count.
+    """Whether a content word occurs twice between two punctuation marks, endings aside.
 
     Examples
     --------
@@ -112,14 +112,14 @@ def twice_in_a_clause(story: str) -> bool:
 
 
 def run_again(story: str, n: int = 3) -> bool:
-    """Whether a run of `n` words stands twice in a story, whatever marks are between them."""
+    """Whether an n-gram occurs twice in a story, ignoring punctuation."""
     words = [word for word in story.lower().split() if is_word(word)]
     runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(runs)) < len(runs)
 
 
 def is_word(token: str) -> bool:
-    """Whether a token is a word, not a mark."""
+    """Whether a token is a word, not punctuation."""
     return any(letter.isalnum() for letter in token)
 
 
@@ -145,7 +145,7 @@ def folded(word: str) -> str:
 
 
 def names(story: str, vocabulary: Container[str]) -> list[str]:
-    """The names that a story says, and the titles.
+    """The names and titles in a story.
 
     A word with a capital inside a sentence is one, but :data:`NO_NAMES` and their plurals. So is a
     word that begins a sentence, or what is quoted, if the vocabulary lacks it (and the parts
@@ -175,7 +175,7 @@ def names(story: str, vocabulary: Container[str]) -> list[str]:
 
 
 def cut_off(story: str, maxlen: int = MAXLEN) -> bool:
-    """Whether a story does not come to its end: to ``.``, ``!`` or ``?``, perhaps in quotes.
+    """Whether a story does not end with ``.``, ``!`` or ``?``, perhaps in quotes.
 
     Examples
     --------

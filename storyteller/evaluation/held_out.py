@@ -1,4 +1,4 @@
-"""Photos and books that a bundle was not trained on, and what it makes of the photos.
+"""Held-out photos and books, and a bundle's results for the photos.
 
 Dimension letters: P photos, F features, k nearest captions, D thought vectors.
 """
@@ -63,7 +63,7 @@ class HeldOut:
 
     @cached_property
     def captions(self) -> list[list[str]]:
-        """Those that people wrote of each photo."""
+        """The reference captions of each photo."""
         found: dict[str, list[str]] = {name: [] for name in self.names}
         for line in documents.read_text(self.data / 'flickr8k' / 'captions.txt'):
             name, caption = line.split('\t')
@@ -110,7 +110,7 @@ class HeldOut:
         Parameters
         ----------
         which : str
-            How the names of their files begin, or a file of authors, one a line.
+            How the names of their files begin, or a file of authors, one per line.
         most : int
             So many novels are enough of such authors.
         """

@@ -1,4 +1,4 @@
-"""Image-sentence ranking with vectors that are given: only a linear map of each kind is learned.
+"""Image-sentence ranking with fixed vectors: only linear maps are learned.
 
 Kiros et al. (2015), "Skip-Thought Vectors", section 3.4: images and sentences go through a linear
 map each into a common space, learned with the pairwise ranking loss, and are ranked by cosine
@@ -65,7 +65,8 @@ def linear_ranking(
         torch.manual_seed(seed)
         maps = nn.ModuleList(nn.Linear(width, dim, dtype=torch.float32) for width in widths)
     optimizer = torch.optim.Adam(maps.parameters(), lr)
-    rng, best, kept = np.random.default_rng(seed), -1.0, None
+    rng, best = np.random.default_rng(seed), -1.0
+    kept: dict[str, Ranking] = {}
     for _ in tqdm(range(epochs), disable=not verbose, unit='epoch'):
         for rows in _batches(train.owner, batch_size, rng):
             optimizer.zero_grad()
@@ -80,7 +81,7 @@ def linear_ranking(
 
 
 def _batches(owner: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Sentences in random order, so many at a time, of each image the first of those."""
+    """Batches of sentences in random order, with at most one sentence per image."""
     order = rng.permutation(len(owner))
     parts = [order[i : i + size] for i in range(0, len(order), size)]
     parts = [part[np.unique(owner[part], return_index=True)[1]] for part in parts]

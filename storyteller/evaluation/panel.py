@@ -1,4 +1,4 @@
-"""A blind panel: sheets of texts for readers, and what comes of the marks that they give.
+"""Blind panels: sheets of texts for readers, and the evaluation of their marks.
 
 A sheet mixes texts of several sources. It is a folder's ``panel.md`` to read and ``panel.csv`` to
 fill in, or ``panel-1.md`` and so on for several readers; ``panel_key.json`` says which sheet holds
@@ -44,7 +44,7 @@ Key = dict[str, dict[int, str]]  # sheet -> number -> source
 
 @dataclass(frozen=True)
 class Text:
-    """What is read: a text as a person would set it, under a caption.
+    """A text as it is presented to readers, under a caption.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Text:
 
 
 def deal(texts: Mapping[str, Sequence[Text]], readers: int = 1, seed: int = 0) -> list[list[Text]]:
-    """Deal the texts of each source out to the readers, as many to each, and shuffle each sheet."""
+    """Distribute the texts of each source evenly among the readers, and shuffle each sheet."""
     rng, dealt = np.random.default_rng(seed), []
     for reader in range(readers):
         own = [text for each in texts.values() for text in each[reader::readers]]
@@ -116,7 +116,7 @@ def write_panel(folder: PathLike, dealt: Sequence[Sequence[Text]]) -> list[Path]
 
 
 def read_key(folder: PathLike) -> Key:
-    """The source of each number of each sheet."""
+    """The source of each numbered text of each sheet."""
     path = existing(Path(folder) / KEY, 'the key of a panel')
     try:
         sheets = json.loads(path.read_text(encoding='utf-8'))
@@ -126,7 +126,7 @@ def read_key(folder: PathLike) -> Key:
 
 
 def read_marks(path: PathLike, key: Key) -> Marks:
-    """What a reader marked, checked.
+    """The validated marks of a reader.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _mark(path: PathLike, number: int, name: str, text: str) -> float:
 
 
 def scores(key: Key, readers: Sequence[Marks]) -> dict[str, dict[str, list[float]]]:
-    """Source -> mark -> the mean that each reader gave it; ``person`` in percent.
+    """Source -> mark -> the mean of each reader; ``person`` in percent.
 
     A reader whose sheet has no text of a source is not in its lists.
     """
@@ -208,7 +208,7 @@ def agreement(readers: Sequence[Marks]) -> dict[str, float] | None:
 
 
 def table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Scores as a table in Markdown: the mean over the readers, and the readers' own means."""
+    """Scores as a Markdown table: the mean over the readers, and the mean of each."""
     heads = ['source', *FIVE, "taken for a person's, %"]
     rows = [heads, ['---'] * len(heads)]
     for source, figures in found.items():

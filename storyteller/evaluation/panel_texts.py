@@ -1,4 +1,4 @@
-"""The texts of a blind panel: stories of photos, and real passages like them under captions.
+"""The texts of a blind panel: stories of photos, and similar real passages with captions.
 
 Dimension letters: n passages, N captions of the pool, D thought vectors.
 """
@@ -92,7 +92,7 @@ def panel_texts(
 
 
 def tell(z: Mapping[str, Any], photos: Iterator[bytes], wanted: int) -> list[Story]:
-    """Take photos until so many are told; what cannot be told is passed over."""
+    """Generate a number of stories; photos that fail are skipped."""
     found: list[Story] = []
     while len(found) < wanted:
         batch = [io.BytesIO(photo) for photo in islice(photos, min(AT_ONCE, wanted - len(found)))]
@@ -121,12 +121,12 @@ def held_out_paragraphs(data: Path, work: PathLike) -> list[list[str]]:
 
 def candidates(
     paragraphs: Sequence[Sequence[str]],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     vocabulary: Container[str],
     most: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Beginnings of paragraphs about as long as a story, which could be read as one.
+    """Beginnings of paragraphs of about the length of a story.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def candidates(
 
 
 def _cut(sentences: Sequence[str], length: int) -> list[str]:
-    """The first sentences, of about so many words together; none if they cannot be."""
+    """The first sentences, of about this many words in total, or none."""
     words = np.cumsum([_length(sentence) for sentence in sentences])
     best = int(np.abs(words - length).argmin())
     return list(sentences[: best + 1]) if _is_near(int(words[best]), length) else []
@@ -200,7 +200,8 @@ def fitting_captions(
     """
     vectors = skipthoughts.encode(z['stv'], list(passages), verbose=False, tokenised=True)
     matter = unit_rows(vectors - z['bpos'])  # (n, D)
-    best, scores = np.zeros(len(matter), np.int64), np.full(len(matter), -np.inf)
+    best: np.ndarray = np.zeros(len(matter), np.int64)
+    scores: np.ndarray = np.full(len(matter), -np.inf)
     for start in range(0, len(z['cap']), CAPTIONS_AT_ONCE):
         texts = z['cap'][start : start + CAPTIONS_AT_ONCE]
         captions = skipthoughts.encode(z['stv'], texts, verbose=False)
@@ -216,14 +217,14 @@ def choose(
     passages: Sequence[str],
     captions: np.ndarray,
     scores: np.ndarray,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
 ) -> list[tuple[str, int]]:
-    """For each length the passage near to it whose caption fits best, and the caption's place.
+    """For each length, a passage of about that length with the best caption, and its index.
 
     No passage and no caption is taken twice. Where none is near, the nearest is taken.
     """
     counts, left = np.array([_length(text) for text in passages]), np.ones(len(passages), bool)
-    found = []
+    found: list[tuple[str, int]] = []
     for length in lengths:
         if not left.any():
             expected = f'expected {len(lengths)} passages that have different captions'

@@ -1,4 +1,4 @@
-"""Whether a decoder can tell a passage again from the passage's thought vector.
+"""Reconstruction of passages by a decoder from their thought vectors.
 
 Dimension letters: N passages, D thought vectors, H states of the decoder.
 """
@@ -18,7 +18,7 @@ from ..search import UNK
 def perplexity(
     dec: Mapping[str, Any], passages: Sequence[str], vectors: np.ndarray, at_once: int = 64
 ) -> float:
-    """Of passages told from vectors, a word and the end counting; words it lacks do not.
+    """Perplexity of passages given vectors, per word and end symbol, without unknown words.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def perplexity(
     for start in range(0, len(passages), at_once):
         rows = slice(start, start + at_once)
         told = [_ids(dec, passage) for passage in passages[rows]]
-        state, last = dec['f_init'](vectors[rows]), np.full(len(told), -1)
+        state = dec['f_init'](vectors[rows])
+        last: np.ndarray = np.full(len(told), -1)
         for step in range(max(map(len, told))):
             probabilities, _, state = dec['f_next'](last, state)
             now = np.array([ids[step] if step < len(ids) else UNK for ids in told])
@@ -55,7 +56,7 @@ def _ids(dec: Mapping[str, Any], passage: str) -> list[int]:
 def regenerated(
     dec: Mapping[str, Any], passages: Sequence[str], vectors: np.ndarray, common: frozenset[str]
 ) -> dict[str, float]:
-    """How much of passages comes back when they are told greedily from their vectors.
+    """BLEU and F1 of passages that are decoded greedily from their vectors.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def regenerated(
     own, figures = [passage.split() for passage in passages], {}
     longest = 2 * max(map(len, own))
     for name, contexts in (('', vectors), ('shuffled_', np.roll(vectors, 1, axis=0))):
-        told = decoder.run_samplers(dec, contexts, 1, maxlen=longest)
-        told = [str(text).split() if isinstance(text, str) else [] for text in told]
+        texts = decoder.run_samplers(dec, contexts, 1, maxlen=longest)
+        told = [text.split() if isinstance(text, str) else [] for text in texts]
         smooth = SmoothingFunction(epsilon=0.1).method1
         bleu = corpus_bleu([[words] for words in own], told, smoothing_function=smooth)
         figures[f'{name}bleu'] = 100 * float(bleu)

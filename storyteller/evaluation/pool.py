@@ -1,4 +1,4 @@
-"""How well a pool of captions serves: its nearest captions over many photos.
+"""Quality of a caption pool: its nearest captions over many photos.
 
 Dimension letters: P photos, N captions of the pool, E joint space.
 """
@@ -20,7 +20,7 @@ COLUMNS, TILE = 6, (240, 280)
 
 
 def repetition(top: np.ndarray) -> dict[str, float]:
-    """How varied the nearest captions (P,) are, given as places in the pool.
+    """Diversity of the nearest captions (P,), given as indices into the pool.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def word_fit(
 def unknown_words(
     pool: Sequence[str], thoughts: Mapping[str, Any], joint: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Share of the pool's words, in percent, that each encoder does not know.
+    """Percentage of the pool's words that each encoder does not know.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def unknown_words(
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Image.Image:
-    """Photos (224, 224, 3) in a grid, each over its nearest caption."""
+    """Photos (224, 224, 3) in a grid, each above its nearest caption."""
     width, height = TILE
     page = Image.new('RGB', (COLUMNS * width, -(-len(pictures) // COLUMNS) * height), 'white')
     draw = ImageDraw.Draw(page)
@@ -99,7 +99,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Im
 
 
 def _wrapped(text: str, most: int) -> str:
-    """Lines of so many letters at most."""
+    """Lines of at most this many characters."""
     lines = ['']
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= most:

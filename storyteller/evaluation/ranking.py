@@ -1,4 +1,4 @@
-"""Ranking: how well images and captions find each other in the joint space.
+"""Image and caption retrieval in the joint space.
 
 Two searches, as in Kiros, Salakhutdinov and Zemel, "Unifying visual-semantic embeddings with
 multimodal neural language models" (arXiv:1411.2539): `i2t` looks up the captions of each image,
@@ -19,7 +19,7 @@ SCORES_AT_ONCE = 1 << 24  # 64 MB of float32
 
 
 class Ranking(NamedTuple):
-    """What a search scored.
+    """Retrieval metrics.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ def i2t(
     captions: np.ndarray,
     npts: int | None = None,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """Search with images for their captions; the best placed caption of an image counts.
+    """Retrieve captions for images; the best-ranked caption of an image counts.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def t2i(
     captions: np.ndarray,
     npts: int | None = None,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """Search with captions for their image.
+    """Retrieve the image of each caption.
 
     Parameters
     ----------
@@ -139,9 +139,9 @@ def in_folds(
     captions: np.ndarray,
     folds: int = 5,
     *,
-    captions_per_image: int | Sequence[int] = 5,
+    captions_per_image: int | Sequence[int] | np.ndarray = 5,
 ) -> Ranking:
-    """The mean over equal parts of the images, each searched for itself.
+    """The mean over equal folds of the images, each searched by itself.
 
     COCO's 5,000 test images are reported in five parts of 1,000 (Karpathy and Fei-Fei 2015, "Deep
     visual-semantic alignments for generating image descriptions").
@@ -186,7 +186,7 @@ def in_folds(
 
 
 def _checked(
-    images: np.ndarray, captions: np.ndarray, captions_per_image: int | Sequence[int]
+    images: np.ndarray, captions: np.ndarray, captions_per_image: int | Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (M, E), captions (N, E), and (N,) the image of each caption."""
     images, captions = (np.asarray(x, dtype=np.float32) for x in (images, captions))
@@ -210,7 +210,7 @@ def _checked(
     return images, captions, np.repeat(np.arange(len(counts)), counts)
 
 
-def _counts(captions_per_image: int | Sequence[int], n_captions: int) -> np.ndarray:
+def _counts(captions_per_image: int | Sequence[int] | np.ndarray, n_captions: int) -> np.ndarray:
     """(M,) number of captions of each image."""
     counts = np.asarray(captions_per_image)
     if counts.ndim > 1 or counts.dtype.kind not in 'iu' or (counts < 1).any():

@@ -1,4 +1,4 @@
-"""Reading the sets of sentences that encoders are measured on, in their published files.
+"""Reading the data sets of sentence tasks in their published formats.
 
 ==========  ===============================================================  ======================
 task        files                                                            what is predicted
@@ -39,7 +39,7 @@ TASKS = ('SICK', 'MSRP', 'TREC', *POLARITY)
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences, each with a class: N str and (N,) labels."""
+    """Labelled sentences: N str and (N,) labels."""
 
     texts: list[str]
     labels: np.ndarray
@@ -47,7 +47,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class PairsOfSentences:
-    """Two sentences to each value: N str, N str and (N,) values."""
+    """Sentence pairs with values: N str, N str and (N,) values."""
 
     a: list[str]
     b: list[str]
@@ -55,13 +55,13 @@ class PairsOfSentences:
 
 
 def read_task(folder: PathLike, task: str) -> Any:
-    """Read the set of a task, one of :data:`TASKS`."""
+    """Read the data set of a task, one of :data:`TASKS`."""
     readers = {'SICK': read_sick, 'MSRP': read_msrp, 'TREC': read_trec}
     return readers[task](folder) if task in readers else read_polarity(folder, task)
 
 
 def training_texts(data: Any) -> list[str]:
-    """The sentences of a set that may be learned from."""
+    """The sentences of a data set that may be used for training."""
     part = data['train'] if isinstance(data, dict) else data
     return part.texts if isinstance(part, Sentences) else part.a + part.b
 
@@ -157,5 +157,5 @@ def _pairs(
             raise ModelFileError(f'{path}: line {i} is not a row of {len(head)} columns') from None
     if not found:
         raise ModelFileError(f'{path}: no row under its head')
-    a, b, values = zip(*found, strict=True)
-    return PairsOfSentences(list(a), list(b), np.array(values))
+    firsts, seconds, values = zip(*found, strict=True)
+    return PairsOfSentences(list(firsts), list(seconds), np.array(values))

@@ -1,4 +1,4 @@
-"""What sentence vectors are good for: the tasks of the skip-thoughts paper, by its protocols.
+"""The sentence tasks of the skip-thoughts paper, by its protocols.
 
 Kiros et al. (2015), "Skip-Thought Vectors", section 3: vectors are taken as they are, and only a
 linear classifier is trained on them. Its strength of regularisation, C, is chosen among 2^0, 2^1,
@@ -71,6 +71,8 @@ def relatedness(
         found = float(pearsonr(guess, splits['trial'].values).statistic)
         if best is None or found > best[0]:
             best = found, strength, _mean_grade(model, X['test'])
+    if best is None:
+        raise ValueError('strengths: expected at least one, found none')
     _, strength, guess = best
     true = splits['test'].values
     return {
@@ -148,7 +150,8 @@ def pair_features(
     encoder: SentenceEncoder, pairs: PairsOfSentences, use_eos: bool = False
 ) -> Matrix:
     """|a - b| and a * b side by side, (N, 2 D); sparse if the vectors are."""
-    a, b = (encoder.encode(side, verbose=False, use_eos=use_eos) for side in (pairs.a, pairs.b))
+    sides: Any = [encoder.encode(x, verbose=False, use_eos=use_eos) for x in (pairs.a, pairs.b)]
+    a, b = sides
     if sparse.issparse(a):
         return sparse.hstack([abs(a - b), a.multiply(b)]).tocsr()
     return np.hstack([np.abs(a - b), a * b])
@@ -190,7 +193,7 @@ def question_type(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 10,
 ) -> dict[str, float]:
-    """TREC: what a question asks for.
+    """TREC: question classification.
 
     Parameters
     ----------
@@ -273,7 +276,7 @@ def choose_strength(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 10,
 ) -> float:
-    """The C with the best mean score in cross-validation; of several, the smallest.
+    """The C with the best mean cross-validation score; among equals the smallest.
 
     Parameters
     ----------
@@ -333,7 +336,7 @@ def _with_ngrams(vectors: Matrix, texts: Sequence[str], labels: np.ndarray) -> F
 
 
 def log_count_ratio(present: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
-    """How much more often each n-gram stands in class 1 than in class 0, as a log, (V,).
+    """Log ratio of the n-gram frequencies in class 1 and class 0, (V,).
 
     `present` (N, V) says which n-grams stand in which sentence. Counts start at one.
     """

@@ -1,4 +1,4 @@
-"""Measures of told stories, from their printed text alone.
+"""Measures of generated stories, from their printed text alone.
 
 Whether a story is about its photo (:func:`own_rank`, :func:`overlap`), in which style it is
 (:class:`StyleJudge`), whether it is English (:class:`FluencyJudge`), whether stories differ and go
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from nltk.lm import WittenBellInterpolated
 from nltk.lm.preprocessing import padded_everygram_pipeline
+from numpy.typing import ArrayLike
 
 from ..layers import unit_rows
 from .flaws import sentences_in
@@ -28,7 +29,7 @@ TEXT_AT_ONCE = 1 << 21  # words of training text searched together
 
 
 class Interval(NamedTuple):
-    """A mean, and between which values it lies in 95 of 100 resamples."""
+    """A mean and its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -38,7 +39,7 @@ class Interval(NamedTuple):
         return f'{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})'
 
 
-def interval(values: Sequence[float], seed: int = 0, times: int = 2000) -> Interval:
+def interval(values: ArrayLike, seed: int = 0, times: int = 2000) -> Interval:
     """The mean of values and its bootstrap interval; the same for the same seed.
 
     Examples
@@ -46,19 +47,19 @@ def interval(values: Sequence[float], seed: int = 0, times: int = 2000) -> Inter
     >>> interval([1.0, 1.0, 1.0])
     Interval(mean=1.0, low=1.0, high=1.0)
     """
-    values = np.asarray(values, np.float64)
-    if not len(values):
+    sample = np.asarray(values, np.float64)
+    if not len(sample):
         raise ValueError('values: expected at least one, found none')
-    drawn = np.random.default_rng(seed).integers(0, len(values), (times, len(values)))
-    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    rows = np.random.default_rng(seed).integers(0, len(sample), (times, len(sample)))
+    low, high = np.percentile(sample[rows].mean(1), [2.5, 97.5])
+    return Interval(float(sample.mean()), float(low), float(high))
 
 
 # --- content -------------------------------------------------------------------------------------
 
 
 def own_rank(stories: np.ndarray, captions: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The place of each story's own photo when all photos are ordered by likeness to it.
+    """The rank of each story's own photo when all photos are sorted by similarity to it.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def own_rank(stories: np.ndarray, captions: np.ndarray, own: np.ndarray) -> np.n
 def overlap(
     stories: Sequence[str], captions: Sequence[Sequence[str]], common: frozenset[str]
 ) -> np.ndarray:
-    """The share of the words of a photo's captions that its story says, (S,).
+    """The proportion of the words of a photo's captions that occur in its story, (S,).
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def overlap(
 
 
 def common_words(texts: Iterable[str], n: int = COMMON_WORDS) -> frozenset[str]:
-    """The words that texts say most often."""
+    """The most frequent words of texts."""
     counts = Counter(word for text in texts for word in text.lower().split())
     return frozenset(word for word, _ in counts.most_common(n))
 
@@ -117,7 +118,7 @@ def common_words(texts: Iterable[str], n: int = COMMON_WORDS) -> frozenset[str]:
 
 
 class StyleJudge:
-    """Tells styles apart by how often the commonest words and marks occur, whatever it is about.
+    """A style classifier by the frequencies of the commonest words and punctuation marks.
 
     A logistic regression on the frequencies of the :data:`COMMON_WORDS` commonest words of all
     styles together. Needs the extra ``eval``.
@@ -161,12 +162,12 @@ class StyleJudge:
         return logs[:, self.styles.index(style)] - logs[:, self.styles.index(other)]
 
     def names(self, texts: Sequence[str]) -> list[str]:
-        """The likeliest style of each text."""
+        """The most probable style of each text."""
         return list(self._model.predict(list(texts)))
 
 
 def pieces(words: Iterable[str], length: int = 100) -> list[str]:
-    """A text cut into pieces of so many words; what remains is left out."""
+    """A text cut into pieces of a fixed number of words; the remainder is dropped."""
     words, found = iter(words), []
     while len(piece := list(islice(words, length))) == length:
         found.append(' '.join(piece))
@@ -191,11 +192,11 @@ class FluencyJudge:
         self._model.fit(grams, vocabulary_text=known)
 
     def perplexity(self, text: str) -> float:
-        """Of the words of a text; lower is likelier."""
+        """Perplexity of a text per word; lower is more probable."""
         return float(np.exp(-np.mean(self._logs(text))))
 
     def by_sentence(self, text: str) -> float:
-        """The log perplexity of each sentence of a text, in mean over the sentences.
+        """Log perplexity of each sentence of a text, averaged.
 
         So a short odd sentence counts as much as a long easy one. What stands before a sentence
         is seen with it.
@@ -224,7 +225,7 @@ def _lower_words(text: str) -> list[str]:
 
 
 def repeated(story: str, n: int = 4) -> float:
-    """The share of a story's runs of `n` words that stood in it before.
+    """The proportion of a story's n-grams that occurred in it before.
 
     Examples
     --------
@@ -236,7 +237,7 @@ def repeated(story: str, n: int = 4) -> float:
 
 
 def variety(stories: Sequence[str], opening: int = 5) -> dict[str, float]:
-    """How much stories differ from each other.
+    """Diversity of a set of stories.
 
     Returns
     -------
@@ -260,7 +261,7 @@ def _runs(story: str, n: int) -> list[tuple[str, ...]]:
 
 
 def longest_copied(stories: Sequence[str], text: Iterable[Sequence[str]]) -> np.ndarray:
-    """The number of words in the longest run of each story that stands in a text, (S,).
+    """The length of the longest word sequence of each story that occurs in a text, (S,).
 
     Parameters
     ----------
@@ -300,7 +301,7 @@ def longest_copied(stories: Sequence[str], text: Iterable[Sequence[str]]) -> np.
 
 
 def _hashes(codes: np.ndarray, length: int) -> np.ndarray:
-    """A number for each run of so many codes: a polynomial in an odd number, modulo 2^64."""
+    """A rolling hash of each n-gram of codes: a polynomial in an odd number, modulo 2^64."""
     found = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for i in range(length):
         found = found * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + len(found)]

@@ -1,4 +1,4 @@
-"""A running mean of the weights, which often does better than the weights that a step ends with.
+"""Exponential moving average of the weights.
 
 Each step takes a little of the new weights into the mean, as Polyak and Juditsky, "Acceleration of
 stochastic approximation by averaging" (1992), but forgetting the oldest.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class Average:
-    """The mean of a module's learned weights over the steps of a training.
+    """The moving average of a module's trained weights.
 
     Parameters
     ----------
@@ -26,11 +27,12 @@ class Average:
 
     def __init__(self, module: nn.Module, past: float):
         self.module, self.past = module, past
-        self.steps, self.mean = 0, {}
+        self.steps = 0
+        self.mean: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after a step into the mean."""
+        """Update the average with the weights after a step."""
         if not self.past:
             return
         self.steps += 1
@@ -43,7 +45,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The module with the mean for its weights, and then as it was."""
+        """Use the average as the weights of the module within the block."""
         if not self.steps:
             yield
             return
@@ -56,18 +58,18 @@ class Average:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Give the module the mean for its weights."""
+        """Set the weights of the module to the average."""
         if not self.steps:
             return
         for name, weight in self._learned().items():
             weight.copy_(self.mean[name])
 
     def state(self) -> dict[str, int | dict[str, Tensor]]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {'steps': self.steps, 'mean': self.mean}
 
-    def resume(self, state: Mapping[str, int | dict[str, Tensor]]) -> None:
-        """Go on from a checkpoint; one that was written without a mean begins it anew."""
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Restore a checkpoint; one without an average starts a new one."""
         if self.past:
             device = next(self.module.parameters()).device
             self.steps = state.get('steps', 0)

@@ -1,4 +1,4 @@
-"""Captions of photos, in the layouts in which data sets come."""
+"""Captions of photos in the formats of the common data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Written = Iterator[tuple[tuple[str, ...], str, bool]]
 
 
 def read_captions(path: PathLike) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Each caption of a file, with its photo.
+    """The captions of a file, each with its photo.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _columns(line: str) -> tuple[str, int, int] | None:
 
 
 def _of_table(path: PathLike, lines: Iterator[str], mark: str, photo: int, caption: int) -> Written:
-    quoting = csv.QUOTE_MINIMAL if mark in ',;' else csv.QUOTE_NONE
+    quoting: Any = csv.QUOTE_MINIMAL if mark in ',;' else csv.QUOTE_NONE
     rows = csv.reader(lines, delimiter=mark, quoting=quoting)
     short = 0
     try:

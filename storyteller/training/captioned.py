@@ -1,4 +1,4 @@
-"""Photos with captions, as the joint embedding learns from them: features, texts, recalls.
+"""Captioned photos for the joint embedding: features, texts and recalls.
 
 Dimension letters: P photos, N captions, F width of the features.
 """
@@ -25,9 +25,10 @@ from ..vocabulary import Vocabulary
 from . import documents, origins
 from .caption_files import read_captions
 from .corpus import padded
+from .pairs import Pairs
 
 if TYPE_CHECKING:
-    from .embedding import EmbeddingOptions, JointEmbedding, Pairs
+    from .embedding import EmbeddingOptions, JointEmbedding
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class CaptionedPhotos:
         return replace(self, mirrored=unit_rows(features))
 
     def hold_out(self, count: int, seed: int = 0) -> tuple[CaptionedPhotos, CaptionedPhotos]:
-        """Draw so many photos: the rest, and those.
+        """Sample a number of photos: the rest, and those.
 
         Raises
         ------
@@ -194,13 +195,11 @@ class CaptionedPhotos:
         return Vocabulary.from_counts(counts, min_count=min_count)
 
     def sources(self, vocabulary: Vocabulary, options: EmbeddingOptions, seed: int) -> list[Pairs]:
-        """What training takes batches from: photos, and photos mirrored if there are such.
+        """The sources of training batches: photos, and mirrored photos if there are any.
 
         With a cross entropy a batch takes a photo once at most, since its captions would otherwise
         stand against each other.
         """
-        from .embedding import Pairs
-
         captions = [np.array(vocabulary.encode(caption), np.int64) for caption in self.captions]
         once = options.temperature > 0
         found = [Pairs(captions, self.photos, self.features, options, seed, once)]
@@ -217,7 +216,8 @@ class CaptionedPhotos:
         with torch.no_grad():
             images = unit_rows(model.images(features).cpu().numpy())
         vectors = encode(model, [vocabulary.encode(caption) for caption in self.captions])
-        counts, found = np.bincount(self.photos, minlength=len(images)), {}
+        counts = np.bincount(self.photos, minlength=len(images))
+        found: dict[str, float] = {}
         for way, measure in (('i2t', ranking.i2t), ('t2i', ranking.t2i)):
             figures = measure(images, vectors, captions_per_image=counts)
             found |= {f'{way}_r{n}': figures[i] for i, n in enumerate((1, 5, 10))}

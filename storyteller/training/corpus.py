@@ -1,4 +1,4 @@
-"""Text for training: from token files to word indices, memory-mapped, and on to batches.
+"""Training text: from token files to memory-mapped word indices and batches.
 
 :class:`Corpus` holds a token file (see :mod:`storyteller.training.documents`) as word indices,
 with the borders of sentences and documents. They are plain arrays: beside a table of Arrow, 10
@@ -81,7 +81,7 @@ class Corpus:
 
     @classmethod
     def cached(cls, token_file: PathLike, vocabulary: Vocabulary, folder: PathLike) -> Corpus:
-        """Open what is in `folder`, or :meth:`build` it.
+        """Open the corpus in `folder`, or :meth:`build` it.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: PathLike) -> Corpus:
-        """Open what :meth:`build` kept, memory-mapped.
+        """Open the result of :meth:`build`, memory-mapped.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Corpus:
 
     @classmethod
     def joined(cls, parts: Sequence[Corpus]) -> Corpus:
-        """Several in one vocabulary, one after the other, in memory."""
+        """Concatenate corpora of one vocabulary, in memory."""
 
         def end_to_end(borders: list[np.ndarray]) -> np.ndarray:
             return _borders(np.concatenate([np.diff(each) for each in borders]))
@@ -138,11 +138,11 @@ class Corpus:
         )
 
     def words(self, first: int, last: int) -> np.ndarray:
-        """The word indices of sentences `first` to `last` - 1, end to end."""
+        """The word indices of sentences `first` to `last` - 1, concatenated."""
         return self.tokens[self.sentences[first] : self.sentences[last]]
 
     def counts(self, n_words: int) -> np.ndarray:
-        """How often each word occurs, (V,) int64; ``<eos>`` (0) once for each sentence."""
+        """Word counts, (V,) int64; ``<eos>`` (0) counts once per sentence."""
         counts = np.bincount(self.tokens, minlength=n_words)
         counts[0] += len(self)
         return counts
@@ -156,7 +156,7 @@ def _origin(token_file: PathLike, vocabulary: Vocabulary) -> dict[str, str]:
     return facts | {'text': origins.of_file(token_file)}
 
 
-def _borders(lengths: Sequence[int]) -> np.ndarray:
+def _borders(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
@@ -224,7 +224,7 @@ def narrative_passages(
     wanted: int = 6000,
     seed: int = 0,
 ) -> list[str]:
-    """Draw passages to average a style over: those in which little is spoken.
+    """Sample passages for a style vector: those with little direct speech.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def narrative_passages(
 
 
 def quoted_share(tokens: Sequence[str]) -> float:
-    """The share of words that stand inside quotation marks, 0 to 1; 0 for no words.
+    """The proportion of words inside quotation marks, 0 to 1; 0 for no words.
 
     A passage may begin or end inside a speech: a closing mark without an opening one ends a speech
     that began before the passage.
@@ -300,7 +300,7 @@ def batches_of_equal_length(
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind='stable')]
-    batches = []
+    batches: list[np.ndarray] = []
     for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
         if len(group):
             size = max(1, min(batch_size, max_tokens // max(1, int(lengths[group[0]]))))
@@ -309,7 +309,7 @@ def batches_of_equal_length(
 
 
 def padded(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Stand word sequences side by side, with one ``<eos>`` (0) counted after each.
+    """Pad word sequences to a common length; one ``<eos>`` (0) after each counts.
 
     Returns
     -------

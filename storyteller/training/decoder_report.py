@@ -1,4 +1,4 @@
-"""What is looked at while the story decoder learns: its cost on held-out passages, its writing."""
+"""Evaluation of the story decoder during training: held-out loss, and samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(
     device: torch.device,
     count: int = 3,
 ) -> str:
-    """Some passages, and what the decoder draws at random from the vector of each."""
+    """Some passages, and a sample of the decoder from the vector of each."""
     x, mask, vectors = passages.tensors(passages.batches(0)[0][:count], device)
     drawn = write(model, vectors, len(x), sample=True)
     pairs = zip(x.T.tolist(), mask.sum(0).int().tolist(), drawn.T.tolist(), strict=True)
@@ -39,7 +39,7 @@ def shown(
 def perplexity(
     model: ConditionalGRU, held_out: Passages, device: torch.device, n_batches: int = 8
 ) -> dict[str, float]:
-    """Cost per word in nats, and perplexity, over some batches: of their vectors, and without.
+    """Loss per word in nats, and perplexity, over some batches, with and without their vectors.
 
     Where the passages have their captions, also of what the style shift makes of those.
     """
@@ -47,7 +47,7 @@ def perplexity(
     costs, words = np.zeros(2 if held_out.pairs is None else 3), 0
     for batch in held_out.batches(0)[:n_batches]:
         x, mask, vectors = held_out.tensors(batch, device)
-        contexts = [vectors, model.mean.expand_as(vectors)]
+        contexts = [vectors, model.get_buffer('mean').expand_as(vectors)]
         if held_out.pairs is not None:
             contexts.append(torch.from_numpy(held_out.pairs.vectors(batch)).to(device))
         costs += [float(model(x, mask, v, word_cost)) for v in contexts]

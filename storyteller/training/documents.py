@@ -1,4 +1,4 @@
-"""Text for training: from files to token files.
+"""Training text: from text files to token files.
 
 A *document* is whatever sentences are neighbours in: a book, a song, or the captions of one photo.
 A *token file* is plain text: a tokenised sentence a line, an empty line after each document.
@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def titled_books(path: PathLike) -> Iterator[tuple[str, list[str]]]:
 
 
 def author(title: str) -> str:
-    """Who wrote a book by its title: what stands between a dash and the year.
+    """The author in the title of a book: the text between a dash and the year.
 
     >>> author('The Sea-Wolf -- Jack London (1904)')
     'Jack London'
@@ -133,6 +133,8 @@ def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
             document = []
 
 
+Reader = Callable[..., Iterator[str]]
+READERS: dict[str, Reader]
 READERS = {'books': _book_lines, 'verses': _verse_lines, 'captions': _caption_lines}
 
 
@@ -154,7 +156,7 @@ def tokenise(
     documents : iterable of list of str
         Paragraphs, verses or captions.
     out : path-like
-        The token file, written whole or not at all.
+        The token file, written atomically.
     split : bool
         Whether an item may hold several sentences; if not, each is one (a caption, a verse).
     processes : int
@@ -170,7 +172,7 @@ def tokenise(
 def tokenise_files(
     files: Iterable[PathLike], out: PathLike, kind: str = 'books', *, leave_out: Iterable[str] = ()
 ) -> None:
-    """Write a token file from text files, unless it is there already, made from the same.
+    """Write a token file from text files, unless it exists and was made from the same.
 
     The files are read as a stream: a book may be larger than the memory.
 
@@ -276,7 +278,7 @@ def token_documents(path: PathLike) -> Iterator[list[str]]:
 def count_words(
     paths: Iterable[PathLike], most: int = 1_000_000
 ) -> tuple[Counter[str], Counter[str]]:
-    """Count each word of token files, and the documents that hold it.
+    """Count each word of token files, and the documents that contain it.
 
     When more than `most` different words have been seen, the rarest are forgotten, so that a text
     of any size can be counted: names and numbers that hardly occur fill the memory, not the
@@ -320,7 +322,7 @@ def choose_words(
     books: int = 5,
     always: Iterable[str] = (),
 ) -> list[str]:
-    """Choose a vocabulary: the most frequent words, but of names only those that are common.
+    """Choose a vocabulary: the most frequent words, with rare names left out.
 
     Parameters
     ----------
@@ -329,7 +331,7 @@ def choose_words(
     n_words : int
         How many to choose, those of `always` among them.
     books : int
-        A word with a capital must stand in so many documents.
+        Minimum number of documents in which a capitalised word must occur.
     always : iterable of str
         Words to choose in any case.
 

@@ -36,35 +36,35 @@ SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """What is trained.
+    """Options of the embedding trainer.
 
     Attributes
     ----------
     dim_image, dim_word, dim : int
-        F, W and E. With ``encoder='bow'``, E is `dim_word`.
+        Dimensions F of image features, W of word vectors and E of the joint space. With
+        ``encoder='bow'``, E is `dim_word`.
     encoder : {'gru', 'bow'}
-        How words become a sentence: the last state of a GRU, or the sum of word vectors.
+        Sentence encoder: the last state of a GRU, or the sum of word vectors.
     margin : float
-        By how much the right pair must win.
+        Margin of the ranking loss.
     hardest : bool
-        Only the hardest wrong partner of each item costs, not the sum over all (Faghri et al. 2018,
-        "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives").
+        Hard-negative mining: only the hardest negative of each item counts, not the sum over all
+        (Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives").
     temperature : float
-        0: the ranking loss. Above: the cross entropy of cosines over this temperature; needs
+        0: the ranking loss. Above 0: cross entropy of cosines over this temperature; needs
         `unit_images`.
     candidates_weight : float
-        Weight of the photos' choice among captions of a pool, where there is one.
+        Weight of the loss over candidate captions of a pool, if there is one.
     unit_images : bool
-        Whether image vectors are made unit length before scoring. In 2015 they were not while
-        training, only afterwards.
+        Normalise image vectors in training too; in 2015 they were normalised only afterwards.
     dropout : float
-        Share of image features and of word vectors' entries dropped while training.
+        Dropout rate of image features and word vectors.
     longest : int
-        Captions of more words are left out.
+        Maximum number of words of a caption; longer ones are skipped.
     batch_size : int
-        Pairs in a batch; all others of the batch are negatives.
+        Pairs per batch; the others of a batch are the negatives.
     bfloat16 : bool
-        Whether the GRU steps in bfloat16, several times faster where the processor has it.
+        Run the GRU in bfloat16: several times faster on processors that support it.
     """
 
     dim_image: int = 4096
@@ -99,7 +99,7 @@ class EmbeddingOptions:
 
 
 def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
-    """Random parameters under the names of 2015; the image layer has Glorot's range."""
+    """Random parameters under the names of 2015; Glorot initialisation of the image layer."""
     rng = np.random.RandomState(seed)
     width = options.dim_word if options.encoder == 'bow' else options.dim
     params = {'Wemb': layers.norm_weight(rng, n_words, options.dim_word)}
@@ -124,7 +124,7 @@ def with_second_images(
 
 
 def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool = False) -> Tensor:
-    """The summed hinge over all wrong pairs of a batch, or over the hardest of each row.
+    """The summed hinge loss over all negatives of a batch, or the hardest of each row.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool
 
 
 def contrastive_cost(images: Tensor, sentences: Tensor, temperature: float) -> Tensor:
-    """The summed cross entropy of each row's own partner among all, both ways, halved.
+    """The summed symmetric cross entropy of matching rows, halved.
 
     Takes (B, E) unit rows; row i of both belong together.
     """
@@ -197,7 +197,7 @@ class JointEmbedding(nn.Module):
     def images(self, features: Tensor) -> Tensor:
         """Vectors (B, E) of image features (B, F); unit length if the options say so."""
         known = self.image.in_features == features.shape[1]
-        layer = self.image if known else self.second
+        layer = self.image if known or self.second is None else self.second
         joined = affine(self.drop(features), layer.weight, layer.bias)
         return joined / joined.norm(dim=1, keepdim=True) if self.options.unit_images else joined
 

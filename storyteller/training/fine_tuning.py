@@ -1,4 +1,4 @@
-"""Fine-tuning: a decoder goes on from one that is there, with the words of other books.
+"""Fine-tuning: initialising a decoder from another, with a different vocabulary.
 
 What a decoder knows of sentences serves any books, and takes most of the time to learn.
 
@@ -22,7 +22,7 @@ from .decoder import dictionary_path
 def start_from(
     path: PathLike, words: Vocabulary, counts: np.ndarray, dimctx: int
 ) -> tuple[dict[str, np.ndarray], dict[str, int | bool]]:
-    """The parameters of a decoder, fitted to another vocabulary, and its sizes.
+    """The parameters of a decoder, adapted to another vocabulary, and its sizes.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def start_from(
     Raises
     ------
     MissingFileError, ModelFileError
-        If a file is not there, or not what it should be.
+        If a file is missing or invalid.
     MismatchError
         If the decoder has more words than its dictionary, or was made for another encoder.
     """
@@ -67,7 +67,7 @@ def start_from(
 def with_words(
     params: Mapping[str, np.ndarray], known: Vocabulary, words: Vocabulary, counts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """A decoder of the vocabulary `known` as one of the vocabulary `words`.
+    """Change the vocabulary of a decoder from `known` to `words`.
 
     A word of both keeps its vectors. A new one begins as what it was until now, UNK, and all that
     were UNK share its probability by how often they occur, so that a text costs about as much as

@@ -1,4 +1,4 @@
-"""Flickr8k as it lies in a folder: names of a split, photos, features that came with them."""
+"""Reading Flickr8k: split names, photos, and published features."""
 
 from __future__ import annotations
 

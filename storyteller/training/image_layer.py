@@ -1,4 +1,4 @@
-"""An image layer against sentence vectors that stay as they are.
+"""Training an image layer against fixed sentence vectors.
 
 A joint space whose sentence encoder has been trained takes the features of any network, once a
 linear layer leads them there. That layer alone is learned here, by the cost of
@@ -26,16 +26,16 @@ from .options import TrainOptions
 
 @dataclass(frozen=True)
 class ImageLayerOptions:
-    """What is learned.
+    """Options of the image layer.
 
     Attributes
     ----------
     temperature : float
-        Scores are cosines over this.
+        Softmax temperature of the cosines.
     dropout : float
-        Share of the features that is left out at a step.
+        Dropout rate of the features.
     batch_size : int
-        Photos in a batch.
+        Photos per batch.
     """
 
     temperature: float = 0.08
@@ -59,7 +59,7 @@ def fit_image_layer(
     checkpoint: PathLike,
     options: ImageLayerOptions | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Learn a layer from scratch.
+    """Train a layer from scratch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One engine for every trainer: batches, budget, checkpoints, early stopping.
+"""The training loop of all trainers: batches, budget, checkpoints, early stopping.
 
 The engine knows nothing of the models. A trainer hands it a module, a function that gives the
 batches of an epoch, and one that gives the cost of a batch.
@@ -39,7 +39,7 @@ def train(
     goal: str | None = None,
     show: Callable[[], str] | None = None,
 ) -> None:
-    """Train until the epochs or the minutes are used up, from the last checkpoint if there is one.
+    """Train until the epochs or the budget end, resuming from a checkpoint if there is one.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def train(
 
 @dataclass(frozen=True)
 class Watch:
-    """What is done at each save, and which figure decides; see :func:`train`."""
+    """Evaluation at each checkpoint, and the metric for early stopping; see :func:`train`."""
 
     report: Callable[[], dict[str, float]] | None = None
     save: Callable[[], None] | None = None
@@ -107,7 +107,7 @@ class Watch:
     show: Callable[[], str] | None = None
 
     def badness(self, figures: dict[str, float]) -> float:
-        """The figure that decides, so that less is better; infinity if there is none."""
+        """The metric for early stopping, so that less is better; infinity if there is none."""
         name = (self.goal or '').removeprefix('-')
         value = figures.get(name, math.inf)
         return -value if self.goal and self.goal.startswith('-') and name in figures else value
@@ -158,25 +158,25 @@ class _Run:
             self.epoch, self.done = self.epoch + 1, 0
 
     def bar(self, epoch: Sequence[Any]) -> tqdm:
-        """The progress bar of an epoch; one is enough for all processes."""
+        """The progress bar of an epoch; only the first process shows one."""
         text, hidden = f'epoch {self.epoch}', ranks.number() > 0
         return tqdm(epoch, desc=text, initial=self.done, unit=' batches', disable=hidden)
 
     def should_save(self) -> bool:
-        """Whether it is time to, and the budget has room for another save at the end."""
+        """Whether a checkpoint is due, and the budget allows another one at the end."""
         minutes, due = self.options.minutes, self.saved + 60 * self.options.save_minutes
         room = minutes is None or self.elapsed + 2 * self.keeping <= 60 * minutes
         return time.monotonic() > due and room
 
     def over(self) -> bool:
-        """Whether the time or the patience is at its end."""
+        """Whether the budget or the patience is exhausted."""
         minutes, patience = self.options.minutes, self.options.patience
         if minutes is not None and self.now + ranks.agree(self.keeping) > 60 * minutes:
             return True
         return bool(patience) and ranks.agree(self.waited) >= patience
 
     def tell_rate(self, seconds: float) -> None:
-        """Say how fast it goes after the first step, and how far that will lead."""
+        """Report the throughput after the first step, and the steps to expect."""
         if ranks.number() > 0:
             return
         rate, minutes = 60 / max(seconds, 1e-9), self.options.minutes
@@ -207,13 +207,13 @@ class _Run:
         self.sums = [self.sums[0] + found[0], self.sums[1] + found[1]]
 
     def penalise(self) -> None:
-        """Add the gradient of the squared weights, all of them, as in 2015."""
+        """Add the gradient of the L2 penalty over all weights, as in 2015."""
         for param in self.module.parameters() if self.options.l2 else ():
             if param.grad is not None:
                 param.grad.add_(param.detach(), alpha=2 * self.options.l2)
 
     def lost(self, value: float) -> str:
-        """What to say of a cost that is no number."""
+        """The message about a loss that is not finite."""
         kept = 'holds the last good state' if self.checkpoint.exists() else 'was not written yet'
         return (
             f'the cost became {value} at step {self.steps}; '
@@ -231,7 +231,7 @@ class _Run:
         return rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
     def keep(self, finished: bool = False) -> None:
-        """Take the figures; write metrics, checkpoint and export."""
+        """Evaluate; write metrics, checkpoint and export."""
         self.saved = time.monotonic()
         if ranks.number() > 0:
             return
@@ -265,7 +265,7 @@ class _Run:
         return self.checkpoint.with_suffix('.best.pt')
 
     def write(self, path: Path) -> None:
-        """Write the whole state, or nothing."""
+        """Write the whole state, atomically."""
         state = {
             'module': self.module.state_dict(),
             'optimizer': self.optimizer.state_dict(),
@@ -280,8 +280,9 @@ class _Run:
             torch.save(state, temporary)
 
     def look(self) -> dict[str, float]:
-        """Figures on held-out data, and a look at what the model says."""
-        watch, figures = self.watch, {}
+        """Metrics on held-out data, and samples of the model."""
+        watch = self.watch
+        figures: dict[str, float] = {}
         if watch.report is None and watch.show is None:
             return figures
         self.module.eval()
@@ -295,7 +296,7 @@ class _Run:
         return figures
 
     def export_best(self) -> None:
-        """Export the model with the best figure, whatever came after it."""
+        """Export the model with the best metric."""
         if ranks.number() > 0 or self.watch.save is None or not self.best_checkpoint.exists():
             return
         state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)

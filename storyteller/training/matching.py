@@ -1,4 +1,4 @@
-"""Which captions of a pool describe a photo, judged by the words of the photo's own captions.
+"""Which captions of a pool describe a photo, according to the words of its own captions.
 
 A joint space learns from photos with captions of their own; the captions it is searched for later
 may be written in another manner, with words that no photo of the training set has. So photos also
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Matches:
         A caption's share of a photo grows by the factor e when its similarity grows by this.
     """
 
-    similarity: object
+    similarity: Any
     sharpness: float = 0.05
 
     @classmethod
@@ -75,7 +76,7 @@ class Matches:
 
 
 class Candidates:
-    """Captions of a pool for the photos of a batch to choose among.
+    """Captions of a pool as candidates for the photos of a batch.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class Candidates:
     matches : Matches
         Of the photos in training with the pool.
     count : int
-        How many are drawn at random for a batch, beside one for each photo that fits it.
+        How many are sampled at random for a batch, beside one for each photo that fits it.
     """
 
     def __init__(self, captions: Sequence[np.ndarray], matches: Matches, count: int = 128):
@@ -105,7 +106,7 @@ class Candidates:
         return torch.from_numpy(x).to(device), torch.from_numpy(mask).to(device), shares.to(device)
 
     def fitting(self, photos: np.ndarray) -> np.ndarray:
-        """For each photo one caption that has words in common with it, drawn by how well it fits.
+        """For each photo one caption with words in common, sampled by similarity.
 
         None for a photo that no caption has a word in common with.
         """
@@ -118,7 +119,7 @@ class Candidates:
 
 
 def choice_cost(scores: Tensor, shares: Tensor) -> Tensor:
-    """The summed divergence of the choice that photos make among captions from the right one.
+    """The summed divergence between predicted and target distributions over captions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The figures of a training: lines of a file, curves, TensorBoard; and what the model showed."""
+"""Training metrics: JSON lines, curves, TensorBoard; and samples of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..formats import PathLike, atomic_path
 
 
 class Metrics:
-    """Keeps what a training tells of itself, beside its checkpoint.
+    """Writes the metrics of a training run, beside its checkpoint.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class Metrics:
             draw(self.file, self.checkpoint.with_suffix('.png'))
 
     def show(self, text: str) -> None:
-        """Print what the model has written, and keep it."""
+        """Print samples of the model, and append them to a file."""
         tqdm.write(text, file=sys.stderr)
         with open(self.checkpoint.with_suffix('.txt'), 'a', encoding='utf-8') as file:
             file.write(text + '\n')
 
 
 def draw(metrics: PathLike, out: PathLike) -> None:
-    """Draw the figures of a metrics file over the steps, a small plot each, as a PNG picture."""
+    """Plot each metric of a file over the steps, as a PNG picture."""
     from matplotlib.figure import Figure
 
     lines = Path(metrics).read_text(encoding='utf-8').splitlines()

@@ -1,4 +1,4 @@
-"""Optimisers: torch's Adam, and that of the code of 2015; clipping as in 2015."""
+"""Optimisers: torch's Adam, and that of the code of 2015; gradient clipping as in 2015."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ class Adam2015(torch.optim.Optimizer):
 
 
 def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser that `options` names, over all parameters that are trained."""
+    """The optimiser selected by `options`, over all trainable parameters."""
     params = [param for param in module.parameters() if param.requires_grad]
     if options.optimizer == 'adam2015':
         return Adam2015(params, options.lr)
-    decay = {'weight_decay': options.weight_decay} if options.weight_decay else {}
-    kind = torch.optim.AdamW if decay else torch.optim.Adam
-    return kind(params, options.lr, fused=True, **decay)  # fused: one pass over memory
+    # fused: one pass over memory
+    if decay := options.weight_decay:
+        return torch.optim.AdamW(params, options.lr, weight_decay=decay, fused=True)
+    return torch.optim.Adam(params, options.lr, fused=True)
 
 
 def clip_gradients(module: nn.Module, clip: float) -> float:
-    """Scale all gradients down to the global norm `clip`, if they exceed it; give the norm.
+    """Scale all gradients to the global norm `clip`, if they exceed it; returns the norm.
 
     As in 2015 the factor is clip / norm, with no epsilon. `clip` = 0 only measures.
     """

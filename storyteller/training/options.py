@@ -1,4 +1,4 @@
-"""How to train, whatever the model."""
+"""Training options that all models share."""
 
 from __future__ import annotations
 
@@ -7,48 +7,46 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train, whatever the model.
+    """Training options that all models share.
 
     Attributes
     ----------
     epochs : int
-        How many times to go through the data at most.
+        Maximum number of passes over the data.
     minutes : float or None
-        A budget of wall-clock time, counted over all resumed runs, and kept to within a step; the
-        last save is part of it, if one before has shown how long it takes. None: no limit.
+        Wall-clock budget over all resumed runs, including the last save. None: no limit.
     optimizer : {'adam', 'adam2015'}
-        torch's Adam, or the updates of the code of 2015 (:class:`Adam2015`).
+        torch's Adam, or that of the code of 2015 (:class:`Adam2015`).
     lr : float
         Learning rate.
     decay : bool
-        Whether the rate falls, by a cosine, to a twentieth over the budget.
+        Cosine decay of the learning rate to a twentieth, over the budget.
     warmup : int
-        Over how many steps the rate rises from zero.
+        Number of steps of linear learning-rate warm-up.
     weight_decay : float
-        How much of each weight is taken away at a step, times the rate; not for 'adam2015'.
+        Decoupled weight decay (AdamW); not for 'adam2015'.
     l2 : float
-        Weight of the sum of all squared weights in the cost of a step.
+        L2 regularisation: weight of the sum of all squared parameters in the loss of a step.
     average : float
-        What the past counts at a step in a running mean of the weights, which is then what is
-        measured, shown and exported (0.999: about the last thousand steps); 0: the weights
-        themselves.
+        Decay of an exponential moving average of the weights, which is then evaluated and exported
+        (0.999: about the last thousand steps); 0: no average.
     clip : float
-        Largest global norm of a gradient; 0 leaves gradients as they are.
+        Maximum global norm of the gradient; 0: no clipping.
     seed : int
-        Of initial weights, batches and dropout.
+        Random seed of initial weights, batches and dropout.
     save_minutes : float
-        How often a checkpoint is written, and figures on held-out data are taken.
+        Interval between checkpoints, each with an evaluation on held-out data.
     accumulate : int
-        Batches whose gradients are added up before a step.
+        Number of batches whose gradients are accumulated for a step.
     patience : int
-        Training ends after so many saves in which the figure on held-out data has not become
-        better, and the best model is exported; 0: never.
+        Early stopping: number of evaluations without improvement after which training ends and the
+        best model is exported; 0: no early stopping.
     tf32 : bool
-        Allow products of 19 bits on GPUs that have them: faster, three digits fewer.
+        Allow TF32 matmuls on GPUs (about three decimal digits less precision).
     curves : bool
-        Draw the metrics as a picture at each save; needs the extra `train`.
+        Plot the metrics at each checkpoint; needs the extra `train`.
     tensorboard : bool
-        Keep the metrics for TensorBoard as well; needs the extra `train`.
+        Log the metrics for TensorBoard as well; needs the extra `train`.
     """
 
     epochs: int = 5

@@ -1,4 +1,4 @@
-"""What in-between files were made from: a note beside each, so that no stale work is taken up.
+"""Provenance of intermediate files: a note beside each, so that no stale file is used.
 
 A note is a JSON object, a hash of content for each thing that went in. It is written before the
 file that it speaks of, so that there is no whole file without one. A folder is noted as a file is.
@@ -69,7 +69,7 @@ def read_note(path: PathLike) -> dict[str, str]:
 
 
 def compare(target: PathLike, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise a MismatchError that says what differs, unless nothing does."""
+    """Raise a MismatchError that lists the differences, if there are any."""
     changes = [f'{name} is not there any more' for name in before if name not in now]
     for name, fact in now.items():
         if name not in before:
@@ -87,7 +87,7 @@ def compare(target: PathLike, before: Mapping[str, str], now: Mapping[str, str])
 
 
 def of_files(files: Iterable[PathLike]) -> dict[str, str]:
-    """The facts of files: name -> hash of the whole content, wherever they lie."""
+    """The provenance of files: name -> hash of the content, regardless of folders."""
     seen: Counter[str] = Counter()
     facts = {}
     for path in files:
@@ -99,7 +99,7 @@ def of_files(files: Iterable[PathLike]) -> dict[str, str]:
 
 
 def of_words(words: Iterable[str]) -> str:
-    """The hash of words or lines in their order."""
+    """The hash of words or lines in order."""
     return hashlib.sha256('\n'.join(words).encode('utf-8', 'surrogatepass')).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Captions with their photos' features, in batches, to train a joint space on.
+"""Captions with the features of their photos, in batches, for training a joint space.
 
 Dimension letters: P photos, F features, B batch, T time.
 """
@@ -76,8 +76,9 @@ class Pairs:
     def choices(
         self, batch: np.ndarray, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """What the photos of a batch choose among; see :meth:`Candidates.draw`."""
-        return self.candidates and self.candidates.draw(self.photos[batch], device)
+        """The candidates of the photos of a batch; see :meth:`Candidates.draw`."""
+        candidates = self.candidates
+        return candidates.draw(self.photos[batch], device) if candidates else None
 
     def tensors(self, batch: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the features (B, F)."""

@@ -1,4 +1,4 @@
-"""Passages of books with their thought vectors: what the story decoder learns from."""
+"""Passages of books with their thought vectors: the training data of the story decoder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Passages:
-    """Passages and their vectors, in batches of like length.
+    """Passages and their vectors, in batches of similar length.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Passages:
         return [torch.from_numpy(array).to(device) for array in (x, mask, vectors)]
 
     def told_of(self, batch: np.ndarray, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The vectors (B, D) that a batch is told from in training, given its own.
+        """The vectors (B, D) that a batch is decoded from in training, given its own.
 
         A share of ``options.pairs``, by chance, is told from shifted captions. Also whether each
         (B,) has kept its own; None: all have.
@@ -96,7 +96,7 @@ class Passages:
         return torch.where(own[:, None], vectors, shifted), own
 
     def take(self, rows: np.ndarray) -> Passages:
-        """Some of the passages alone."""
+        """A subset of the passages."""
         pairs = self.pairs and self.pairs.take(rows)
         spans, vectors = self.spans[rows], self.vectors[rows]
         return Passages(self.corpus, spans, vectors, self.options, self.seed, pairs)
@@ -117,7 +117,7 @@ def encode_passages(
     block: int = 4096,
     made_from: Mapping[str, str] | None = None,
 ) -> np.ndarray:
-    """The thought vectors of passages, kept in `folder` block by block, so that it can go on.
+    """The thought vectors of passages, stored in `folder` block by block; resumable.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ def encode_passages(
     """
     if made_from is not None:
         origins.is_made(folder, made_from)
-    cut = hashlib.sha256(np.ascontiguousarray(spans)).hexdigest()[:12]  # other spans, other files
+    # Other spans, other files.
+    cut = hashlib.sha256(np.ascontiguousarray(spans).data).hexdigest()[:12]
     parts = []
     for first in tqdm(range(0, len(spans), block), desc='encoding passages', unit=' blocks'):
         path = Path(folder) / f'{cut}-{first:08d}.npy'

@@ -1,4 +1,4 @@
-"""Affine layers with gradients, by the products of :func:`storyteller.packed.matmul`."""
+"""Affine layers with gradients, computed by :func:`storyteller.packed.matmul`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as ``torchrun`` starts them.
+"""Distributed training with ``torchrun``.
 
 Each takes its part of every batch. Costs are sums, so the gradients of a batch are the sum of all
 parts' gradients, and every process makes the same step, the one that a single process would make.
@@ -14,17 +14,15 @@ import atexit
 import importlib
 import os
 from collections.abc import Sized
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-T = TypeVar('T')
-
 
 def join() -> None:
-    """Meet the other processes, if ``torchrun`` has started some and they have not met yet.
+    """Join the process group, if ``torchrun`` has started several processes.
 
     To be called before a device is picked: each process takes a GPU of its own, where there are.
     """
@@ -48,17 +46,17 @@ def _leave() -> None:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def number() -> int:
-    """Which of them this is; the one with number 0 writes the files."""
+    """Rank of this process; rank 0 writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def part(batch: T) -> T:
-    """What this process takes of a batch: every `count`-th item, from its own number on.
+def part(batch: Any) -> Any:
+    """The items of a batch for this process: every `count`-th, from its rank on.
 
     Raises
     ------
@@ -76,7 +74,7 @@ def enough(batch: Sized) -> bool:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows (b, D) of every process's `part`, as they stood in the whole batch (B, D).
+    """Rows (b, D) of every process's `part`, in the order of the whole batch (B, D).
 
     Gradients flow into this process's own rows alone: the sum over the processes has them all.
     """
@@ -99,7 +97,7 @@ def once(cost: Tensor) -> Tensor:
 
 
 def agree(value: float) -> float:
-    """The value that the first process has."""
+    """The value of the first process."""
     if count() == 1:
         return value
     distributed.broadcast(shared := _numbers(value), 0)
@@ -107,7 +105,7 @@ def agree(value: float) -> float:
 
 
 def summed(*values: float) -> list[float]:
-    """The sums of numbers over the processes."""
+    """Sums of numbers over the processes."""
     if count() > 1:
         distributed.all_reduce(shared := _numbers(*values))
         return shared.tolist()
@@ -120,7 +118,7 @@ def _numbers(*values: float) -> Tensor:
 
 
 def sum_gradients(module: nn.Module) -> None:
-    """Give every process the sum of all processes' gradients, by one transfer."""
+    """Sum the gradients over all processes, in one transfer."""
     if count() == 1:
         return
     gradients = [param.grad for param in module.parameters() if param.grad is not None]

@@ -1,4 +1,4 @@
-"""A GRU over whole sequences, with gradients that cost no more than they must.
+"""A GRU over whole sequences, with efficient gradients.
 
 On a CPU, torch unrolls a GRU into single operations, so that each step makes a gradient as large as
 the recurrent weights and adds it to those of the steps after it. Here the steps keep what they
@@ -38,12 +38,14 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
         Of the dtype of `state`.
     """
     if x.is_cuda:
-        kind = module.weight_hh_l0.dtype
+        kind = module.get_parameter('weight_hh_l0').dtype
         with torch.autocast('cuda', enabled=False):
             states, _ = module(x.to(kind), state[None].to(kind).contiguous())
         return states.to(state.dtype)
-    weights = [module.weight_ih_l0, module.weight_hh_l0, module.bias_ih_l0]
-    w, u, b = (weight.to(dtype or x.dtype) for weight in weights)
+    w, u, b = (
+        module.get_parameter(name).to(dtype or x.dtype)
+        for name in ('weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0')
+    )
     return _Steps.apply(affine(x.to(w.dtype), w, b), state, u)
 
 

@@ -1,4 +1,4 @@
-"""The cost of repeating oneself: a decoder unlearns the rounds that it goes in.
+"""Unlikelihood loss on repeated n-grams.
 
 A language model that is trained on its next word alone gives loops more probability than any book
 does, and a search for the most probable text finds them. Here the decoder writes a text of its own,
@@ -23,11 +23,11 @@ from .softmax import unlikely_cost
 if TYPE_CHECKING:
     from .decoder import ConditionalGRU
 
-RUN = 4  # so many words in a row that stood there before are a repetition
+RUN = 4  # n of the n-grams that must not be repeated
 
 
 def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
-    """Summed -log(1 - p) of the repeated words in what the model writes from vectors.
+    """Summed -log(1 - p) of repeated words in texts generated from vectors.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
 
 @torch.no_grad()
 def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = False) -> Tensor:
-    """Words (T, B) that follow one another, UNK apart; 0 after the end.
+    """Generate words (T, B) step by step, without UNK; 0 after the end.
 
-    The most probable each time, or with `sample` drawn at random.
+    The most probable word at each step, or with `sample` a random one.
     """
     state = torch.tanh(model.start(context))
     word, written = None, []
@@ -76,7 +76,7 @@ def write(model: ConditionalGRU, context: Tensor, steps: int, *, sample: bool = 
 
 @torch.no_grad()
 def find(model: ConditionalGRU, context: Tensor, steps: int, width: int) -> Tensor:
-    """Words (T, B) of the most probable text that the search of 2015 finds; 0 after the end.
+    """Words (T, B) of the most probable text by the search of 2015; 0 after the end.
 
     It finds rounds where the most probable word each time does not lead.
     """
@@ -95,7 +95,7 @@ def find(model: ConditionalGRU, context: Tensor, steps: int, width: int) -> Tens
 
 
 def repeated(x: Tensor, run: int = RUN) -> Tensor:
-    """Which words (T, B) belong to a run of `run` words that stood in their column before.
+    """Which words (T, B) belong to an n-gram that occurred in their column before.
 
     Runs that overlap themselves count, and those with an ``<eos>`` (0) do not.
 

@@ -1,4 +1,4 @@
-"""Training the skip-thought encoders: a unit of text predicts the sentences around it.
+"""Training the skip-thought encoders: predicting the sentences around a unit of text.
 
 The objective is that of Kiros et al. (2015), "Skip-Thought Vectors": the last state of the encoder
 starts two GRU decoders, one for the sentence before and one for the sentence after; both read one
@@ -37,38 +37,39 @@ from .units import Units
 
 @dataclass(frozen=True)
 class SkipThoughtsOptions:
-    """What is trained, and on which units.
+    """Options of the skip-thought trainer.
 
     Attributes
     ----------
     dim_word, dim : int
-        W, and the width H of one encoder.
+        Dimensions W of word vectors and H of one encoder.
     bidirectional : bool
         Train the bi encoder instead of the uni encoder.
     read_eos : bool
         Whether the encoder also reads the ``<eos>`` after the text, as the trainer of 2015 did.
     samples : int
-        Words drawn for a sampled softmax; 0 is the full one.
+        Number of samples of a sampled softmax; 0: the full softmax.
     targets : int
-        So many of the most frequent words are predicted, and a rarer one costs nothing; 0 is all.
-        A softmax over the words that make up most of a text costs little, and unlike a sampled one
-        has a gradient for each word at each step, which Adam needs.
+        Size of the output vocabulary: only the most frequent words are predicted; 0: all. A softmax
+        over the words that make up most of a text is cheap and, unlike a sampled one, has a
+        gradient for each word at each step, which Adam needs.
     word_dropout : float
-        Share of the decoders' input words that are replaced by the zero vector.
+        Proportion of the decoders' input words that are replaced by the zero vector.
     own_words : float
-        Weight of the cost of naming the words of the unit itself; 0 leaves it out.
+        Weight of the loss of predicting the encoded words themselves (bag of words); 0: none.
     frequent : int
-        So many of the most frequent words are left out of that cost.
+        Number of the most frequent words to exclude from that loss.
     singles : float
-        Share of units that are one sentence; the others are sentences up to `longest` words.
+        Proportion of units that are single sentences; the others are consecutive sentences of up
+        to `longest` words together.
     captions : float
-        Share of units that are captions, where there is a corpus of them.
+        Proportion of units that are captions, if there is a corpus of them.
     longest, longest_target : int
-        Limits in words. Units beyond are left out, neighbours are cut.
+        Maximum numbers of words: longer units are skipped, longer neighbours truncated.
     batch_size, batch_words : int
-        Most units, and most words of units, in a batch.
+        Maximum number of units, and of their words, in a batch.
     bfloat16 : bool
-        Whether the GRUs step in bfloat16, several times faster where the processor has it.
+        Run the GRUs in bfloat16: several times faster on processors that support it.
     """
 
     dim_word: int = 620
@@ -189,14 +190,16 @@ class SkipThoughts(nn.Module):
             self.decoded(self.before, thought, before, before_mask),
         ]
         states, words = (torch.cat(part) for part in zip(*pairs, strict=True))
-        output = self.output
+        output: nn.Linear | Rows = self.output
         if self.options.targets:
-            output, common = Rows.first(output, self.options.targets), words < self.options.targets
+            output = Rows.first(self.output, self.options.targets)
+            common = words < self.options.targets
             states, words = states[common], words[common]
         return (word_cost or self.word_cost)(states, words, output)
 
     def own_cost(self, thought: Tensor, x: Tensor) -> Tensor:
         """Summed cost of naming each word of the unit once, in any order, frequent ones apart."""
+        assert self.own_words is not None
         with torch.autocast(x.device.type, torch.bfloat16, self.options.bfloat16):
             logits = self.own_words(thought)  # (B, V)
         logits = logits.float()
@@ -313,7 +316,7 @@ def export(source: PathLike, folder: PathLike, vocabulary: Vocabulary, dtype: st
 
 
 def count_targets(options: SkipThoughtsOptions, *around: Tensor) -> int:
-    """How many words of (words, mask, words, mask) are predicted."""
+    """Number of predicted words of (words, mask, words, mask)."""
     limit = options.targets or torch.iinfo(torch.int64).max
     pairs = zip(around[::2], around[1::2], strict=True)
     return sum(int((y[mask.bool()] < limit).sum()) for y, mask in pairs)
@@ -322,12 +325,15 @@ def count_targets(options: SkipThoughtsOptions, *around: Tensor) -> int:
 def neighbour_cost(
     model: SkipThoughts, held_out: Units, device: torch.device, n_batches: int = 12
 ) -> dict[str, float]:
-    """Cost per predicted word, in nats, of the sentences around held-out units."""
+    """Loss per predicted word, in nats, of the sentences around held-out units."""
     cost, words, own_cost, own_words = 0.0, 0, 0.0, 0
     for batch in held_out.batches(0)[:n_batches]:
         x, x_mask, *around = held_out.tensors(batch, device)
         thought = model.encode(x, x_mask)
-        cost += float(model.neighbour_cost(thought, *around, full_cost))
+        after, after_mask, before, before_mask = around
+        cost += float(
+            model.neighbour_cost(thought, after, after_mask, before, before_mask, full_cost)
+        )
         words += count_targets(model.options, *around)
         if model.own_words is not None:
             own_cost += float(model.own_cost(thought, x))

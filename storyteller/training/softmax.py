@@ -1,4 +1,4 @@
-"""What a predicted word costs: the full softmax of 2015, and a cheaper way to the same end.
+"""Losses over a vocabulary: the full softmax of 2015, and a sampled softmax.
 
 Both take hidden states and give a *sum* over words, as the costs of 2015 are sums. They share one
 output layer, so a model trained with either is exported in the same form.
@@ -20,7 +20,7 @@ _MARGIN = 1e-6  # keeps -log(1 - p) finite
 
 
 class Rows(NamedTuple):
-    """An output layer's first rows, to be used as a smaller layer; gradients reach the layer."""
+    """The first rows of an output layer as a smaller layer that shares its gradients."""
 
     weight: Tensor
     bias: Tensor
@@ -42,7 +42,7 @@ def full_cost(
     dtype: torch.dtype | None = None,
     rows: int | None = None,
 ) -> Tensor:
-    """The summed cost -log(p + 1e-8) of 2015 over the whole vocabulary.
+    """The summed loss -log(p + 1e-8) of 2015 over the whole vocabulary.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
     at hand.
@@ -72,7 +72,7 @@ def unlikely_cost(
     dtype: torch.dtype | None = None,
     rows: int | None = None,
 ) -> Tensor:
-    """The summed cost -log(1 - p) of words that should not come (Welleck et al. 2020).
+    """The summed unlikelihood loss -log(1 - p) (Welleck et al. 2020).
 
     Arguments as in :func:`full_cost`.
     """
@@ -148,7 +148,7 @@ def log_frequencies(counts: np.ndarray) -> np.ndarray:
 
 
 class SampledSoftmax(nn.Module):
-    """The cost against a sample of words shared by the whole batch.
+    """Sampled softmax loss; the sample is shared by the whole batch.
 
     Each target competes with `samples` words drawn from the flattened word frequencies instead of
     all V. Their logits are corrected by the log of the expected counts, so that their sum stands
@@ -174,6 +174,7 @@ class SampledSoftmax(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear | Rows) -> Tensor:
         """Shapes as in :func:`full_cost`."""
+        assert isinstance(self.noise, Tensor)
         drawn = torch.multinomial(self.noise, self.samples, replacement=True)  # (S,)
         expected = torch.log(self.noise) + math.log(self.samples)  # (V,) log expected counts
         # One look-up for both: the gradient of each is as large as the whole table.

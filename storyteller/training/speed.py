@@ -1,4 +1,4 @@
-"""What a product costs in float32 and in bfloat16, on the machine that is to train."""
+"""Matmul throughput in float32 and bfloat16 on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLOWER = 1.3  # times: less may be chance
 
 
 def check_bfloat16(wanted: bool, width: int, rows: int, device: torch.device) -> None:
-    """Say on stderr that bfloat16 is slower here than float32, with figures, if it is.
+    """Warn on stderr, with timings, if bfloat16 is slower than float32 here.
 
     Some processors have no such products, and make them by parts, tens of times as slowly.
 
@@ -63,7 +63,7 @@ def _product(
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest time that a piece of work takes; it is tried for :data:`SECONDS`, or once."""
+    """The shortest time of a piece of work, repeated for :data:`SECONDS`, or once."""
     taken: list[float] = []
     while not taken or sum(taken) < SECONDS:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a training shares with the rest of its process: random numbers, precision, signals."""
+"""Process state during training: random numbers, precision, signals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def random_states() -> list[Tensor]:
-    """Those of the CPU and of each GPU."""
+    """The random states of the CPU and of each GPU."""
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return [torch.get_rng_state(), *gpus]
 
 
 def set_random_states(states: Sequence[Tensor]) -> None:
-    """Go back to what :func:`random_states` gave; states of GPUs that are not here are left out."""
+    """Restore the result of :func:`random_states`; GPUs that are absent are skipped."""
     torch.set_rng_state(states[0])
     for gpu, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, gpu)

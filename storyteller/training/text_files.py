@@ -1,4 +1,4 @@
-"""Text files as they lie on disks: which there are, and their lines."""
+"""Finding text files and reading their lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..formats import MissingFileError, ModelFileError, PathLike, existing
 
@@ -18,7 +19,7 @@ TYPOGRAPHY = str.maketrans(
 def read_text(path: PathLike) -> Iterator[str]:
     """The lines of a UTF-8 text file, plain, ``.gz`` or ``.xz``, without their line ends."""
     path = existing(path, 'a text to train on')
-    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, open)
+    opener: Any = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, open)
     try:
         with opener(path, 'rt', encoding='utf-8-sig', newline='\n') as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""Units of text with the sentences around them: what the skip-thought encoders learn from."""
+"""Units of text with their neighbours: the training data of skip-thoughts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Units:
         first = np.arange(count)
         inner = np.ones(count, bool)  # neither the first of a document nor its last
         inner[documents[:-1]] = inner[documents[1:] - 1] = False
-        last = first + 1
+        last: np.ndarray = first + 1
         if self.options.singles < 1:
             # The unit that would begin at each sentence, of a length drawn evenly on a log scale.
             several = rng.random(count) >= self.options.singles
@@ -100,7 +100,8 @@ class Units:
         return np.stack([begin, end, begin - 1, end], axis=1).astype(np.int64)
 
     def _of_captions(self, rng, wanted: int) -> np.ndarray:
-        """Captions drawn at random, each with two siblings of the same photo."""
+        """Captions sampled at random, each with two siblings of the same photo."""
+        assert self.captions is not None
         documents = self.captions.documents
         begin, count = documents[:-1], np.diff(documents)
         usable = np.flatnonzero(count >= 3)

@@ -1,4 +1,4 @@
-"""A layer that learns from whitened vectors, and is exported as the plain layer it comes to."""
+"""An affine layer trained on whitened vectors and exported as a plain layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .. import layers
 
 @dataclass(frozen=True)
 class Whitening:
-    """A change of coordinates, (v - mean) @ matrix, that gives all directions like variance.
+    """A linear change of coordinates, (v - mean) @ matrix, to equal variances.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Whitening:
 
 
 class WhitenedAffine(nn.Module):
-    """An affine layer that learns in whitened coordinates.
+    """An affine layer in whitened coordinates.
 
     Parameters
     ----------
@@ -63,6 +63,9 @@ class WhitenedAffine(nn.Module):
     prefix : str
     whitening : Whitening
     """
+
+    mean: Tensor
+    matrix: Tensor
 
     def __init__(self, params: Mapping[str, np.ndarray], prefix: str, whitening: Whitening):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Word vectors from elsewhere: to start training from, and to expand a vocabulary.
+"""Pre-trained word vectors: for initialisation, and to expand a vocabulary.
 
 An encoder that was trained on some 20,000 words can read any word that word2vec or GloVe knows: a
 linear map, fitted to the words that both know, takes the vectors of the others into the encoder's
@@ -70,7 +70,7 @@ def _first_line(path: Path) -> bytes:
 
 
 def start_from(table: np.ndarray, words: Vocabulary, path: PathLike) -> tuple[np.ndarray, int]:
-    """Put vectors from elsewhere into a table (V, W) of word vectors to train.
+    """Initialise a table (V, W) of word vectors from pre-trained ones.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def start_from(table: np.ndarray, words: Vocabulary, path: PathLike) -> tuple[np
 
 
 def fit_map(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix (G, W) and intercept (W,) that take (n, G) to (n, W) with least squares."""
+    """Least-squares matrix (G, W) and intercept (W,) from (n, G) to (n, W)."""
     x = np.concatenate([inputs.astype(np.float64), np.ones((len(inputs), 1))], axis=1)
     solution = np.linalg.lstsq(x, outputs.astype(np.float64), rcond=None)[0]
     return solution[:-1], solution[-1]
@@ -114,7 +114,7 @@ def expand(
     dtype: str = 'float32',
     block: int = 16384,
 ) -> int:
-    """Expand the tables of an encoder by the words of a file of vectors.
+    """Expand the word tables of an encoder by a file of word vectors.
 
     The words of the encoder come first and keep their vectors; then come those of the file, in its
     order. Words with an underscore, which are phrases, are left out, as in 2015, and so are those

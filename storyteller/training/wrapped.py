@@ -1,4 +1,4 @@
-"""Books whose lines are wrapped, as most e-books' are: their paragraphs, a line each."""
+"""Joining the wrapped lines of e-books to paragraphs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HYPHEN = re.compile(r'\w-$')
 
 
 def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
-    """Lines of a file as they are; if they are wrapped, those of a paragraph joined.
+    """The lines of a file; if they are wrapped, one line per paragraph.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
     Yields
     ------
     str
-        Paragraphs, one a line; empty lines and those with a title are passed on.
+        Paragraphs, one per line; empty lines and those with a title are passed on.
     """
     lines = iter(lines)
     first = list(itertools.islice(lines, LOOKED_AT))
@@ -48,7 +48,7 @@ def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
 
 
 def are_wrapped(lines: Sequence[str]) -> bool:
-    """Whether lines end where there was no more room, in the middle of sentences.
+    """Whether the lines are wrapped, that is, break in the middle of sentences.
 
     Parameters
     ----------
