@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import benchmark_busy as busy
 import benchmark_bundle
+import benchmark_busy as busy
 import benchmark_machine as machine
 import benchmark_models
 import benchmark_network as networks

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import formats
-from .bundle import sha256
 from .images import MEAN_BGR
 from .known_sums import KnownSums
 
