@@ -240,6 +240,28 @@ def test_as_a_program_an_error_is_one_line_and_no_traceback(tmp_path):
     assert done.stderr == f'storyteller: {tmp_path / "nowhere"}: no such folder of models\n'
 
 
+IMPORTED = """
+import sys
+import storyteller, storyteller.command_line, storyteller.config, storyteller.bundle
+print(*sys.modules)
+import storyteller.generate
+print(*sys.modules)
+"""
+
+
+def test_what_a_story_does_not_need_is_not_imported():
+    done = subprocess.run(
+        [sys.executable, '-c', IMPORTED],
+        env=os.environ | {'PYTHONPATH': str(CHECKOUT)},
+        capture_output=True, encoding='utf-8', timeout=300, check=True,
+    )  # fmt: skip
+    light, whole = (set(line.split()) for line in done.stdout.splitlines())
+    assert 'torch' not in light and 'torch' in whole
+    others = {'nltk', 'scipy', 'skimage', 'sklearn', 'sympy', 'pooch', 'requests', 'torch._dynamo'}
+    assert not others & whole
+    assert not any(name.startswith('storyteller.training') for name in whole)
+
+
 @bundle
 @pytest.mark.slow
 def test_main_job_offline_with_the_default_bundle(tmp_path):
