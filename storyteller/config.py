@@ -74,7 +74,8 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
     Parameters
     ----------
     folder : path-like
-        Each file may have our name or that of 2015, or of another form in which it was published.
+        Each file may have our name or that of 2015, or of another form in which it was published;
+        a ``.caffemodel`` of another name is taken where it is the only one.
         A file that is not there is named as ours, unless all that are there have names of 2015.
 
     Returns
@@ -92,6 +93,9 @@ def folder_paths(folder: PathLike) -> dict[str, str]:
         else:
             known = (*names, *_ALSO.get(key, ()))
             found = [name for name in known if (folder / name).is_file()]
+            if key == 'vgg' and not found:  # Caffe's may have any name
+                named = sorted(path.name for path in folder.glob('*.caffemodel'))
+                found = named if len(named) == 1 else []
             missing = names[-1] if theirs and not ours else names[0]
             entries[key] = str(folder / (found[0] if found else missing))
     return entries

@@ -96,6 +96,18 @@ def fetch(chosen: PathLike) -> Path:
     address = Address.read(chosen)
     folder = Path(_get(address, bundle.CARD, address.revision)).parent
     try:
+        _complete(address, folder)
+    except (ModelFileError, MissingFileError) as error:
+        if whole := _newest_whole(folder.parent):
+            there = Address(address.name, whole)
+            raise type(error)(f'{error}; the cache holds a whole one, {there}') from None
+        raise
+    return folder
+
+
+def _complete(address: Address, folder: Path) -> None:
+    """Fetch what the card of a commit lists and its folder lacks."""
+    try:
         card = bundle.read_card(folder)
     except ModelFileError as error:
         raise ModelFileError(f'{address}: {error}') from None
@@ -113,7 +125,18 @@ def fetch(chosen: PathLike) -> Path:
             if wrong := bundle.problem(folder, name, facts) or array_problem(folder / name):
                 (folder / name).unlink()  # so that it is looked at again the next time
                 raise ModelFileError(f'{address}: {name}: {wrong}')
-    return folder
+
+
+def _newest_whole(commits: Path) -> str | None:
+    """The commit that came last of those whose files are all there."""
+    for folder in sorted(commits.iterdir(), key=lambda folder: -folder.stat().st_mtime):
+        try:
+            files = (bundle.read_card(folder) or {}).get('files', {})
+        except ModelFileError:
+            continue
+        if files and all((folder / name).exists() for name in files):
+            return folder.name
+    return None
 
 
 def array_problem(path: Path) -> str | None:

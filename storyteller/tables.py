@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from .formats import PathLike, atomic_path
+from .formats import ModelFileError, PathLike, atomic_path
 
 
 def write_table(
@@ -50,8 +50,20 @@ class WordTable(Mapping):
         return self._rows.shape[1]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (n,) of the table to word vectors (n, W), float32."""
-        return np.asarray(self._rows[rows], dtype=np.float32)
+        """Rows (n,) of the table to word vectors (n, W), float32.
+
+        Raises
+        ------
+        ModelFileError
+            If one of them is not finite; the table as a whole is never read.
+        """
+        vectors = np.asarray(self._rows[rows], dtype=np.float32)
+        if not np.isfinite(vectors.sum()) and not np.isfinite(vectors).all():
+            row = rows[~np.isfinite(vectors).all(axis=1)][0]
+            word = next(word for word, at in self.index.items() if at == row)
+            table = getattr(self._rows, 'filename', None) or 'a word table'
+            raise ModelFileError(f'{table}: the vector of {word!r} holds NaN or infinity')
+        return vectors
 
     def __getitem__(self, word: str) -> np.ndarray:
         return np.array(self._rows[self.index[word]], dtype=np.float32)

@@ -36,6 +36,15 @@ def test_a_folder_may_hold_the_network_in_another_form(tmp_path, name):
     assert config.folder_paths(tmp_path)['vgg'].endswith('vgg19.pkl')
 
 
+def test_the_only_model_of_caffe_may_have_any_name(tmp_path):
+    (tmp_path / 'mine.caffemodel').touch()
+    assert config.folder_paths(tmp_path)['vgg'] == str(tmp_path / 'mine.caffemodel')
+    (tmp_path / 'another.caffemodel').touch()
+    assert config.folder_paths(tmp_path)['vgg'] == str(tmp_path / 'convnet.json')
+    (tmp_path / CAFFE).touch()
+    assert config.folder_paths(tmp_path)['vgg'] == str(tmp_path / CAFFE)
+
+
 def test_the_network_of_caffe_takes_the_place_of_the_bundle_s(paths):
     before = config.resolve(None)
     paths |= {'vgg_model_caffe': 'a.caffemodel', 'vgg_proto_caffe': 'a.prototxt', 'pycaffe': 'b'}

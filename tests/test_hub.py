@@ -213,6 +213,19 @@ def test_a_file_that_the_card_does_not_describe_is_refused_each_time(server):
             hub.fetch(f'hf://{NAME}')
 
 
+def test_after_a_broken_push_the_one_before_is_named(server, monkeypatch):
+    good = server.push(NAME, described(**{'a.txt': b'right'}))
+    hub.fetch(f'hf://{NAME}')
+    server.push(NAME, described(**{'a.txt': b'newer'}) | {'a.txt': b'wrong'})
+    whole = f'the cache holds a whole one, hf://{NAME}@{good}'
+    with pytest.raises(ModelFileError, match=f'a.txt: its SHA-256 is not .*; {whole}'):
+        hub.fetch(f'hf://{NAME}')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    with pytest.raises(MissingFileError, match=f'cannot be reached; {whole}'):
+        hub.fetch(f'hf://{NAME}')
+    assert (hub.fetch(f'hf://{NAME}@{good}') / 'a.txt').read_bytes() == b'right'
+
+
 def test_arrays_of_objects_are_refused(server, tmp_path):
     np.save(tmp_path / 'a.npy', np.array([{}, None]), allow_pickle=True)
     server.push(NAME, described(**{'a.npy': (tmp_path / 'a.npy').read_bytes()}))

@@ -327,6 +327,17 @@ def test_weights_that_are_no_numbers(folder, name, key):
         skipthoughts.load_model(folder, folder)
 
 
+@pytest.mark.parametrize('name', ['utable.npy', 'btable.npy'])
+def test_word_vectors_that_are_no_numbers(folder, name):
+    table, model = np.load(folder / name), skipthoughts.load_model(folder, folder)
+    table[model['utable'].index['dog']] = np.nan
+    np.save(folder / name, table)
+    model = skipthoughts.load_model(folder, folder)
+    assert np.isfinite(skipthoughts.encode(model, ['a man'], verbose=False)).all()
+    with pytest.raises(formats.ModelFileError, match=f"{name}: the vector of 'dog' holds NaN"):
+        skipthoughts.encode(model, ['a man', 'a dog'], verbose=False)
+
+
 def test_weights_of_a_wrong_shape(folder):
     params, options = formats.read_model(folder / 'uni_skip.npz')
     params['encoder_U'] = params['encoder_U'][:, :-1]
