@@ -26,7 +26,7 @@ from .packed import GRU, gru_for
 from .sequences import as_texts, batches, last_states, states_by_prefix
 
 EOS, UNK = 0, 1
-MANY = 1024  # captions from which on it pays to look for equal beginnings
+MANY = 128  # captions from which on it pays to look for equal beginnings
 AT_ONCE = 1 << 15  # captions read so: 130 MB for states at the published E = 1024
 LONGEST_CAPTION = 60  # words
 IMAGE_LAYERS = ('ff_image', 'ff_image_vgg19')  # ours may hold one for each of two convnets

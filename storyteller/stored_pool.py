@@ -28,7 +28,7 @@ from .nearest import nearest
 
 FILE = 'caption_vectors.safetensors'  # beside the captions
 MOST = 127  # of a whole number
-ROWS = 2048  # made floats at a time, so that they stay in the processor's cache
+ROWS = 1024  # made floats at a time, so that they stay in the processor's cache
 QUERIES = 16  # looked for at a time, which bounds the memory of their scores
 ROUNDING = 1e-5  # more than what sums of 32-bit floats lose
 
@@ -94,9 +94,13 @@ class StoredPool:
     @inference()
     def _hopeful(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         """For each of some queries the rows, in order, that may be among its `k` nearest."""
-        asked, codes = torch.tensor(queries.T), torch.from_numpy(self.codes)
-        parts = [codes[i : i + ROWS].float() @ asked for i in range(0, len(codes), ROWS)]
-        scores = torch.cat(parts).numpy().T * self.scales  # (B, N)
+        plain = {'dtype': torch.float32, 'device': 'cpu'}  # whatever is set around
+        asked, codes = torch.tensor(queries.T, **plain), torch.from_numpy(self.codes)
+        products = torch.empty(len(codes), len(queries), **plain)
+        room = torch.empty(ROWS, codes.shape[1], **plain)  # new memory would take as long again
+        for some, out in zip(codes.split(ROWS), products.split(ROWS), strict=True):
+            torch.mm(room[: len(some)].copy_(some), asked, out=out)
+        scores = products.numpy().T * self.scales  # (B, N)
         lengths = np.linalg.norm(queries, axis=1, keepdims=True)
         off = lengths * (self.away + ROUNDING)
         least = np.partition(scores - off, -k, axis=1)[:, -k, None]

@@ -12,6 +12,7 @@ from conftest import REFERENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import tell, write_models
+from test_global_state import SURROUNDINGS
 
 from storyteller import captions, config, embedding, generate, nearest, stored_pool
 from storyteller.formats import ModelFileError
@@ -85,6 +86,15 @@ def test_taken_for_an_array_it_is_the_exact_one(vse, exact, tmp_path, monkeypatc
     np.testing.assert_allclose(np.dot(exact[:2], stored.T), exact[:2] @ exact.T, atol=1e-6)
     np.testing.assert_allclose(stored[3:5], exact[3:5], atol=1e-6)
     assert nearest.nearest(exact[3], stored, 1)[0].tolist() == [3]
+
+
+@pytest.mark.parametrize('around', SURROUNDINGS)
+@pytest.mark.filterwarnings('ignore:Anomaly')
+def test_what_is_set_around_changes_nothing(vse, exact, around):
+    expected = nearest.nearest(exact[:3], exact, 9)[0].tolist()
+    with SURROUNDINGS[around]():
+        stored = stored_pool.StoredPool(vse, POOL, stored_pool.packed(exact))
+        assert nearest.nearest(exact[:3], stored, 9)[0].tolist() == expected
 
 
 def test_wrong_queries_are_refused_as_ever(vse, exact):
