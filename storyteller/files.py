@@ -76,10 +76,10 @@ def cache_folder() -> Path | None:
 
     None where there is neither, as for a user without a home.
     """
-    import pooch  # which takes a moment
-
     if chosen := os.environ.get('STORYTELLER_CACHE'):
         return Path(at_home(chosen))
+    import pooch  # which takes a moment
+
     try:
         folder = Path(pooch.os_cache('storyteller'))
     except RuntimeError:
