@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:  # the output is lost, or the self-check has to do without a file
             drop_output()
             return CLOSED_PIPE if isinstance(error, BrokenPipeError) else _complain(error)
+        finally:
+            gc.unfreeze()
 
 
 def _tell(options: argparse.Namespace) -> int:
@@ -110,12 +112,13 @@ def _tell(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _no_search_for_garbage() -> Iterator[None]:
-    """While modules and models are loaded: they are many objects, and stay."""
+    """While modules and models are loaded, nor later among these: they are many, and stay."""
     before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if before:
             gc.enable()
 

@@ -6,6 +6,7 @@ another language all words have content.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 # Articles and pronouns; prepositions; conjunctions and adverbs of the same trade; auxiliaries, and
@@ -44,7 +45,7 @@ def has_content(word: str) -> bool:
     return word.lower() not in FUNCTION_WORDS and any(map(str.isalnum, word))
 
 
-def content_words(words: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
+def content_words(words: Mapping[str, int]) -> Mapping[int, tuple[int, ...]]:
     """For each content word, by index, all words that are equal regardless of case.
 
     Examples
@@ -52,8 +53,13 @@ def content_words(words: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
     >>> content_words({'the': 2, 'sea': 3, 'Sea': 4, 'dog': 5})
     {3: (3, 4), 4: (3, 4), 5: (5,)}
     """
+    return _content_words(tuple(words.items()))
+
+
+@functools.lru_cache(maxsize=4)  # a decoder's are asked for with each story
+def _content_words(words: tuple[tuple[str, int], ...]) -> dict[int, tuple[int, ...]]:
     alike: dict[str, list[int]] = {}
-    for word, index in words.items():
+    for word, index in words:
         if has_content(word):
             alike.setdefault(word.lower(), []).append(index)
     return {index: tuple(same) for same in alike.values() for index in same}

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from PIL import Image
@@ -51,12 +52,24 @@ def register_plugins() -> None:
 def known_formats() -> list[str]:
     """Those of `FORMATS` that this Pillow reads, and what plugins of others have added to it."""
     Image.init()
-    known = [
+    return sorted(_loaded_formats(), key=lambda name: Image.OPEN[name][1] is None)
+
+
+def _loaded_formats() -> list[str]:
+    """The known formats whose readers are there already."""
+    return [
         name
         for name, (factory, _) in Image.OPEN.items()
         if name in FORMATS or not getattr(factory, '__module__', '').startswith('PIL.')
     ]
-    return sorted(known, key=lambda name: Image.OPEN[name][1] is None)  # who takes all, comes last
+
+
+def _formats_to_try() -> Iterator[str]:
+    """The common ones first: loading the readers of all takes a while. Who takes all comes last."""
+    Image.preinit()
+    common = [name for name in _loaded_formats() if Image.OPEN[name][1] is not None]
+    yield from common
+    yield from (name for name in known_formats() if name not in common)
 
 
 def read_suffixes() -> set[str]:
@@ -120,7 +133,7 @@ def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
     stream = without_metadata(stream)
     stream.seek(0)
     beginning = stream.read(16)
-    for name in known_formats():
+    for name in _formats_to_try():
         accepts = Image.OPEN[name][1]
         try:
             answer = accepts(beginning) if accepts else True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pathlib
@@ -238,6 +239,11 @@ def test_as_a_program_an_error_is_one_line_and_no_traceback(tmp_path):
     done = run(tmp_path, str(PHOTO), '--models', str(tmp_path / 'nowhere'))
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr == f'storyteller: {tmp_path / "nowhere"}: no such folder of models\n'
+
+
+def test_garbage_is_looked_for_again_in_the_end(reference, capsys):
+    assert main([str(PHOTO), *SMALL]) == 0
+    assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
 IMPORTED = """

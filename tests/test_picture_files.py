@@ -164,3 +164,12 @@ def test_a_folder_of_what_cannot_be_read_says_why(plain, tmp_path):
         FileNotFoundError, match=r'no photos there .*passed over 1 .*\[heif\].*c\.h'
     ):
         many.find_photos([tmp_path])
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'gif', 'bmp'])
+def test_a_common_picture_needs_no_readers_of_others(monkeypatch, kind):
+    Image.preinit()
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, kind)
+    monkeypatch.setattr(Image, 'init', lambda: pytest.fail('all readers are loaded'))
+    assert picture_files.open_picture(stream).size == PIXELS.shape[1::-1]
