@@ -74,7 +74,7 @@ def load_all(
         check_count('threads', threads)
         torch.set_num_threads(int(threads))
     device = layers.pick_device(device)  # at once, and in this thread
-    files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
+    files = config.resolve(paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
     parts: dict[str, Callable[[], Any]] = {
@@ -87,10 +87,10 @@ def load_all(
         'cap': lambda: pool.load_captions(files['captions']),
     }
     # Most of the time goes to disks and to copying. More threads would keep more memory.
-    with ThreadPoolExecutor(2) as threads:
-        loading = {name: threads.submit(load) for name, load in parts.items()}
+    with ThreadPoolExecutor(2) as workers:
+        loading = {name: workers.submit(load) for name, load in parts.items()}
         joint, captions = loading['vse'], loading['cap']
-        known = threads.submit(
+        known = workers.submit(
             lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
         )
     z = {name: part.result() for name, part in loading.items()}
