@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from . import captions as pool
-from . import decoder, embedding, layers, search, skipthoughts
+from . import decoder, embedding, layers, skipthoughts
 from . import style as styling
 from .ahead import ahead
 from .candidates import nearest_first
@@ -26,7 +26,7 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Photo, load_image, photo_name
 from .loading import load_all
-from .options import MAX_PIXELS, SearchSettings, Telling
+from .options import MAX_PIXELS, SearchSettings, Telling, check_count
 from .result import Story, StoryError, captions_text, say
 from .telling import tell
 
@@ -169,7 +169,7 @@ def stories(
     """
     if on_error not in ('raise', 'return'):
         raise ValueError(f"on_error: expected 'raise' or 'return', found {on_error!r}")
-    search.check_count('batch_size', batch_size)
+    check_count('batch_size', batch_size)
     if _is_one_photo(images):
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
@@ -206,7 +206,7 @@ def _way(
     """Check the options of a story: the style's vector (D,), and all of them as plain values."""
     towards = styling.choose(z['styles'], z['bpos'], style)
     if seed is not None:
-        search.check_count('seed', seed, least=0)
+        check_count('seed', seed, least=0)
     chosen = z.get('search', SearchSettings()).chosen(seed is not None, **said)
     settings = {
         'k': int(chosen.k),

@@ -22,7 +22,8 @@ from . import keywords
 from .function_words import content_words
 from .layers import inference
 from .options import Telling, check_count
-from .search import EOS, START, UNK, Hypothesis, Step, generator
+from .search import START, Hypothesis, Step, generator
+from .vocabulary import EOS, UNK
 
 Seed = int | torch.Generator | None
 
