@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from storyteller import captions, decoder, generate, search, skipthoughts, style
+from storyteller import captions, decoder, generate, skipthoughts, style
 from storyteller.command_line import add_models, run
+from storyteller.options import check_count
 
 BATCH = 16  # stories searched at once
 
@@ -27,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument('--bw', type=int, default=50, help='beam width (%(default)s)')
     args = parser.parse_args()
-    search.check_count('count', args.count)
+    check_count('count', args.count)
     plain, coarse = (
         generate.load_all(args.models, 'cpu', precision=p)  # a GPU has none of these
         for p in ('float32', 'bfloat16')

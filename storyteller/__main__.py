@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _complain(error)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _complain(message)
+        warnings.showwarning = _show_warning
         try:
             status = _self_check(options) if options.check else _tell(options)
             sys.stdout.flush()
@@ -163,7 +163,11 @@ def _progress(what: str) -> None:
         print(f'{what} ...', file=sys.stderr)
 
 
-def _complain(error: Exception) -> int:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _complain(message)
+
+
+def _complain(error: Exception | str) -> int:
     print('storyteller:', ' '.join(str(error).splitlines()), file=sys.stderr)
     return 2
 

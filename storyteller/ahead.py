@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from .errors import ImageError
 from .images import Loaded, load_image
 
-Item, Result = TypeVar('Item'), TypeVar('Result')
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 Note = TypeVar('Note')
 
 

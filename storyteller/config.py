@@ -15,7 +15,7 @@ that mode, ``paths['vgg_model_caffe']``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -125,12 +125,14 @@ def local(folder: PathLike | None) -> Path:
     return hub.fetch(folder) if hub.is_address(folder) else Path(at_home(folder))
 
 
-def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> dict[str, str]:
+def resolve(
+    chosen: PathLike | Sequence[PathLike] | Mapping[str, PathLike] | None,
+) -> dict[str, str]:
     """The entries to load.
 
     Parameters
     ----------
-    chosen : path-like, sequence of path-like, dict or None
+    chosen : path-like, sequence of path-like, mapping or None
         A folder, or the address of a bundle; or several, of which each part is taken from the
         first that has it; or entries that take the place of single ones in `paths`; or nothing.
 
@@ -149,7 +151,7 @@ def resolve(chosen: PathLike | Sequence[PathLike] | dict[str, str] | None) -> di
     """
     if chosen is None:
         return _with_default(_as_chosen())
-    if not isinstance(chosen, dict):
+    if not isinstance(chosen, Mapping):
         several = [chosen] if isinstance(chosen, (str, os.PathLike)) else list(chosen)
         return _from_several([_existing(folder) for folder in several])
     unknown = sorted(set(chosen) - set(_NAMES) - set(_CPU_MODE))

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from storyteller import formats, layers, search
 from storyteller.decoder_network import Decoder
+from storyteller.options import check_count
+from storyteller.vocabulary import SPECIAL
 
 # Maximum number of probabilities (rows times words) of a step: 20 MB in float32, which the C
 # library keeps for the next step. From 32 MB on new memory would be cleared each time.
@@ -66,7 +68,7 @@ def load_model(
     params, options = read_params(path)
     worddict = formats.load_dictionary(dictionary)
     word_idict = {index: word for word, index in worddict.items()}
-    word_idict |= {search.EOS: '<eos>', search.UNK: 'UNK'}
+    word_idict |= dict(enumerate(SPECIAL))
     n_words = options['n_words']
     if (lacking := next((i for i in range(n_words) if i not in word_idict), None)) is not None:
         raise formats.MismatchError(
@@ -314,7 +316,7 @@ def _generate(
     """The hypotheses of each context, from as many contexts at a time as fit into memory."""
     model: Decoder = dec['_model']
     vectors = _contexts(model, contexts)
-    search.check_count('beam width', k)
+    check_count('beam width', k)
     if stochastic and k != 1:
         raise ValueError(f'beam width: expected 1 for a stochastic sample, found {k}')
     seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(vectors)

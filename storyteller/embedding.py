@@ -24,8 +24,8 @@ from .formats import MismatchError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
 from .packed import GRU, gru_for
 from .sequences import as_texts, batches, last_states, states_by_prefix
+from .vocabulary import EOS, SPECIAL, UNK
 
-EOS, UNK = 0, 1
 MANY = 128  # captions from which on it pays to look for equal beginnings
 AT_ONCE = 1 << 15  # captions read so: 130 MB for states at the published E = 1024
 LONGEST_CAPTION = 60  # words
@@ -77,7 +77,7 @@ def load_model(
     return {
         'options': options,
         'worddict': worddict,
-        'word_idict': {i: w for w, i in worddict.items()} | {EOS: '<eos>', UNK: 'UNK'},
+        'word_idict': {i: w for w, i in worddict.items()} | dict(enumerate(SPECIAL)),
         '_words': words,
         '_gru': gru_for(params, 'encoder', device) if recurrent else None,
         '_fingerprint': _hash({'Wemb': words, **recurrent}, worddict),

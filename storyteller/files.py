@@ -80,8 +80,6 @@ def cache_folder() -> Path | None:
     """
     if chosen := os.environ.get('STORYTELLER_CACHE'):
         return Path(at_home(chosen))
-    import pooch  # which takes a moment
-
     try:
         folder = Path(platformdirs.user_cache_dir('storyteller'))
     except RuntimeError:

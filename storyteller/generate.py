@@ -12,13 +12,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from . import captions as pool
-from . import decoder, embedding, layers, search, skipthoughts
+from . import decoder, embedding, layers, skipthoughts
 from . import style as styling
 from .ahead import ahead
 from .candidates import nearest_first
@@ -26,7 +26,7 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Photo, load_image, photo_name
 from .loading import load_all
-from .options import MAX_PIXELS, SearchSettings, Telling
+from .options import MAX_PIXELS, SearchSettings, Telling, check_count
 from .result import Story, StoryError, captions_text, say
 from .telling import tell
 
@@ -41,6 +41,9 @@ __all__ = [
     'stories',
     'story',
 ]
+
+Read = tuple[np.ndarray, np.ndarray]  # a photo for the eye, and for the network
+Texts = list[tuple[str, float | None]]  # with what they were compared by
 
 
 def story(
@@ -111,9 +114,9 @@ def story(
     """
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
     towards, settings = _way(z, lyric, style, seed, said)
-    reading = {'allow_truncated': allow_truncated, 'max_pixels': max_pixels}
-    photo = load_image(image_loc, side=z['net'].get('side'), **reading)
+    photo = _reader(z, allow_truncated, max_pixels)(image_loc)
     (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
+    assert isinstance(told, Story)  # what failed was raised
     say(told.story_text)
     return told
 
@@ -166,25 +169,25 @@ def stories(
     """
     if on_error not in ('raise', 'return'):
         raise ValueError(f"on_error: expected 'raise' or 'return', found {on_error!r}")
-    search.check_count('batch_size', batch_size)
+    check_count('batch_size', batch_size)
     if _is_one_photo(images):
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
     said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
     towards, settings = _way(z, lyric, style, seed, said)
-    images, told = list(images), []
-    reading = {'allow_truncated': allow_truncated, 'max_pixels': max_pixels}
+    photos, told = list(images), []
+    reader = _reader(z, allow_truncated, max_pixels)
 
     def load(batch: list[Photo]) -> list[Any]:
-        return [_loaded(z, image, on_error, reading) for image in batch]
+        return [_loaded(reader, image, on_error) for image in batch]
 
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    batches = [photos[i : i + batch_size] for i in range(0, len(photos), batch_size)]
     read = ahead(load, batches) if len(batches) > 1 else map(load, batches)
     for batch, loaded in zip(batches, read, strict=True):
         told += _tell(z, batch, loaded, towards, settings, on_error)
     return told
 
 
-def _is_one_photo(images: Any) -> bool:
+def _is_one_photo(images: Any) -> TypeGuard[Photo]:
     """Whether a photo was given where photos are expected; many in one array have four axes."""
     return (
         isinstance(images, (str, os.PathLike, Image.Image))
@@ -203,7 +206,7 @@ def _way(
     """Check the options of a story: the style's vector (D,), and all of them as plain values."""
     towards = styling.choose(z['styles'], z['bpos'], style)
     if seed is not None:
-        search.check_count('seed', seed, least=0)
+        check_count('seed', seed, least=0)
     chosen = z.get('search', SearchSettings()).chosen(seed is not None, **said)
     settings = {
         'k': int(chosen.k),
@@ -244,8 +247,9 @@ def _tell(
         [(z['cap'][j], float(score)) for j, score in zip(*found, strict=True)]
         for found in zip(nearest, scores, strict=True)
     ]
-    for found in captions if show else ():
-        show(found)
+    if show is not None:
+        for found in captions:
+            show(found)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
     told_texts = texts_of(
@@ -263,7 +267,7 @@ def _tell(
             image=name,
             captions=captions[i],
             passage=texts[0][0],
-            others=texts[1:],
+            others=[(other, score) for other, score in texts[1:] if score is not None],
             settings=dict(settings),
             vectors=dict(zip(('feature', 'joint', 'thought', 'shifted'), vectors, strict=True)),
             picture=pictures[i],
@@ -271,11 +275,19 @@ def _tell(
     return told
 
 
-def _loaded(
-    z: Mapping[str, Any], image: Photo, on_error: str, reading: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray] | StoryError:
+def _reader(z: Mapping[str, Any], allow_truncated: bool, max_pixels: int) -> Callable[..., Read]:
+    """What reads a photo as the network of `z` sees it."""
+    return functools.partial(
+        load_image,
+        side=z['net'].get('side'),
+        allow_truncated=allow_truncated,
+        max_pixels=max_pixels,
+    )
+
+
+def _loaded(read: Callable[..., Read], image: Photo, on_error: str) -> Read | StoryError:
     try:
-        return load_image(image, side=z['net'].get('side'), **reading)
+        return read(image)
     except ImageError as error:
         if on_error == 'raise':
             raise
@@ -288,7 +300,7 @@ def texts_of(
     settings: Mapping[str, Any],
     style: np.ndarray | None = None,
     captions: Sequence[Sequence[str]] | None = None,
-) -> list[list[tuple[str, float | None]] | EmptyStoryError]:
+) -> list[Texts | EmptyStoryError]:
     """Decode thought vectors.
 
     Parameters
@@ -319,14 +331,14 @@ def texts_of(
             encode = functools.partial(_read, z, b=b)
             found = nearest_first(found, thoughts - b, way.closeness, encode)
         return [
-            texts[: way.n_best] or EmptyStoryError('the rules leave no text for this story')
+            [*texts[: way.n_best]] or EmptyStoryError('the rules leave no text for this story')
             for texts in found
         ]
     if seed is None:
-        found = decoder.run_samplers(z['dec'], thoughts, bw, maxlen=maxlen)
+        plain = decoder.run_samplers(z['dec'], thoughts, bw, maxlen=maxlen)
     else:
-        found = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
-    return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in found]
+        plain = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
+    return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in plain]
 
 
 def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +72,7 @@ def load_all(
         check_count('threads', threads)
         torch.set_num_threads(int(threads))
     device = layers.pick_device(device)  # at once, and in this thread
-    files = config.resolve(dict(paths) if isinstance(paths, Mapping) else paths)
+    files = config.resolve(paths)
     bundle.check(config.folders(files))
     suiting = bundle.search_settings(files['decmodel'])
     parts: dict[str, Callable[[], Any]] = {
@@ -87,14 +85,13 @@ def load_all(
         'cap': lambda: pool.load_captions(files['captions']),
     }
     # Most of the time goes to disks and to copying. More threads would keep more memory.
-    with ThreadPoolExecutor(2) as threads:
-        loading = {name: threads.submit(load) for name, load in parts.items()}
+    with ThreadPoolExecutor(2) as workers:
+        loading = {name: workers.submit(load) for name, load in parts.items()}
         joint, captions = loading['vse'], loading['cap']
-        known = threads.submit(
+        known = workers.submit(
             lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
         )
     z = {name: part.result() for name, part in loading.items()}
-    _give_back_memory()
     try:
         Rules.of(suiting.telling, words_of(z['dec']))
     except ValueError as error:
@@ -122,12 +119,6 @@ def _known_vectors(
     """The vectors of the pool, if they lie beside it or in the cache."""
     stored = stored_pool.read(Path(path).with_name(stored_pool.FILE), vse, captions)
     return pool.cached_vectors(vse, captions) if stored is None else stored
-
-
-def _give_back_memory() -> None:
-    """Give the system what was freed while loading: glibc keeps some of it for each thread."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another library of C
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:

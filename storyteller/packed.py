@@ -10,6 +10,7 @@ Dimension letters: R rows, B sequences, W inputs, H states.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as plain_linear
 
-from .layers import gru
+from .layers import gru, inference
 
 Params = Mapping[str, np.ndarray]
 ROWS = 64  # that a product is packed for; others are as right, and about as fast
@@ -34,24 +35,38 @@ if 'DNNL_PRIMITIVE_CACHE_CAPACITY' not in os.environ:  # the older name of the f
 
 def can_pack(weight: Tensor) -> bool:
     """Whether `weight` can be packed: on a CPU with oneDNN, for its dtype."""
-    types = [torch.float32]
-    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        types.append(torch.bfloat16)
     return (
         weight.device.type == 'cpu'
-        and weight.dtype in types
         and weight.numel() > 0
         and torch.backends.mkldnn.is_available()
-        and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16()))
+        and _operators_work(weight.dtype)
     )
 
 
-_OPERATORS = (
-    '_linear_pointwise',
-    '_reorder_linear_weight',
-    '_convolution_pointwise',
-    '_reorder_convolution_weight',
-)
+def _has_bfloat16() -> bool:
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except Exception:
+        return False
+
+
+@functools.cache
+def _operators_work(dtype: torch.dtype) -> bool:
+    """Whether the operators, which torch promises to nobody, are there and do what they did."""
+    numbers = torch.arange(9, dtype=dtype, device='cpu')
+    weight, row = numbers[:6].view(2, 3), numbers[None, :3]
+    kernel, photo = numbers[1:5].view(1, 1, 2, 2), numbers.view(1, 1, 3, 3)
+    operators, shape = torch.ops.mkldnn, ([0, 0], [1, 1], [1, 1], 1)
+    try:
+        with inference():
+            packed = operators._reorder_linear_weight(weight, ROWS)
+            product = operators._linear_pointwise(row, packed, None, 'none', [], '')
+            packed = operators._reorder_convolution_weight(kernel, *shape, photo.shape)
+            seen = operators._convolution_pointwise(photo, packed, None, *shape, 'none', [], '')
+            return product.tolist() == [[5, 14]] and seen.tolist() == [[[[27, 37], [57, 67]]]]
+    except Exception:  # of whatever kind another torch raises
+        return False
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .options import check_count as check_count
+from .options import check_count
+from .vocabulary import EOS as EOS
+from .vocabulary import UNK as UNK
 
 START = -1  # what stands before the first word
-EOS = 0  # the word that ends a text
-UNK = 1  # the word that stands for all unknown ones
 
 # The cost of a hypothesis that uses UNK where it is banned. Not inf: as in 2015, words of
 # probability zero rank behind it.

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import packed
 from .layers import inference
-from .search import check_count
+from .options import check_count
 
 WORDS_AT_ONCE = 4096  # bounds the projected inputs: 118 MB at the published uni-skip's 3 x 2400
 WORDS_IN_BATCH = 1 << 18  # bounds the indices of a batch: 2 MB

@@ -19,16 +19,17 @@ from tqdm import tqdm
 from . import formats
 from .formats import MismatchError, MissingFileError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
+from .options import check_count
 from .packed import gru_for
-from .search import check_count
 from .sequences import as_texts, batches, last_states
 from .tables import WordTable
 from .text import preprocess
+from .vocabulary import SPECIAL
 
 __all__ = ['Encoder', 'WordTable', 'encode', 'load_model', 'nn', 'nn_words']
 __all__ += ['preprocess', 'word_features']
 
-EOS, UNK = '<eos>', 'UNK'
+EOS, UNK = SPECIAL  # the words, not their indices
 
 
 def load_model(

@@ -88,8 +88,8 @@ class StoredPool:
                 found.append((rows[best], scores))
         if queries.ndim == 1:
             return found[0]
-        indices, scores = zip(*found, strict=True) if found else ([], [])
-        return np.array(indices, np.int64), np.array(scores, np.float32)
+        indices, products = zip(*found, strict=True) if found else ((), ())
+        return np.array(indices, np.int64), np.array(products, np.float32)
 
     @inference()
     def _hopeful(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
@@ -168,8 +168,8 @@ def read(path: PathLike, vse: dict[str, Any], captions: Sequence[str]) -> Stored
         return None
     except Exception as error:  # of many kinds, as the file is broken
         raise ModelFileError(f'{path}: not readable as vectors of a pool: {why(error)}') from None
-    shapes = {'codes': (len(captions), embedding.width(vse))}
-    shapes |= dict.fromkeys(('scales', 'away'), (len(captions),))
+    one, all_ = (len(captions),), (len(captions), embedding.width(vse))
+    shapes = {'codes': all_, 'scales': one, 'away': one}
     for name, array in parts.items():
         kind = np.int8 if name == 'codes' else np.float32
         if array.shape != shapes[name] or array.dtype != kind:

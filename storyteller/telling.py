@@ -22,7 +22,8 @@ from . import keywords
 from .function_words import content_words
 from .layers import inference
 from .options import Telling, check_count
-from .search import EOS, START, UNK, Hypothesis, Step, generator
+from .search import START, Hypothesis, Step, generator
+from .vocabulary import EOS, UNK
 
 Seed = int | torch.Generator | None
 
@@ -215,7 +216,8 @@ class _Group:
             candidates |= {row * n_words + word for word in needed}
             candidates |= {row * n_words + word for word in _cheapest(dear[row], width)}
         costs = {place: float(dear.flatten()[place]) for place in candidates}
-        order = sorted((place for place in costs if np.isfinite(costs[place])), key=costs.get)
+        finite = (place for place in costs if np.isfinite(costs[place]))
+        order = sorted(finite, key=costs.__getitem__)
         banks: dict[int, list[int]] = {}
         for place in order:
             row, word = divmod(place, n_words)
@@ -225,7 +227,7 @@ class _Group:
         chosen = [place for met in sorted(banks, reverse=True) for place in banks[met][:share]]
         chosen = chosen[:width]
         chosen += [place for place in order if place not in set(chosen)][: width - len(chosen)]
-        return [divmod(place, n_words) for place in sorted(chosen, key=costs.get)]
+        return [divmod(place, n_words) for place in sorted(chosen, key=costs.__getitem__)]
 
 
 def _cheapest(costs: Tensor, k: int) -> list[int]:
@@ -261,7 +263,8 @@ def draw(
     rules = rules or Rules()
     rules.telling.check_for(drawn=True)
     random = seed if isinstance(seed, torch.Generator) else generator(seed, state.device)
-    words, score = [], 0.0
+    words: list[int] = []
+    score = 0.0
     last = torch.tensor([START], device=state.device)
     for _ in range(maxlen):
         logp, state = step(last, state)
@@ -353,7 +356,7 @@ def tell(
     model, told = dec['_model'], []
     for i, row in enumerate(contexts):
         rules = same
-        if telling.keywords:
+        if captions is not None and telling.keywords:
             rules = replace(same, worth=keywords.worth(captions[i], telling.keywords, words))
         state = model.start(torch.from_numpy(row[None]).to(model.device))
         if seed is None:

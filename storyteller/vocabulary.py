@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from .formats import ModelFileError, PathLike, atomic_path, load_dictionary
 
-EOS, UNK = 0, 1  # index of '<eos>' and of 'UNK' in every vocabulary since 2015
+EOS, UNK = 0, 1  # in every vocabulary since 2015: what ends a text, and stands for unknown words
+SPECIAL = ('<eos>', 'UNK')  # as they are written
 
 
 def build_dictionary(texts: Iterable[str]) -> tuple[OrderedDict[str, int], OrderedDict[str, int]]:
@@ -67,7 +68,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'entries', tuple(self.entries))
-        if self.entries[:2] != ('<eos>', 'UNK'):
+        if self.entries[:2] != SPECIAL:
             raise ValueError(f"a vocabulary starts with '<eos>', 'UNK', not {self.entries[:2]}")
         object.__setattr__(self, '_index', {word: i for i, word in enumerate(self.entries)})
 
@@ -89,9 +90,9 @@ class Vocabulary:
         """
         if n_words is not None and n_words < 2:
             raise ValueError(f"n_words: expected at least 2 ('<eos>' and 'UNK'), found {n_words}")
-        kept = [w for w, n in counts.items() if n >= min_count and w not in ('<eos>', 'UNK')]
+        kept = [w for w, n in counts.items() if n >= min_count and w not in SPECIAL]
         ranked = sorted(kept, key=counts.__getitem__)[::-1]
-        return cls(('<eos>', 'UNK', *ranked)[:n_words])
+        return cls((*SPECIAL, *ranked)[:n_words])
 
     @classmethod
     def from_dictionary(cls, dictionary: Mapping[str, int]) -> Vocabulary:
@@ -102,7 +103,7 @@ class Vocabulary:
         ValueError
             If the indices are not 2, 3, ... each once, or another word has index 0 or 1.
         """
-        entries = {EOS: '<eos>', UNK: 'UNK'}
+        entries = dict(enumerate(SPECIAL))
         for word, index in dictionary.items():
             if entries.setdefault(index, word) != word:
                 raise ValueError(f'index {index} belongs to {entries[index]!r} and to {word!r}')

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,32 @@ def test_a_processor_without_half_width_takes_the_plain_layer(monkeypatch):
     assert not packed.can_pack(torch.zeros(1, 1, dtype=torch.bfloat16))
     module = packed.gru_for(random_gru(), 'encoder', torch.device('cpu'), torch.bfloat16)
     assert isinstance(module, nn.GRU)
+
+
+@pytest.mark.parametrize('fault', ['missing', 'other arguments', 'other numbers'])
+@pytest.mark.parametrize('name', ['_linear_pointwise', '_reorder_convolution_weight'])
+def test_with_a_torch_whose_operators_changed_layers_are_plain_ones(monkeypatch, name, fault):
+    operator = getattr(torch.ops.mkldnn, name, None)
+    if operator is None:
+        pytest.skip('no oneDNN here')
+
+    class Changed:
+        def __getattr__(self, asked):
+            if asked != name:
+                return getattr(torch.ops.mkldnn, asked)
+            if fault == 'missing':
+                raise AttributeError(asked)
+            ours = {'other arguments': lambda x: x, 'other numbers': lambda *x: 2 * operator(*x)}
+            return ours[fault]
+
+    ops = SimpleNamespace(mkldnn=Changed())
+    ours = SimpleNamespace(ops=ops, **{n: v for n, v in vars(torch).items() if n != 'ops'})
+    monkeypatch.setattr(packed, 'torch', ours)
+    packed._operators_work.cache_clear()
+    try:
+        assert not packed.can_pack(torch.ones(1, 1))
+    finally:
+        packed._operators_work.cache_clear()
 
 
 @torch.inference_mode()

@@ -18,8 +18,8 @@ import numpy as np
 from .. import generate, skipthoughts
 from ..formats import MissingFileError, PathLike
 from ..layers import unit_rows
+from ..options import check_count
 from ..result import Story
-from ..search import check_count
 from ..text import detokenise
 from ..training import documents, origins
 from ..training.flickr8k import read_names, read_photos

@@ -12,7 +12,7 @@ import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
 from .. import decoder
-from ..search import UNK
+from ..vocabulary import EOS, SPECIAL, UNK
 
 
 def perplexity(
@@ -49,7 +49,7 @@ def perplexity(
 
 def _ids(dec: Mapping[str, Any], passage: str) -> list[int]:
     known = dec['options']['n_words']
-    ids = [dec['worddict'].get(word, UNK) for word in [*passage.split(), '<eos>']]
+    ids = [dec['worddict'].get(word, UNK) for word in [*passage.split(), SPECIAL[EOS]]]
     return [i if i < known else UNK for i in ids]
 
 

@@ -25,7 +25,7 @@ from ..formats import (
     atomic_path,
     write_text,
 )
-from ..vocabulary import Vocabulary
+from ..vocabulary import SPECIAL, Vocabulary
 from . import origins
 from .documents import BORDER, count_words, token_lines
 
@@ -97,8 +97,8 @@ class Corpus:
     @classmethod
     def with_all_words(cls, token_file: PathLike, folder: PathLike) -> tuple[Corpus, Vocabulary]:
         """A corpus from which the text can be had back, and the vocabulary of all its words."""
-        words = count_words([token_file])[0].keys() - {'<eos>', 'UNK'}
-        vocabulary = Vocabulary(('<eos>', 'UNK', *sorted(words)))
+        words = count_words([token_file])[0].keys() - {*SPECIAL}
+        vocabulary = Vocabulary((*SPECIAL, *sorted(words)))
         return cls.cached(token_file, vocabulary, folder), vocabulary
 
     @classmethod

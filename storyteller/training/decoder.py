@@ -135,6 +135,8 @@ class ConditionalGRU(nn.Module):
         For ``whiten``.
     """
 
+    mean: Tensor
+
     def __init__(
         self,
         params: Mapping[str, np.ndarray],
@@ -146,7 +148,7 @@ class ConditionalGRU(nn.Module):
         super().__init__()
         self.options = options
         self.table = nn.Embedding.from_pretrained(torch.tensor(params['Wemb']), freeze=False)
-        self.start = layers.affine(params, 'ff_state')
+        self.start: nn.Linear | WhitenedAffine = layers.affine(params, 'ff_state')
         if whitening is not None:
             self.start = WhitenedAffine(params, 'ff_state', whitening)
         self.decoder = layers.gru(params, 'decoder')
@@ -277,13 +279,14 @@ def fit(
         if counts is not None:
             params['ff_logit_b'] = log_frequencies(counts)
     model = ConditionalGRU(params, options, counts, some.mean(0), whitening).to(device)
+    about: Tensor | None = None
     if thoughts is not None:
         if thoughts.ndim != 2 or not len(thoughts) or thoughts.shape[1] != some.shape[1]:
             raise ValueError(
                 f'thoughts: expected rows of {some.shape[1]} numbers, as the passages have, '
                 f'found shape {thoughts.shape}'
             )
-        thoughts = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
+        about = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
     kept = asdict(options) | {
         'dimctx': some.shape[1],
         'n_words': n_words,
@@ -297,7 +300,7 @@ def fit(
         vectors, own = passages.told_of(batch, vectors)
         total = model(x, mask, vectors, own=own)
         if options.repeats:
-            some = written_about(model.towards_mean(vectors, own), thoughts)
+            some = written_about(model.towards_mean(vectors, own), about)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         return total, int(mask.sum())
 
@@ -319,7 +322,9 @@ def fit(
         checkpoint,
         report=None if held_out is None else lambda: perplexity(model, held_out, device),
         goal=None if held_out is None else 'held_out_cost',
-        show=vocabulary and (lambda: shown(model, held_out or passages, vocabulary, device)),
+        show=None
+        if vocabulary is None
+        else lambda: shown(model, held_out or passages, vocabulary, device),
         save=save,
     )
 

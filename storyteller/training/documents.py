@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .. import text
 from ..formats import ModelFileError, PathLike, atomic_path
+from ..vocabulary import SPECIAL
 from . import origins
 from .caption_files import as_written
 from .text_files import TYPOGRAPHY
@@ -340,8 +341,8 @@ def choose_words(
     list of str
         By descending count, then by alphabet; without ``<eos>`` and ``UNK``.
     """
-    chosen = set(always) - {'<eos>', 'UNK'}
-    by_count = sorted(counts.keys() - {'<eos>', 'UNK'}, key=lambda word: (-counts[word], word))
+    chosen = set(always) - {*SPECIAL}
+    by_count = sorted(counts.keys() - {*SPECIAL}, key=lambda word: (-counts[word], word))
     for word in by_count:
         if len(chosen) >= n_words:
             break

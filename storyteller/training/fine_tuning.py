@@ -14,8 +14,7 @@ import numpy as np
 
 from ..decoder import read_params
 from ..formats import MismatchError, PathLike
-from ..search import UNK
-from ..vocabulary import Vocabulary
+from ..vocabulary import UNK, Vocabulary
 from .decoder import dictionary_path
 
 

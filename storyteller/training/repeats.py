@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..search import EOS, UNK, beam_search, best
+from ..search import beam_search, best
+from ..vocabulary import EOS, UNK
 from .recurrence import run_gru
 from .softmax import unlikely_cost
 

@@ -23,7 +23,7 @@ from .. import formats
 from ..extras import needed
 from ..formats import MismatchError, ModelFileError, PathLike
 from ..tables import write_table
-from ..vocabulary import Vocabulary
+from ..vocabulary import SPECIAL, Vocabulary
 
 FEWEST = 2  # words in common for each dimension of a map that is fitted to them
 
@@ -148,7 +148,7 @@ def expand(
         if len(table) != len(words):
             raise MismatchError(f'{name}: {len(table)} rows, but {len(words)} words')
     vectors, index = read_vectors(path), {word: row for row, word in enumerate(words)}
-    shared = [word for word in index if word in vectors and word not in ('<eos>', 'UNK')]
+    shared = [word for word in index if word in vectors and word not in SPECIAL]
     wanted = FEWEST * (vectors.vector_size + 1)
     if len(shared) < wanted:
         raise MismatchError(
