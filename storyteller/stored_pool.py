@@ -94,7 +94,7 @@ class StoredPool:
     @inference()
     def _hopeful(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         """For each of some queries the rows, in order, that may be among its `k` nearest."""
-        plain = {'dtype': torch.float32, 'device': 'cpu'}  # whatever is set around
+        plain: Any = {'dtype': torch.float32, 'device': 'cpu'}  # whatever is set around
         asked, codes = torch.tensor(queries.T, **plain), torch.from_numpy(self.codes)
         products = torch.empty(len(codes), len(queries), **plain)
         room = torch.empty(ROWS, codes.shape[1], **plain)  # new memory would take as long again
