@@ -321,12 +321,19 @@ def fit(
         training,
         checkpoint,
         report=None if held_out is None else lambda: perplexity(model, held_out, device),
-        goal=None if held_out is None else 'held_out_cost',
+        goal=goal_of(held_out),
         show=None
         if vocabulary is None
         else lambda: shown(model, held_out or passages, vocabulary, device),
         save=save,
     )
+
+
+def goal_of(held_out: Passages | None) -> str | None:
+    """The metric that decides which checkpoint is best: with pairs, that of what stories are told of."""
+    if held_out is None:
+        return None
+    return 'held_out_cost' if held_out.pairs is None else 'perplexity_of_the_shifted_vector'
 
 
 def dictionary_path(out: PathLike) -> Path:
