@@ -60,9 +60,9 @@ class Telling:
         Weight of that cosine, in nats per word.
     keywords : float
         Reward, in nats, for the first occurrence of a content word that all captions of the photo
-        share; a word in a part of them earns that part (see :func:`storyteller.keywords.shares`;
-        after Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). Texts
-        are ranked with it; 0: none.
+        share; a word in a part of them earns that part (see ``storyteller.keywords``; after
+        Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). Texts are
+        ranked with it; 0: none.
     """
 
     n_best: int = 1

@@ -330,7 +330,7 @@ def fit(
 
 
 def goal_of(held_out: Passages | None) -> str | None:
-    """The metric that decides which checkpoint is best: with pairs, that of what stories are told of."""
+    """The metric for the best checkpoint: with pairs, that of the vectors stories are told from."""
     if held_out is None:
         return None
     return 'held_out_cost' if held_out.pairs is None else 'perplexity_of_the_shifted_vector'
