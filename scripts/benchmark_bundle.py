@@ -22,6 +22,7 @@ from storyteller import (
     candidates,
     captions,
     convnet,
+    decoder,
     embedding,
     generate,
     layers,
@@ -81,7 +82,7 @@ def step(bench: Bench) -> Stage:
     search, _, _ = suiting(bench)
 
     def run() -> Run:
-        with watched(bench.z['dec']['_model']) as seen:
+        with watched(decoder.network(bench.z['dec'])) as seen:
             search()
         seconds, rows = full_step(seen)
         return Run(seconds, machine.step_products(bench.z['dec']['options'], [rows]))
@@ -93,7 +94,7 @@ def search(bench: Bench) -> Stage:
     found, _, _ = suiting(bench)
 
     def run() -> Run:
-        with watched(bench.z['dec']['_model']) as seen:
+        with watched(decoder.network(bench.z['dec'])) as seen:
             seconds = seconds_of(found)
         rows = [rows for _, rows in seen]
         products = machine.step_products(bench.z['dec']['options'], rows)

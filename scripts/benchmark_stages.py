@@ -252,7 +252,7 @@ def stepping(bench: Bench) -> Stage:
     dec, bw, (context,) = bench.z['dec'], bench.scale.bw, bench.contexts(1)
 
     def run() -> Run:
-        with watched(dec['_model']) as seen:
+        with watched(decoder.network(dec)) as seen:
             decoder.gen_sample(dec, context, bw, STEPS)
         seconds, rows = full_step(seen)
         return Run(seconds, machine.step_products(dec['options'], [rows]))
@@ -270,7 +270,7 @@ def searching(bench: Bench) -> Stage:
     dec, scale, (context,) = bench.z['dec'], bench.scale, bench.contexts(1)
 
     def run() -> Run:
-        with watched(dec['_model']) as seen:
+        with watched(decoder.network(dec)) as seen:
             seconds = seconds_of(
                 lambda: decoder.gen_sample(dec, context, scale.bw, scale.maxlen, early_stop=True)
             )
@@ -283,7 +283,7 @@ def searching(bench: Bench) -> Stage:
 def story_of(bench: Bench, photos: list[str]) -> Run:
     """Tell stories in one call."""
     z, scale = bench.z, bench.scale
-    with watched(z['dec']['_model']) as seen:
+    with watched(decoder.network(z['dec'])) as seen:
         begun = time.perf_counter()
         told = generate.stories(z, photos, k=scale.k, bw=scale.bw, maxlen=scale.maxlen, telling=OLD)
         seconds = time.perf_counter() - begun
@@ -318,7 +318,7 @@ def against_2015(bench: Bench) -> Stage:
 
     def run() -> Run:
         begun = time.perf_counter()
-        with watched(dec['_model']) as seen:
+        with watched(decoder.network(dec)) as seen:
             texts[:] = [decoder.run_sampler(dec, context, scale.bw) for context in contexts]
         steps[:] = [rows for _, rows in seen]
         seconds = time.perf_counter() - begun

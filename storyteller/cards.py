@@ -16,9 +16,9 @@ from typing import Any
 
 from . import text
 from .errors import MissingFileError, ModelFileError, PathLike
+from .many import begins_row
 from .result import SHOWN
 
-BEGINNING = b'{"image": '  # of every row that scripts/story_folder.py writes
 FIRST_SETTINGS = ('style', 'lyric', 'strength', 'seed')  # the order on a button; others follow
 
 
@@ -81,7 +81,7 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
         try:
             rows.append(_parsed(last, path, len(rows) + 1))
         except ModelFileError:
-            if not (last.startswith(BEGINNING) or BEGINNING.startswith(last)):
+            if not begins_row(last):
                 raise
             warnings.warn(f'{path}: the last line is cut, and left out', stacklevel=2)
     return rows

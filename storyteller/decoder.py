@@ -86,6 +86,11 @@ def load_model(
     }
 
 
+def network(dec: Mapping[str, Any]) -> Decoder:
+    """The network of a decoder, whose `step` a search takes."""
+    return dec['_model']
+
+
 def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the parameters of a decoder, under the names of 2015, and its options.
 
@@ -314,7 +319,7 @@ def _generate(
     seed: int | Sequence[int] | None,
 ) -> list[list[search.Hypothesis]]:
     """The hypotheses of each context, from as many contexts at a time as fit into memory."""
-    model: Decoder = dec['_model']
+    model = network(dec)
     vectors = _contexts(model, contexts)
     check_count('beam width', k)
     if stochastic and k != 1:

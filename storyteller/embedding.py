@@ -204,8 +204,8 @@ def encode_images(model: dict[str, Any], IM: np.ndarray) -> np.ndarray:
         If a value is not finite.
     """
     features = np.asarray(IM, dtype=np.float32)
-    if features.ndim not in (1, 2) or features.shape[-1] not in model['_images']:
-        known = ' or '.join(str(F) for F in model['_images'])
+    if features.ndim not in (1, 2) or features.shape[-1] not in feature_widths(model):
+        known = ' or '.join(map(str, feature_widths(model)))
         raise MismatchError(f'IM: expected (N, F) with F = {known}, found shape {features.shape}')
     if not np.isfinite(features).all():
         raise ValueError('IM: a value is not finite')
@@ -218,6 +218,11 @@ def encode_images(model: dict[str, Any], IM: np.ndarray) -> np.ndarray:
 def width(model: dict[str, Any]) -> int:
     """E, the width of the joint space."""
     return next(iter(model['_images'].values())).out_features
+
+
+def feature_widths(model: dict[str, Any]) -> list[int]:
+    """The widths F of image features that the model reads."""
+    return list(model['_images'])
 
 
 def fingerprint(model: dict[str, Any]) -> str:

@@ -131,7 +131,7 @@ def _checked_widths(z: Mapping[str, Any], files: Mapping[str, str]) -> int:
             f'the encoder in {files["skmodels"]} gives {thought}; one for this encoder is made by '
             f'{_training("decoder", files["skmodels"])}'
         )
-    feature, known = z['net']['dim'], list(z['vse']['_images'])
+    feature, known = z['net']['dim'], embedding.feature_widths(z['vse'])
     if feature not in known:
         raise MismatchError(
             f'{files["vgg"]}: the network gives features of width {feature}, '

@@ -225,12 +225,17 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
         key = image, told_with.get('style')
         if 'error' not in row or 'error' in rows.get(key, row):
             rows[key] = row
-    if not (cut.startswith(BEGIN) or BEGIN.startswith(cut)):
+    if not begins_row(cut):
         raise ValueError(f'{path}, line {len(lines) + 1}: not a row that this script wrote')
     if cut:
         with open(path, 'rb+') as file:
             file.truncate(path.stat().st_size - len(cut))
     return rows
+
+
+def begins_row(line: bytes) -> bool:
+    """Whether a line is how a row begins, however soon it was cut."""
+    return line.startswith(BEGIN) or BEGIN.startswith(line)
 
 
 def plain(values: Any) -> Any:

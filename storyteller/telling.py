@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import keywords
+from .decoder import network
 from .function_words import content_words
 from .layers import inference
 from .options import Telling, check_count
@@ -353,7 +354,7 @@ def tell(
         raise ValueError(f'keywords={telling.keywords}: expected the captions of each context')
     words = words_of(dec)
     same = Rules.of(telling, words, use_unk)
-    model, told = dec['_model'], []
+    model, told = network(dec), []
     for i, row in enumerate(contexts):
         rules = same
         if captions is not None and telling.keywords:

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from storyteller import config, convnet, efficientnet, formats, generate
+from storyteller import config, convnet, efficientnet, embedding, formats, generate
 from storyteller.text import preprocess
 
 MODELS = config.default_folder()
@@ -110,7 +110,7 @@ def test_a_folder_tells_through_the_network_that_it_holds(folder):
     """Such as a VGG network of any width, which earlier bundles had."""
     z = generate.load_all(folder)
     assert z['net']['side'] == (260 if (folder / 'convnet.json').exists() else None)
-    assert z['net']['dim'] in z['vse']['_images']
+    assert z['net']['dim'] in embedding.feature_widths(z['vse'])
     told = generate.stories(z, IMAGES[:2], k=5, bw=2, maxlen=30)
     for photo, story in zip(IMAGES, told, strict=False):
         assert len(story.passage.split()) >= 3 and len(story.captions) == 5

@@ -82,7 +82,7 @@ class HeldOut:
         inputs = np.concatenate([pixels for _, pixels in self.looked_at])
         found = {OURS: unit_rows(generate.compute_features(self.z['net'], inputs))}
         real = self.data / 'flickr8k' / 'fc7_dev.npz'
-        if 4096 in self.z['vse']['_images'] and real.exists():
+        if 4096 in embedding.feature_widths(self.z['vse']) and real.exists():
             found[REAL] = read_fc7(real)
         return found
 

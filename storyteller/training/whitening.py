@@ -71,11 +71,11 @@ class WhitenedAffine(nn.Module):
         super().__init__()
         weight, bias = params[f'{prefix}_W'], params[f'{prefix}_b']
         inner = {
-            'W': np.linalg.solve(whitening.matrix, weight).astype(np.float32),
-            'b': (bias + whitening.mean @ weight).astype(np.float32),
+            f'{prefix}_W': np.linalg.solve(whitening.matrix, weight).astype(np.float32),
+            f'{prefix}_b': (bias + whitening.mean @ weight).astype(np.float32),
         }
         self.prefix, self.whitening = prefix, whitening
-        self.inner = layers.affine({f'_{name}': array for name, array in inner.items()}, '')
+        self.inner = layers.affine(inner, prefix)
         for name in ('mean', 'matrix'):
             value = torch.tensor(getattr(whitening, name), dtype=torch.float32)
             self.register_buffer(name, value, persistent=False)
@@ -86,8 +86,8 @@ class WhitenedAffine(nn.Module):
 
     def params(self) -> dict[str, np.ndarray]:
         """The plain layer, ``{prefix}_W`` and ``{prefix}_b``, float32."""
-        inner = layers.affine_params(self.inner, '')
-        weight = self.whitening.matrix @ inner['_W']
-        bias = inner['_b'] - self.whitening.mean @ weight
-        names = (f'{self.prefix}_W', f'{self.prefix}_b')
-        return dict(zip(names, (weight.astype(np.float32), bias.astype(np.float32)), strict=True))
+        W, b = f'{self.prefix}_W', f'{self.prefix}_b'
+        inner = layers.affine_params(self.inner, self.prefix)
+        weight = self.whitening.matrix @ inner[W]
+        bias = inner[b] - self.whitening.mean @ weight
+        return {W: weight.astype(np.float32), b: bias.astype(np.float32)}
