@@ -13,11 +13,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from storyteller.command_line import add_encoder, add_options, options_from, run, use_threads
+
+if __name__ == '__main__':
+    use_threads()  # before torch is loaded
+
 import numpy as np
 
 from storyteller import bundle, config, skipthoughts
 from storyteller.captions import load_captions
-from storyteller.command_line import add_encoder, add_options, options_from, run
 from storyteller.search import UNK
 from storyteller.text import Vocabulary
 from storyteller.training import (

@@ -27,6 +27,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from storyteller.command_line import run, use_threads
+
+if __name__ == '__main__':
+    use_threads()  # before torch is loaded
+
 import numpy as np
 import torch
 from PIL import Image
@@ -41,7 +46,6 @@ from storyteller import (
     skipthoughts,
     stored_pool,
 )
-from storyteller.command_line import run
 from storyteller.embedding import encode_sentences
 from storyteller.embedding import load_model as load_embedding
 from storyteller.images import load_image, read_rgb

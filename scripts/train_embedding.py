@@ -10,8 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from storyteller.command_line import add_options, options_from, run, use_threads
+
+if __name__ == '__main__':
+    use_threads()  # before torch is loaded
+
 from storyteller import bundle, config, picture_files
-from storyteller.command_line import add_options, options_from, run
 from storyteller.formats import read_array, read_lines
 from storyteller.training import embedding, origins, ranks, wordvectors
 from storyteller.training.captioned import CaptionedPhotos

@@ -12,8 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from storyteller.command_line import add_options, options_from, run, use_threads
+
+if __name__ == '__main__':
+    use_threads()  # before torch is loaded
+
 from storyteller import bundle
-from storyteller.command_line import add_options, options_from, run
 from storyteller.text import Vocabulary
 from storyteller.training import documents, origins, ranks, skipthoughts, wordvectors
 from storyteller.training.corpus import Corpus

@@ -47,7 +47,12 @@ def tell(
     MissingExtraError
         If ray is not installed.
     """
-    ray = needed('ray')
+    return _told(needed('ray'), plan, jobs, address, actors)  # found out before anything is asked
+
+
+def _told(
+    ray: Any, plan: Plan, jobs: Iterable[Job], address: str | None, actors: int
+) -> Iterator[dict[str, Any]]:
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     try:
         jobs = list(jobs)

@@ -13,6 +13,7 @@ import pytest
 from storyteller import caption_index, cluster, extras
 
 ROOT = Path(__file__).parent.parent
+PHOTO = str(ROOT / 'images' / 'ex1.jpg')
 
 
 def hide(monkeypatch, package):
@@ -50,7 +51,7 @@ def test_the_library_says_it(monkeypatch, tmp_path):
     for job in (
         lambda: caption_index.build(vectors),
         lambda: caption_index.load(tmp_path / 'a.faiss', vectors),
-        lambda: list(cluster.tell(None, [])),
+        lambda: cluster.tell(None, []),
     ):
         with pytest.raises(ValueError, match=r'storyteller\[scale\]'):
             job()
@@ -71,6 +72,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
         ('demo.py', [], ['gradio'], 'demo'),
         ('build_caption_index.py', ['--out', 'a.faiss'], ['faiss'], 'scale'),
         ('evaluate.py', ['sentences', '--data', '.'], ['scipy', 'sklearn'], 'eval'),
+        ('story_folder.py', [PHOTO, '--out', 'told', '--ray'], ['ray'], 'scale'),
     ],
 )
 def test_the_scripts_say_it_in_one_line(script, arguments, packages, extra, tmp_path):

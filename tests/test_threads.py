@@ -54,16 +54,31 @@ runpy.run_path(sys.argv[0], run_name='__main__') if sys.argv[0].endswith('.py') 
     ],
 )
 def test_commands_say_how_threads_wait_before_torch_is_there(command, given, arguments, found):
-    clean = {name: value for name, value in os.environ.items() if name not in NAMES}
     words = {'storyteller': ['a.jpg'], 'demo': []}.get(Path(command).stem, ['a.jpg', '--out', 'b'])
-    argv = [command, *words, *arguments]
+    assert set_by([command, *words, *arguments], given) == [str(value) for value in found]
+
+
+@pytest.mark.parametrize(
+    'name',
+    sorted(path.name for path in ROOT.glob('scripts/train_*.py') if 'punkt' not in path.name),
+)
+@pytest.mark.parametrize(
+    ('given', 'policy'), [({}, 'PASSIVE'), ({'OMP_WAIT_POLICY': 'ACTIVE'}, 'ACTIVE')]
+)
+def test_trainers_say_it_too(name, given, policy):
+    assert set_by([str(ROOT / 'scripts' / name)], given) == [policy, *['None'] * 4]
+
+
+def set_by(argv, given):
+    """What a command has set, beside what the environment gives."""
+    clean = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run(
         [sys.executable, '-c', SCRIPT.format(names=NAMES, argv=argv)],
         env=clean | {'PYTHONPATH': str(ROOT)} | given,
         capture_output=True, encoding='utf-8', timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(value) for value in found]
+    return done.stdout.split()
 
 
 @pytest.fixture
