@@ -18,16 +18,16 @@ EXTRAS = {
 }
 
 
+def way_to(extra: str) -> str:
+    """How to install an extra, of a package and of a checkout."""
+    return f"python -m pip install 'storyteller[{extra}]', in a checkout '.[{extra}]'"
+
+
 class MissingExtraError(ModuleNotFoundError, ValueError):
     """A required package is not installed; the message says how to install it."""
 
     def __init__(self, package: str):
-        extra = EXTRAS[package]
-        super().__init__(
-            f"{package} is not installed: python -m pip install 'storyteller[{extra}]', "
-            f"in a checkout '.[{extra}]'",
-            name=package,
-        )
+        super().__init__(f'{package} is not installed: {way_to(EXTRAS[package])}', name=package)
 
 
 def needed(module: str) -> ModuleType:

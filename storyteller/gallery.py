@@ -27,6 +27,7 @@ from . import images
 from .cards import Card, gather, writable
 from .cards import read_rows as read_rows
 from .errors import ImageError, MissingFileError, PathLike
+from .extras import way_to
 from .formats import atomic_path
 from .options import MAX_PIXELS
 
@@ -173,7 +174,7 @@ def _template() -> Any:
         import jinja2
     except ImportError:
         raise ModuleNotFoundError(
-            "a gallery needs jinja2: pip install 'storyteller[gallery]'", name='jinja2'
+            f'a gallery needs jinja2: {way_to("gallery")}', name='jinja2'
         ) from None
     surroundings = jinja2.Environment(
         autoescape=True,

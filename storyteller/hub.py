@@ -18,6 +18,7 @@ import numpy as np
 
 from . import __version__, bundle
 from .errors import MissingFileError, ModelFileError, PathLike
+from .extras import way_to
 
 ALLOWED = '.safetensors', '.npy', '.txt', '.json', '.md'  # none of them can hold code
 _SCHEME = re.compile('hf:/')  # of the two strokes a `Path` keeps one
@@ -246,7 +247,5 @@ def _library(address: Address) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise ValueError(
-            f"{address}: huggingface_hub is not installed: python -m pip install 'storyteller[hub]'"
-        ) from None
+        raise ValueError(f'{address}: huggingface_hub is not installed: {way_to("hub")}') from None
     return huggingface_hub

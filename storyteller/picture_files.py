@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from storyteller.extras import way_to
 from storyteller.png import without_metadata
 
 # What photos come as. Others that Pillow reads start programs (EPS) or are no photos.
@@ -35,9 +36,9 @@ OTHERS = (
 )  # fmt: skip
 BY_NAME = 'name the file itself to have it told'
 NEEDS = {
-    'HEIF': "a HEIC picture: pip install 'storyteller[heif]', and in a program of your own "
+    'HEIF': f'a HEIC picture: {way_to("heif")}, and in a program of your own '
     'pillow_heif.register_heif_opener()',
-    'AVIF': "an AVIF picture, which this Pillow does not read: pip install 'storyteller[heif]'",
+    'AVIF': f'an AVIF picture, which this Pillow does not read: {way_to("heif")}',
 }
 
 
@@ -88,7 +89,7 @@ def why_passed_over(path: str | os.PathLike[str]) -> str | None:
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in HEIF:
-        return "pip install 'storyteller[heif]' to read it"
+        return f'to read it: {way_to("heif")}'
     if suffix in RAW:
         return 'the raw photos of cameras are not read'
     if suffix in OTHERS:

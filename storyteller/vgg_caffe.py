@@ -17,6 +17,7 @@ import numpy as np
 
 from .architecture import VGG19
 from .errors import MissingFileError
+from .extras import way_to
 from .images import MEAN_BGR
 
 # A network that begins with its name, a layer, or an input: the tags of these fields.
@@ -173,5 +174,5 @@ def _messages(path: Path) -> dict[str, Any]:
         return _classes()
     except ImportError:
         raise MissingFileError(
-            f"{path}: to read a Caffe model takes protobuf: pip install 'storyteller[caffe]'"
+            f'{path}: to read a Caffe model takes protobuf: {way_to("caffe")}'
         ) from None

@@ -16,6 +16,7 @@ import numpy as np
 from .architecture import VGG19
 from .arrays import read_into
 from .errors import MissingFileError
+from .extras import way_to
 from .images import MEAN_BGR
 
 BEGINS = b'\x89HDF\r\n\x1a\n'
@@ -41,7 +42,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         import h5py
     except ImportError:
         raise MissingFileError(
-            f"{path}: to read an HDF5 file takes h5py: pip install 'storyteller[keras]'"
+            f'{path}: to read an HDF5 file takes h5py: {way_to("keras")}'
         ) from None
     ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
     params: dict[str, np.ndarray] = {}

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from storyteller import many, picture_files
+from storyteller.extras import way_to
 from storyteller.formats import ImageError
 from storyteller.images import load_image, read_rgb
 
@@ -88,7 +89,7 @@ def test_heic_is_read_and_turned_by_its_reader_alone(plain, tmp_path, orientatio
 
 @pytest.mark.parametrize(
     ('content', 'words'),
-    [(HEIC, r"HEIC picture: pip install 'storyteller\[heif\]'.*register_heif_opener"),
+    [(HEIC, r"HEIC picture: .*'storyteller\[heif\]', .*'\.\[heif\]'.*register_heif_opener"),
      (HEIC.replace(b'heic', b'avif'), r"AVIF picture.*pip install 'storyteller\[heif\]'")],
 )  # fmt: skip
 def test_what_a_plugin_would_read_is_named(plain, tmp_path, content, words):
@@ -127,12 +128,12 @@ def test_what_looks_like_a_photo_is_told_or_named(plain, tmp_path):
     assert [photo.name for photo in finds.photos] == ['a.jpg', 'sub/b.PNG']
     passed = finds.passed_over
     assert set(contents) == {'a.jpg', 'sub/b.PNG', 'letter.txt', 'empty', 'film.mov', *passed}
-    assert passed['c.heic'] == passed['d.HEIF'] == "pip install 'storyteller[heif]' to read it"
+    assert passed['c.heic'] == passed['d.HEIF'] == f'to read it: {way_to("heif")}'
     assert passed['._a.jpg'] == passed['.thumbs/g.png'] == 'hidden'
     assert 'raw photos' in passed['sub/e.dng'] and 'usual kinds' in passed['f.psd']
     assert 'not called so' in passed['h'] and passed['h'] == passed['i.bin']
     lines = many.said_of(passed)
-    assert "passed over 2 (pip install 'storyteller[heif]' to read it): c.heic, d.HEIF" in lines
+    assert f'passed over 2 (to read it: {way_to("heif")}): c.heic, d.HEIF' in lines
     assert sum(int(line.split()[2]) for line in lines) == len(passed)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..extras import way_to
 from ..formats import PathLike, atomic_path
 
 
@@ -35,9 +36,7 @@ class Metrics:
         wanted = {'matplotlib': curves, 'tensorboard': tensorboard}
         for package in (name for name, needed in wanted.items() if needed):
             if importlib.util.find_spec(package) is None:
-                raise ValueError(
-                    f"{package} is not installed: python -m pip install 'storyteller[train]'"
-                )
+                raise ValueError(f'{package} is not installed: {way_to("train")}')
         self.checkpoint, self.curves = checkpoint, curves
         self.file = checkpoint.with_suffix('.jsonl')
         self.board = None
