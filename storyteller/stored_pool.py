@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from . import captions as pool
 from . import embedding
@@ -33,10 +34,11 @@ QUERIES = 16  # looked for at a time, which bounds the memory of their scores
 ROUNDING = 1e-5  # more than what sums of 32-bit floats lose
 
 
-class StoredPool:
+class StoredPool(NDArrayOperatorsMixin):
     """The vectors of a pool; takes the place of ``z['cvec']``.
 
-    As an array it is the exact one, (N, E) float32, which is made when it is first asked for.
+    As an array, in NumPy's functions, operators and methods, it is the exact one, (N, E) float32,
+    which is made when it is first asked for.
 
     Parameters
     ----------
@@ -65,13 +67,17 @@ class StoredPool:
             self._known = np.ones(len(self), bool)
         return np.array(self._exact, dtype, copy=copy)
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = (np.asarray(each) if isinstance(each, StoredPool) else each for each in inputs)
+        return getattr(ufunc, method)(*plain, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_'):  # also where it is copied, before it has anything
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
     def __getitem__(self, rows: Any) -> np.ndarray:
         return np.asarray(self)[rows]
-
-    @property
-    def T(self) -> np.ndarray:
-        """The exact vectors as columns, (E, N)."""
-        return np.asarray(self).T
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `storyteller.captions.nearest` over the exact vectors."""

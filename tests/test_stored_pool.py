@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -163,3 +164,26 @@ def test_those_of_our_bundle_are_of_its_captions_and_its_embedding():
     lost = exact - stored.codes[rows] * stored.scales[rows, None]
     assert (np.linalg.norm(lost, axis=1) < stored.away[rows] + 1e-5).all()
     assert stored_pool.FILE in json.loads((folder / 'bundle.json').read_text())['files']
+
+
+def test_notebooks_may_take_it_for_the_array_that_it_was(vse, exact):
+    def stored():
+        return stored_pool.StoredPool(vse, POOL, stored_pool.packed(exact))
+
+    query = exact[3]
+    for take in (
+        lambda pool: pool @ query,
+        lambda pool: query @ pool.T,
+        lambda pool: np.dot(pool, query),
+        lambda pool: pool.dot(query),
+        lambda pool: pool.mean(0),
+        lambda pool: 2 * pool - query,
+        lambda pool: np.linalg.norm(pool, axis=1),
+        lambda pool: pool[2:5],
+        lambda pool: pool.astype('f8').sum(),
+        lambda pool: np.add.reduce(pool, axis=0),
+        lambda pool: copy.deepcopy(pool)[0],
+    ):
+        np.testing.assert_allclose(take(stored()), take(exact), rtol=1e-4, atol=1e-5)
+    with pytest.raises(AttributeError, match='no_such'):
+        _ = stored().no_such
