@@ -5,17 +5,33 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from . import text
+from .errors import PathLike
+from .files import at_home, atomic_path
 
 SHOWN = 5  # captions that are printed, however many were found
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+</head>
+<body style="margin:2em;font-family:serif;line-height:1.5">
+{body}
+</body>
+</html>
+"""
 
 
 def captions_text(captions: Sequence[tuple[str, float]]) -> str:
@@ -124,6 +140,44 @@ class Story:
         if self.others:
             row['others'] = [[text, round(score, 6)] for text, score in self.others]
         return row
+
+    def save(self, path: PathLike) -> None:
+        """Write the story to a file, whole or not at all, as its suffix says.
+
+        Parameters
+        ----------
+        path : path-like
+            ``.html`` is a page of its own, photo included, ``.json`` what `to_dict` returns, in one
+            line, ``.txt`` what :func:`storyteller.generate.story` prints; all are UTF-8. Missing
+            folders are made, and a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is none of the three.
+        OSError
+            If the file cannot be written.
+        """
+        path = Path(at_home(path))
+        contents = {'.html': self._page, '.json': self._json, '.txt': self._printed}
+        if (suffix := path.suffix.lower()) not in contents:
+            raise ValueError(
+                f'{path}: expected a name that ends in {", ".join(contents)}, found {suffix!r}'
+            )
+        content = contents[suffix]()  # before there is any file
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content.encode('utf-8', 'replace'))
+
+    def _page(self) -> str:
+        # A bare name: where the photo lay concerns no reader of the page.
+        title = f'A story of {Path(self.image).name}'
+        return PAGE.format(title=html.escape(title), body=self._repr_html_())
+
+    def _json(self) -> str:
+        return json.dumps(self.to_dict()) + '\n'
+
+    def _printed(self) -> str:
+        return f'{self}\n'
 
 
 @dataclass(frozen=True)

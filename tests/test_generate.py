@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -154,6 +157,66 @@ def test_story_shows_itself(z):
     assert 'data:image/jpeg;base64,' in page
     assert 'skis going down' not in page.split('<details>')[0]
     assert json.loads(json.dumps(told.to_dict()))['passage'] == told.passage
+
+
+@pytest.fixture
+def unseen():
+    """A story with what HTML and ASCII would stumble over."""
+    caption, settings = 'a <b>cat</b> & a caf\u00e9', {'k': 1, 'lyric': True}
+    picture = np.zeros((224, 224, 3), np.uint8)
+    name = 'photos/a<b> & \u00e9.jpg'
+    return generate.Story(
+        name, [(caption, 0.5)], 'He <i>said</i> , \u00e9 .', settings, {}, picture
+    )
+
+
+def test_a_story_is_saved_as_text_as_it_is_printed(z, capsys, tmp_path):
+    told = generate.story(z, PHOTOS['landscape'], k=10, bw=5)
+    told.save(tmp_path / 'new' / 'told.txt')
+    told.save(str(tmp_path / 'again.TXT'))
+    printed = capsys.readouterr().out.encode()
+    assert (tmp_path / 'new' / 'told.txt').read_bytes() == printed
+    assert (tmp_path / 'again.TXT').read_bytes() == printed
+
+
+def test_a_story_is_saved_as_json(unseen, tmp_path):
+    unseen.save(tmp_path / 'told.json')
+    content = (tmp_path / 'told.json').read_text(encoding='ascii')
+    assert content.count('\n') == 1 and json.loads(content) == unseen.to_dict()
+
+
+def test_a_story_is_saved_as_a_page_of_its_own(unseen, tmp_path):
+    unseen.save(tmp_path / 'told.html')
+    page = (tmp_path / 'told.html').read_bytes().decode('utf-8')
+    assert page.startswith('<!DOCTYPE html>') and '<meta charset="utf-8">' in page
+    assert '<title>A story of a&lt;b&gt; &amp; \u00e9.jpg</title>' in page
+    assert unseen._repr_html_() in page and 'a &lt;b&gt;cat&lt;/b&gt; &amp; a caf\u00e9' in page
+    assert re.findall(r'src="([^"]{10})', page) == ['data:image'] and 'http' not in page
+
+
+@pytest.mark.parametrize('name', ['told.pdf', 'told', 'told.txt.gz', '.html'])
+def test_another_suffix_is_refused_naming_those_that_there_are(unseen, tmp_path, name):
+    with pytest.raises(ValueError, match=r'\.html, \.json, \.txt, found'):
+        unseen.save(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_leaves_what_was_there(unseen, tmp_path):
+    unseen.save(tmp_path / 'told.json')
+    before = (tmp_path / 'told.json').read_bytes()
+    unseen.settings['style'] = object()  # no JSON
+    with pytest.raises(TypeError):
+        unseen.save(tmp_path / 'told.json')
+    assert [path.name for path in tmp_path.iterdir()] == ['told.json']
+    assert (tmp_path / 'told.json').read_bytes() == before
+
+
+def test_a_name_that_is_no_unicode_is_saved_too(unseen, tmp_path):
+    told = dataclasses.replace(unseen, image=os.fsdecode(b'a\xff.jpg'))
+    for suffix in ('html', 'json', 'txt'):
+        told.save(tmp_path / f'told.{suffix}')
+    assert json.loads((tmp_path / 'told.json').read_bytes())['image'] == told.image
+    assert b'a?.jpg' in (tmp_path / 'told.html').read_bytes()
 
 
 def test_parts_that_do_not_fit_are_refused_naming_both(monkeypatch, tmp_path):
