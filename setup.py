@@ -42,6 +42,7 @@ setup(
         'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
     },
+    entry_points={'console_scripts': ['storyteller = storyteller.__main__:main']},
     install_requires=[
         'torch>=2.6,<2.14',  # this range resolves to a build for CPUs
         'numpy>=2',

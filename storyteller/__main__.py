@@ -1,6 +1,7 @@
 """Command line: ``python -m storyteller PHOTO`` prints the nearest captions and a story.
 
-Several photos have their names above their stories, and a blank line between them.
+Once installed, ``storyteller PHOTO`` does the same. Several photos have their names above
+their stories, and a blank line between them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .command_line import (
     CLOSED_PIPE,
     add_models,
@@ -30,10 +33,13 @@ from .command_line import (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The argument parser."""
+    """The argument parser, with the name under which this was called."""
+    installed = Path(*sys.argv[:1]).stem == 'storyteller'  # else it is __main__, or a program's own
     result = argparse.ArgumentParser(
-        prog='python -m storyteller', description='Tell a little story about a photograph.'
+        prog='storyteller' if installed else 'python -m storyteller',
+        description='Tell a little story about a photograph.',
     )
+    result.add_argument('--version', action='version', version=f'storyteller {__version__}')
     result.add_argument('photos', nargs='*', metavar='PHOTO', help='an image file')
     result.add_argument(
         '--check', action='store_true', help='verify the model files and their outputs'

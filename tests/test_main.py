@@ -13,6 +13,7 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
+import storyteller
 from storyteller import config, generate, loading
 from storyteller.__main__ import main
 
@@ -196,6 +197,30 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(capsys, arguments):
     assert stopped.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == '' and printed.err.startswith('usage: python -m storyteller')
+
+
+@pytest.mark.parametrize(
+    ('called', 'name'),
+    [
+        ('/usr/bin/storyteller', 'storyteller'),
+        ('storyteller.exe', 'storyteller'),
+        ('/packages/storyteller/__main__.py', 'python -m storyteller'),
+        ('', 'python -m storyteller'),
+    ],
+)
+def test_the_usage_names_the_command_that_was_called(monkeypatch, capsys, called, name):
+    monkeypatch.setattr(sys, 'argv', [called, '--help'])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f'usage: {name} [-h]')
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(['--version'])
+    assert stopped.value.code == 0
+    assert capsys.readouterr() == (f'storyteller {storyteller.__version__}\n', '')
 
 
 # --- as a program --------------------------------------------------------------------------------

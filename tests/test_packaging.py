@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ import venv
 
 import pytest
 
-from storyteller import efficientnet
+from storyteller import __version__, efficientnet
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
 # Names under which a distribution is imported, where they differ.
@@ -83,6 +84,14 @@ def test_every_package_is_listed(arguments):
     assert set(arguments['packages']) == packages | {'storyteller.models'}
 
 
+def test_the_command_is_there(arguments):
+    (command,) = arguments['entry_points']['console_scripts']
+    name, _, target = command.partition(' = ')
+    module, _, function = target.partition(':')
+    assert name == 'storyteller'
+    assert callable(getattr(importlib.import_module(module), function))
+
+
 # --- installing, from a copy whose bundle is a stand-in ------------------------------------------
 
 STAND_IN = ('bundle.json', 'captions.txt', 'utable.npy', 'decoder.safetensors', 'README.md')
@@ -130,13 +139,19 @@ def interpreter(tmp_path):
     return python
 
 
-def report(python: pathlib.Path, folder: pathlib.Path, **environment: str) -> list[str]:
-    """What an interpreter says about the package, asked from a folder."""
+def run(
+    *command: str | pathlib.Path, folder: pathlib.Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with nothing around it that names another package or bundle."""
     clean = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'STORYTELLER_MODELS')}
-    command = [python, '-c', REPORT]
-    done = subprocess.run(
+    return subprocess.run(
         command, cwd=folder, env=clean | environment, capture_output=True, text=True
     )
+
+
+def report(python: pathlib.Path, folder: pathlib.Path, **environment: str) -> list[str]:
+    """What an interpreter says about the package, asked from a folder."""
+    done = run(python, '-c', REPORT, folder=folder, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -165,6 +180,24 @@ def test_installed_package_holds_the_bundle(checkout, interpreter, tmp_path):
     assert (packages / 'storyteller' / 'py.typed').is_file()
     (metadata,) = packages.glob('storyteller-*.dist-info')
     assert list(metadata.rglob('LICENSE'))
+
+
+@pytest.mark.slow
+def test_the_installed_command_runs_and_its_status_says_how_it_went(
+    checkout, interpreter, tmp_path
+):
+    install(interpreter, str(checkout))
+    commands = {
+        'python -m storyteller': [interpreter, '-m', 'storyteller'],
+        'storyteller': [interpreter.parent / 'storyteller'],
+    }
+    for name, command in commands.items():
+        done = run(*command, '--version', folder=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f'storyteller {__version__}\n'), done.stderr
+        done = run(*command, 'a.jpg', '--models', 'nowhere', folder=tmp_path)
+        assert (done.returncode, done.stdout) == (2, '')
+        assert done.stderr == 'storyteller: nowhere: no such folder of models\n'
+        assert run(*command, folder=tmp_path).stderr.startswith(f'usage: {name} [-h]')
 
 
 @pytest.mark.slow
