@@ -24,7 +24,7 @@ from .ahead import ahead
 from .candidates import nearest_first
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
-from .images import Photo, load_image, photo_name
+from .images import Photo, is_tensor, load_image, photo_name
 from .loading import load_all
 from .options import MAX_PIXELS, SearchSettings, Telling, check_count
 from .result import Story, StoryError, captions_text, say
@@ -73,8 +73,8 @@ def story(
     ----------
     z : dict
         From :func:`load_all`.
-    image_loc : path, PIL image or array
-        The photo.
+    image_loc : path, PIL image, binary file object, array or torch.Tensor
+        The photo; see :func:`storyteller.images.load_image`.
     k : int, optional
         Number of captions whose vectors are averaged.
     bw : int, optional
@@ -189,6 +189,8 @@ def stories(
 
 def _is_one_photo(images: Any) -> TypeGuard[Photo]:
     """Whether a photo was given where photos are expected; many in one array have four axes."""
+    if is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind == 'f'):
+        return images.ndim in (2, 3)  # none at all is an array of floats too, with one axis
     return (
         isinstance(images, (str, os.PathLike, Image.Image))
         or hasattr(images, 'read')

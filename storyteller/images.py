@@ -14,18 +14,23 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
 from PIL import Image, ImageFile
 
+from storyteller.errors import why
 from storyteller.files import at_home
 from storyteller.formats import ImageError, stand_in
 from storyteller.options import MAX_PIXELS, check_count
 from storyteller.orientation import upright
 from storyteller.picture_files import open_picture
+
+if TYPE_CHECKING:
+    import torch
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
 CROP = 224  # side in pixels of the central square that the network sees
@@ -43,7 +48,8 @@ class Loaded:
     im: np.ndarray
 
 
-Photo = str | os.PathLike[str] | Image.Image | np.ndarray | BinaryIO | Loaded
+# Not by |, which takes no name of a type; torch is not imported for one.
+Photo = Union[str, os.PathLike[str], Image.Image, np.ndarray, 'torch.Tensor', BinaryIO, Loaded]
 
 
 def load_image(
@@ -57,8 +63,9 @@ def load_image(
 
     Parameters
     ----------
-    file : path, PIL image, binary file object, or array
-        Arrays are (H, W), (H, W, 3) or (H, W, 4) uint8. Of an animation the first frame counts.
+    file : path, PIL image, binary file object, array or torch.Tensor
+        Arrays are (H, W), (H, W, 3) or (H, W, 4), tensors (3, H, W) or (H, W, 3), on any device;
+        in RGB, of uint8, or of floats from 0 to 1. Of an animation the first frame counts.
     allow_truncated : bool
         Accept a photo whose file is truncated: what is missing stays black (or grey).
     side : int, optional
@@ -123,6 +130,8 @@ def photo_name(file: Photo) -> str:
         return os.fspath(file)
     if isinstance(file, np.ndarray):
         return '<array>'
+    if is_tensor(file):
+        return '<tensor>'
     return str(getattr(file, 'filename', None) or getattr(file, 'name', None) or '<picture>')
 
 
@@ -130,13 +139,15 @@ def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
     check_count('max_pixels', max_pixels)
     name = photo_name(file)
     if isinstance(file, np.ndarray):
-        file = _from_array(file)
+        file = _from_array(file, max_pixels)
+    elif is_tensor(file):
+        file = _from_array(_pixels_last(file), max_pixels, name)
     elif isinstance(file, (str, os.PathLike)):
         name = file = at_home(file)
         _check_file(name)
     elif not isinstance(file, Image.Image) and not hasattr(file, 'read'):
         raise TypeError(
-            'a photo is a path, a PIL image, a binary file object or an array, '
+            'a photo is a path, a PIL image, a binary file object, an array or a tensor, '
             f'not {type(file).__name__}'
         )
     try:
@@ -191,17 +202,48 @@ def _check_file(path: str) -> None:
         raise ImageError(path, f'not a picture but {what}')
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    channels = array.shape[2:]
-    if array.dtype != np.uint8 or array.ndim < 2 or channels not in ((), (3,), (4,)):
+def is_tensor(file: object) -> bool:
+    """Whether it is a torch.Tensor; there is none where torch has not been imported."""
+    torch = sys.modules.get('torch')
+    return torch is not None and isinstance(file, torch.Tensor)
+
+
+def _pixels_last(tensor: Any) -> np.ndarray:
+    """The array (H, W, 3) of a tensor. What may be read either way is (3, H, W), torch's own."""
+    shape = tuple(tensor.shape)
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        found = f'{shape} of {tensor.dtype}'
+        raise ImageError('<tensor>', f'expected (3, H, W) or (H, W, 3), found {found}')
+    try:
+        tensor = tensor.detach().cpu()
+        # NumPy knows no bfloat16.
+        array = (tensor.float() if tensor.dtype.is_floating_point else tensor).numpy()
+    except (RuntimeError, TypeError) as error:  # a sparse one, or one without values
+        raise ImageError('<tensor>', f'cannot be read: {why(error)}') from error
+    return array.transpose(1, 2, 0) if shape[0] == 3 else array
+
+
+def _from_array(array: np.ndarray, max_pixels: int, name: str = '<array>') -> Image.Image:
+    channels, floats = array.shape[2:], array.dtype.kind == 'f'
+    known = floats or array.dtype == np.uint8
+    if not known or array.ndim < 2 or channels not in ((), (3,), (4,)):
         raise ImageError(
-            '<array>',
-            'expected (H, W), (H, W, 3) or (H, W, 4) of uint8, '
+            name,
+            'expected (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats from 0 to 1, '
             f'found {array.shape} of {array.dtype}',
         )
     if not array.size:
-        raise ImageError('<array>', f'no pixels: shape {array.shape}')
-    return Image.fromarray(np.ascontiguousarray(array))
+        raise ImageError(name, f'no pixels: shape {array.shape}')
+    _check_size(array.shape[1], array.shape[0], name, max_pixels)  # before anything is computed
+    return Image.fromarray(np.ascontiguousarray(_bytes_of(array, name) if floats else array))
+
+
+def _bytes_of(array: np.ndarray, name: str) -> np.ndarray:
+    """Floats from 0 to 1 as uint8. What rounds to 0 or 255 may lie outside by that little."""
+    least, most = float(array.min()), float(array.max())
+    if not (least * 255 > -0.5 and most * 255 < 255.5):  # also if they are not finite
+        raise ImageError(name, f'expected floats from 0 to 1, found {least:.6g} to {most:.6g}')
+    return np.rint(array * array.dtype.type(255)).clip(0, 255).astype(np.uint8)
 
 
 def _decode(image: Image.Image, name: str, allow_truncated: bool, max_pixels: int) -> np.ndarray:

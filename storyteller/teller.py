@@ -59,7 +59,7 @@ class Storyteller:
 
         Parameters
         ----------
-        photo : path, PIL image, binary file object or array
+        photo : path, PIL image, binary file object, array or torch.Tensor
         **options
             Those of :func:`storyteller.generate.story`, by name: `style`, `strength`, `k`, `bw`,
             `lyric`, `seed`, `maxlen`, `telling`, `allow_truncated`, `max_pixels`.

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from conftest import REFERENCE
+from PIL import Image
 
 from storyteller import config, decoder, generate, loading, skipthoughts
 from storyteller.formats import ImageError, MismatchError, MissingFileError
@@ -138,8 +140,21 @@ def test_bad_arguments_are_named(z, options, error, words):
 
 
 def test_one_photo_where_a_list_is_expected(z):
-    with pytest.raises(TypeError, match='list of photos'):
-        generate.stories(z, str(PHOTOS['grey']))
+    pixels = torch.zeros(3, 40, 40)
+    for photo in (str(PHOTOS['grey']), pixels, pixels.numpy(), pixels.byte().numpy()):
+        with pytest.raises(TypeError, match='list of photos'):
+            generate.stories(z, photo)
+    assert generate.stories(z, np.array([])) == []
+
+
+def test_photos_may_be_tensors_and_arrays_of_floats(z):
+    picture = np.asarray(Image.open(PHOTOS['landscape']).convert('RGB'))
+    batch = torch.from_numpy(picture / 255).permute(2, 0, 1)[None]
+    told = generate.stories(z, [picture, picture / 255, *batch], k=10, bw=5)
+    assert len({story.passage for story in told}) == 1
+    assert [story.image for story in told] == ['<array>', '<array>', '<tensor>']
+    (same,) = generate.stories(z, batch, k=10, bw=5)
+    assert same.passage == told[0].passage
 
 
 def test_sampled_stories_depend_on_the_seed_alone(z):

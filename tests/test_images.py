@@ -10,12 +10,13 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from conftest import REFERENCE
 from PIL import Image
 from skimage.transform import resize
 
 from storyteller.formats import ImageError
-from storyteller.images import CROP, MEAN_BGR, Loaded, load_image, read_rgb
+from storyteller.images import CROP, MEAN_BGR, Loaded, load_image, photo_name, read_rgb
 from storyteller.options import MAX_PIXELS
 
 VGG = REFERENCE / 'vgg'
@@ -98,6 +99,45 @@ def test_path_object_picture_and_array_give_the_same(tmp_path):
     with open(path, 'rb') as file:
         for given in (path, str(path), Image.open(path), file, io.BytesIO(path.read_bytes())):
             np.testing.assert_array_equal(load_image(given)[1], expected)
+
+
+@pytest.mark.parametrize('shape', [(60, 50), (60, 50, 3), (60, 50, 4)])
+@pytest.mark.parametrize('dtype', ['f2', 'f4', 'f8', '>f4'])
+def test_arrays_of_floats_are_those_of_their_bytes(shape, dtype):
+    picture = noise(*shape)
+    floats = (picture / 255).astype(dtype)
+    for found, expected in zip(load_image(floats), load_image(picture), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'float16', 'float32', 'float64'])
+@pytest.mark.parametrize('first', [True, False])
+def test_tensors_are_read_with_the_channels_first_or_last(dtype, first):
+    picture = noise(60, 50, 3)
+    tensor = torch.from_numpy(picture)
+    if dtype != 'uint8':
+        tensor = (tensor / 255).to(getattr(torch, dtype)).requires_grad_()
+    tensor = tensor.permute(2, 0, 1) if first else tensor
+    np.testing.assert_array_equal(load_image(tensor)[1], load_image(picture)[1])
+
+
+def test_tensors_of_bfloat16_are_read_as_well_as_they_hold_the_values():
+    picture = noise(60, 50, 3)
+    found = read_rgb((torch.from_numpy(picture) / 255).bfloat16())
+    assert np.abs(found - picture.astype(int)).max() <= 1
+
+
+def test_a_tensor_of_three_rows_and_columns_has_its_channels_first():
+    picture = noise(3, 3, 3)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    np.testing.assert_array_equal(read_rgb(tensor), picture)
+
+
+def test_rounding_errors_of_floats_do_no_harm():
+    floats = np.full((9, 9, 3), 1.0019, np.float16)
+    floats[0] = -0.0019
+    found = read_rgb(floats)
+    assert found[0].max() == 0 and found[1:].min() == 255
 
 
 def test_the_folder_of_bytes_does_not_matter(tmp_path):
@@ -409,9 +449,50 @@ def test_a_wide_panorama_is_not_a_sliver():
     assert load_image(noise(10, 600, 3))[0].shape == (224, 224, 3)
 
 
-@pytest.mark.parametrize('shape, dtype', [((9, 9, 2), 'u1'), ((9,), 'u1'), ((9, 9, 3), 'f4')])
+@pytest.mark.parametrize(
+    'shape, dtype', [((9, 9, 2), 'u1'), ((9,), 'u1'), ((9, 9, 3), 'i4'), ((9,), 'f4')]
+)
 def test_arrays_of_another_kind(shape, dtype):
     refused(np.zeros(shape, dtype), 'uint8', str(shape))
+
+
+@pytest.mark.parametrize(
+    'wrong, found',
+    [
+        (255, '0.5 to 255'),
+        (-1, '-1 to 0.5'),
+        (1.01, '0.5 to 1.01'),
+        (np.nan, 'nan'),
+        (np.inf, 'inf'),
+    ],
+)
+def test_floats_of_another_range(wrong, found):
+    picture = np.full((9, 9, 3), 0.5)
+    picture[4, 4, 1] = wrong
+    for given in (picture, torch.from_numpy(picture)):
+        refused(given, 'floats from 0 to 1', found)
+
+
+@pytest.mark.parametrize(
+    'tensor, words',
+    [
+        (torch.zeros(9, 9), '(9, 9) of torch.float32'),
+        (torch.zeros(1, 3, 9, 9), '(3, H, W) or (H, W, 3), found (1, 3, 9, 9)'),
+        (torch.zeros(9, 3, 9), '(9, 3, 9)'),
+        (torch.zeros(3, 9, 9, dtype=torch.int64), 'int64'),
+        (torch.zeros(3, 0, 9), 'no pixels'),
+        (torch.zeros(3, 9, 9, device='meta'), 'cannot be read'),
+        (torch.zeros(3, 9, 9).to_sparse(), 'cannot be read'),
+    ],
+)
+def test_tensors_of_another_kind(tensor, words):
+    refused(tensor, words)
+    assert photo_name(tensor) == '<tensor>'
+
+
+def test_arrays_of_floats_are_not_converted_if_they_are_too_large():
+    with pytest.raises(ImageError, match='more than 80 pixels'):
+        load_image(np.full((9, 9, 3), np.nan), max_pixels=80)
 
 
 def test_array_without_pixels():
