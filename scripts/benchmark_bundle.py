@@ -73,7 +73,13 @@ def suiting(bench: Bench) -> tuple[Callable[[], list], np.ndarray, int]:
     (told,) = generate.stories(bench.z, bench.photos[:1])
     shifted = told.vectors['shifted']
     search = functools.partial(
-        tell, bench.z['dec'], shifted[None], way.telling, way.bw, maxlen=way.maxlen
+        tell,
+        bench.z['dec'],
+        shifted[None],
+        way.telling,
+        way.bw,
+        maxlen=way.maxlen,
+        captions=[[caption for caption, _ in told.captions]],
     )
     return search, shifted, way.telling.candidates
 
