@@ -184,11 +184,8 @@ class Recipe:
         for held_out, ending in ((False, ''), (True, '_held_out')):
             files = [file for file in novels if file.name.startswith(HELD_OUT) == held_out]
             for name in ('novels', 'adventure'):
-                path, facts = (
-                    self.text / f'{name}{ending}.txt',
-                    origins.of_files([ADVENTURE, *files]),
-                )
-                if not origins.is_made(path, facts):
+                path = self.text / f'{name}{ending}.txt'
+                if not origins.is_made(path, origins.of_files([ADVENTURE, *files])):
                     books = self.books(files, adventure=name == 'adventure')
                     documents.tokenise(books, path, processes=os.cpu_count() or 1)
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
@@ -252,7 +249,8 @@ class Recipe:
         """Train the uni or the bi encoder and put it into the bundle, or take that of `--start`."""
         if self.start:
             for name in (f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'):
-                shutil.copy(self.start / name, self.out / name)
+                with formats.atomic_path(self.out / name) as temporary:  # which may be the same
+                    shutil.copy(self.start / name, temporary)
             return
         options, seed = (UNI, 1) if kind == 'uni' else (BI, 2)
         texts = [self.corpus(name, self.words, 'encoder') for name in ('novels', 'captions')]
@@ -384,16 +382,14 @@ class Recipe:
         """
         vocabulary, counts = self.story_words()
         options, params = DECODER, None
-        if self.start:
-            width = self.pool_thoughts.shape[1]
-            params, sizes = fine_tuning.start_from(
-                self.start / 'decoder.safetensors', vocabulary, counts, width
-            )
-            options = replace(options, **sizes)
         facts = {'the encoder': origins.of_encoder(self.out)} | self.of_pool
         facts |= {'words of the passages': origins.of_words(vocabulary)}
-        if self.start and self.start.resolve().parent != self.out.resolve():  # exchanged at the end
-            facts['--start'] = origins.of_file(self.start)
+        if self.start:
+            before, width = self.start / 'decoder.safetensors', self.pool_thoughts.shape[1]
+            params, sizes = fine_tuning.start_from(before, vocabulary, counts, width)
+            options = replace(options, **sizes)
+            if self.start.resolve() != self.out.resolve():  # where it is exchanged at the end
+                facts['--start'] = origins.of_file(before)
         origins.is_made(self.work / 'decoder.pt', facts)
         decoder.fit(
             self.passages(vocabulary, options),

@@ -38,4 +38,4 @@ def worth(captions: Iterable[str], keywords: float, words: Mapping[str, int]) ->
         Of the words that captions have.
     """
     found = shares(captions)
-    return {i: keywords * found[w.lower()] for w, i in words.items() if w.lower() in found}
+    return {i: keywords * part for w, i in words.items() if (part := found.get(w.lower()))}

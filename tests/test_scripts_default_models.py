@@ -115,3 +115,43 @@ def test_what_the_network_saw_of_other_photos_is_refused(data, recipe, tmp_path,
     write_photos(data / 'flickr8k', 'blue')
     with pytest.raises(formats.MismatchError, match=r'photo\.npz: .* images-00\.tar differs'):
         recipe().seen('photo')
+
+
+@pytest.mark.parametrize('where', ['before', 'out'])
+def test_a_bundle_to_start_from_gives_its_encoders_and_its_decoder(
+    recipe, tmp_path, monkeypatch, where
+):
+    """Also where it lies in the folder that the new one takes the place of."""
+    script, before = importlib.import_module('train_default_models'), tmp_path / where
+    before.mkdir(exist_ok=True)
+    names = [f'{kind}_skip.safetensors' for kind in ('uni', 'bi')]
+    names += ['utable.npy', 'btable.npy', 'dictionary.txt']
+    for name in names:
+        (before / name).write_bytes(name.encode())
+    rng = np.random.default_rng(0)
+    options = script.decoder.DecoderOptions(dim_word=3, dim=4)
+    params = script.decoder.initial_params(options, 4, 5, 0)
+    params['Wemb'][2:] = rng.normal(size=(2, 3))
+    sizes = {'n_words': 4, 'dim_word': 3, 'dim': 4, 'dimctx': 5, 'doutput': False}
+    formats.write_model(before / 'decoder.safetensors', params, sizes)
+    (before / 'decoder_dictionary.txt').write_text('<eos>\nUNK\ndog\nsea\n', encoding='utf-8')
+    words = script.Vocabulary(('<eos>', 'UNK', 'sea', 'cat'))
+
+    def fit(passages, training, out, checkpoint, *, params, **_):
+        np.testing.assert_array_equal(params['Wemb'][2], old['Wemb'][3])  # of "sea"
+        assert options_of == [(3, 4)]
+        formats.write_model(out, params, sizes)
+
+    old, options_of, parts = params, [], recipe()
+    parts.start = before
+    monkeypatch.setattr(script.decoder, 'fit', fit)
+    parts.story_words = lambda: (words, np.array([9, 1, 5, 5]))
+    parts.passages = lambda _, options: options_of.append((options.dim_word, options.dim))
+    parts.held_out_passages = lambda *_: None
+    parts.__dict__['pool_thoughts'] = np.zeros((2, 5), np.float32)
+    for kind in ('uni', 'bi'):
+        parts.encoder(kind)
+    assert [(tmp_path / 'out' / name).read_bytes() for name in names] == [n.encode() for n in names]
+    parts.decoder()
+    written = (tmp_path / 'out' / 'decoder_dictionary.txt').read_text(encoding='utf-8')
+    assert written.split() == list(words)
