@@ -18,7 +18,8 @@ from .convnet import build_convnet
 from .files import at_home
 from .formats import MismatchError, ModelFileError, PathLike
 from .options import PRECISIONS, check_count
-from .telling import Rules, words_of
+from .rules import Rules
+from .telling import words_of
 
 
 def load_all(

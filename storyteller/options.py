@@ -61,8 +61,8 @@ class Telling:
     keywords : float
         Reward, in nats, for the first occurrence of a content word that all captions of the photo
         share; a word in a part of them earns that part (see ``storyteller.keywords``; after
-        Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). Texts are
-        ranked with it; 0: none.
+        Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). A search
+        ranks texts with it; 0: none.
     """
 
     n_best: int = 1

@@ -24,6 +24,17 @@ def scripts():
 
 
 @pytest.fixture(scope='module')
+def small_paths(tmp_path_factory):
+    """Paths of small models, and a cache beside them."""
+    from small_models import write_models  # which takes REFERENCE from here
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp('models')
+        patch.setenv('STORYTELLER_CACHE', str(folder / 'cache'))
+        yield write_models(folder)
+
+
+@pytest.fixture(scope='module')
 def forms(scripts):
     """What writes VGG-19 in each form in which it was published."""
     return importlib.import_module('vgg_forms')

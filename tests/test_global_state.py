@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from small_models import PHOTO, tell, write_models
+from small_models import PHOTO, tell
 
 from storyteller import convnet, efficientnet, generate, packed
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
@@ -18,17 +18,11 @@ PRECISIONS = 'float32', 'bfloat16'
 
 
 @pytest.fixture(scope='module')
-def paths(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp('models')
-        patch.setenv('STORYTELLER_CACHE', str(folder / 'cache'))
-        yield write_models(folder)
-
-
-@pytest.fixture(scope='module')
-def loaded(paths):
+def loaded(small_paths):
     """Models in each precision, and what they tell."""
-    models = {precision: generate.load_all(paths, precision=precision) for precision in PRECISIONS}
+    models = {
+        precision: generate.load_all(small_paths, precision=precision) for precision in PRECISIONS
+    }
     return {precision: (z, tell(z)) for precision, z in models.items()}
 
 
@@ -83,35 +77,37 @@ SURROUNDINGS = {
 @pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize('around', SURROUNDINGS)
 @pytest.mark.filterwarnings('ignore:Anomaly')
-def test_a_story_is_the_same_whatever_is_set_around_it(loaded, paths, around, precision):
+def test_a_story_is_the_same_whatever_is_set_around_it(loaded, small_paths, around, precision):
     z, expected = loaded[precision]
     with SURROUNDINGS[around]():
         assert tell(z) == expected
-        assert tell(generate.load_all(paths, precision=precision)) == expected
+        assert tell(generate.load_all(small_paths, precision=precision)) == expected
     with SURROUNDINGS[around]():
-        inside = generate.load_all(paths, precision=precision)
+        inside = generate.load_all(small_paths, precision=precision)
     assert tell(inside) == expected  # and outside of what it was loaded in
 
 
 @pytest.mark.parametrize('around', SURROUNDINGS)
 @pytest.mark.filterwarnings('ignore:Anomaly')
-def test_the_pool_and_many_photos_are_the_same_too(loaded, paths, around, tmp_path, monkeypatch):
+def test_the_pool_and_many_photos_are_the_same_too(
+    loaded, small_paths, around, tmp_path, monkeypatch
+):
     photos = [PHOTO, PHOTO[::-1]]
     z, _ = loaded['float32']
     expected, vectors = tell(z, photos), np.array(z['cvec'])
     monkeypatch.setenv('STORYTELLER_CACHE', str(tmp_path))  # empty
     with SURROUNDINGS[around]():
-        fresh = generate.load_all(paths)
+        fresh = generate.load_all(small_paths)
         np.testing.assert_array_equal(fresh['cvec'], vectors)
         assert tell(fresh, photos) == expected
 
 
 @pytest.mark.parametrize('way', ['packed', 'plain'])
-def test_no_random_numbers_are_taken_from_others(paths, monkeypatch, way):
+def test_no_random_numbers_are_taken_from_others(small_paths, monkeypatch, way):
     if way == 'plain':
         monkeypatch.setattr(packed, 'can_pack', lambda weight: False)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    tell(generate.load_all(paths))
+    tell(generate.load_all(small_paths))
     images, sentences = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3]]
     part = Described(images, sentences, np.array([0, 0, 1, 2, 3]))
     linear_ranking(part, part, part, dim=3, epochs=1, verbose=False)

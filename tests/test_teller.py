@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from small_models import PHOTO, write_models
+from small_models import PHOTO
 
 import storyteller
 from storyteller import Storyteller, generate
@@ -20,16 +20,8 @@ FAST = {'k': 5, 'bw': 4, 'maxlen': 30}
 
 
 @pytest.fixture(scope='module')
-def paths(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp('models')
-        patch.setenv('STORYTELLER_CACHE', str(folder / 'cache'))
-        yield write_models(folder)
-
-
-@pytest.fixture(scope='module')
-def teller(paths):
-    return Storyteller(paths, device='cpu')
+def teller(small_paths):
+    return Storyteller(small_paths, device='cpu')
 
 
 def test_a_story_is_that_of_the_functions_and_nothing_is_printed(teller, capsys):
