@@ -164,7 +164,7 @@ def make_gallery(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace) -> many.Plan:
     """What the command line asks for."""
     files = config.resolve(args.models)
-    chosen = vars(search_from(args, bundle.search_settings(files['decmodel'])))
+    chosen = vars(search_from(args, bundle.search_settings(files['decmodel']), args.seed))
     settings = chosen | {name: getattr(args, name) for name in SETTINGS}
     settings['telling'] = many.plain(chosen['telling'].changed()) or None
     settings['precision'] = None if args.precision == 'float32' else args.precision

@@ -95,7 +95,7 @@ def _tell(options: argparse.Namespace) -> int:
             _check(options)
             files = config.resolve(options.models)
             suiting = bundle.search_settings(files['decmodel'])
-            told |= vars(search_from(options, suiting))
+            told |= vars(search_from(options, suiting, options.seed))
             _progress('loading the models')
             z = generate.load_all(files, precision=options.precision, threads=options.threads)
             generate.stories(z, [], **told)  # one complaint, not one for each photo

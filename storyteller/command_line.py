@@ -97,8 +97,19 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
     add_options(parser, Telling, **dict.fromkeys(each.name for each in dataclasses.fields(Telling)))
 
 
-def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> SearchSettings:
+def search_from(
+    arguments: argparse.Namespace, suiting: SearchSettings, seed: int | None = None
+) -> SearchSettings:
     """The search settings: those given by flags, else the defaults.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        With the flags of :func:`add_search`.
+    suiting : SearchSettings
+        Those of the models.
+    seed : int, optional
+        What stories are sampled with; None: they are searched.
 
     Raises
     ------
@@ -107,7 +118,7 @@ def search_from(arguments: argparse.Namespace, suiting: SearchSettings) -> Searc
     """
     said = {name: getattr(arguments, name, None) for name in ('k', 'bw', 'strength')}
     said['telling'] = Telling.of_2015() if arguments.search_2015 else None
-    chosen = suiting.chosen(getattr(arguments, 'seed', None) is not None, **said)
+    chosen = suiting.chosen(seed is not None, **said)
     changes = {
         each.name: value
         for each in dataclasses.fields(Telling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from storyteller import generate
 from storyteller.evaluation import ablation
+from storyteller.training.flickr8k import read_photos
 
 ROOT = Path(__file__).parent.parent
 
@@ -172,6 +175,20 @@ def test_stories_by_the_script_are_the_same_again(data, tmp_path):
     lines = (tmp_path / 'a.jsonl').read_text().splitlines()
     assert len(lines) == 8 and lines == (tmp_path / 'b.jsonl').read_text().splitlines()
     assert (tmp_path / 'a.png').exists()
+
+
+@pytest.mark.slow
+def test_what_is_measured_is_what_users_are_told(data, tmp_path):
+    told = tmp_path / 'told.jsonl'
+    evaluate(
+        'stories', '--data', data, '--work', tmp_path / 'work', '--photos', 2,
+        '--features', 'ours', '--setting', 'x - c + b', '--told', told,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in told.read_text(encoding='utf-8').splitlines()]
+    photos = read_photos(data / 'flickr8k')
+    shown = [io.BytesIO(photos[row['photo']]) for row in rows]
+    z = generate.load_all(ROOT / 'models')
+    assert [row['story'] for row in rows] == [s.passage for s in generate.stories(z, shown)]
 
 
 @pytest.mark.slow

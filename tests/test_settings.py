@@ -248,8 +248,14 @@ def asked(*flags):
     ],
 )  # fmt: skip
 def test_flags_change_single_fields(flags, changes, telling):
-    found = described(search_from(asked(*flags), OURS))
+    arguments = asked(*flags)
+    found = described(search_from(arguments, OURS, arguments.seed))
     assert found == described(OURS) | changes | {'telling': telling}
+
+
+def test_a_seed_of_something_else_samples_nothing():
+    found = described(search_from(asked('--seed', '3'), OURS))
+    assert found == described(search_from(asked(), OURS))
 
 
 def test_flags_out_of_range_and_without_effect_are_refused(folder, capsys):
