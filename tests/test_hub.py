@@ -109,7 +109,10 @@ def test_folders_are_none(text):
 
 
 def test_nothing_is_imported_or_asked_before_an_address_is(server):
-    code = 'import sys; from storyteller import config, generate; from storyteller.io import hub; print(*sys.modules)'
+    code = (
+        'import sys; from storyteller import config, generate; from storyteller.io import hub; '
+        'print(*sys.modules)'
+    )
     chosen = {'STORYTELLER_MODELS': f'hf://{NAME}', 'HF_ENDPOINT': server.url}
     done = subprocess.run(
         [sys.executable, '-c', code], env=os.environ | chosen, capture_output=True, text=True

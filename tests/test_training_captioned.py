@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from storyteller import formats
+from storyteller.captions import ranking
 from storyteller.convnet import Architecture
-from storyteller.evaluation import ranking
 from storyteller.formats import MismatchError
 from storyteller.layers import unit_rows
 from storyteller.training import embedding

@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from ... import formats
+from ...captions import ranking
 from ...convnet import build_convnet, compute_features
-from ...evaluation import ranking
 from ...formats import ImageError, MismatchError, PathLike
 from ...images import load_image
 from ...layers import unit_rows
