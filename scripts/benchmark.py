@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from benchmark_stages import MB, Bench, Run, Scale, Stage
 
-from storyteller import command_line, config, formats
+from storyteller import config, formats
+from storyteller.cli import arguments
 
 PHOTOS = 16  # at once
 MOST_RUNS = 6
@@ -169,7 +170,7 @@ def parse() -> argparse.Namespace:
         help='folder of models and caches (9 GB for published)',
     )
     parser.add_argument('--sizes', choices=SCALES, default='published', help='(%(default)s)')
-    command_line.add_models(parser)
+    arguments.add_models(parser)
     parser.add_argument('--compare', action='store_true', help='also time plain PyTorch')
     parser.add_argument(
         '--only', action='extend', nargs='+', choices=ROWS, metavar='STAGE', help=', '.join(ROWS)
@@ -348,4 +349,4 @@ def number(value: float | None, form: str, unit: str = '') -> str:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    arguments.run(main)

@@ -18,18 +18,10 @@ import numpy as np
 from benchmark_stages import Bench, Run, Stage, full_step, seconds_of, watched
 from PIL import Image
 
-from storyteller import (
-    candidates,
-    captions,
-    convnet,
-    decoder,
-    embedding,
-    generate,
-    layers,
-    processes,
-    skipthoughts,
-)
-from storyteller.stored_pool import StoredPool
+from storyteller import captions, convnet, decoder, embedding, generate, layers, skipthoughts
+from storyteller.batch import processes
+from storyteller.captions.stored import StoredPool
+from storyteller.search import candidates
 from storyteller.telling import tell
 
 FOLDER_SCRIPT = Path(__file__).with_name('story_folder.py')

@@ -12,7 +12,7 @@ from unittest import mock
 import benchmark_machine as machine
 from benchmark_stages import Bench, Run, Stage
 
-from storyteller.command_line import WAITING
+from storyteller.cli.arguments import WAITING
 
 AS_IT_COMES = {'GOMP_SPINCOUNT': '300000'}  # what OpenMP takes where nothing is said
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from storyteller.text import Vocabulary
 from storyteller.text import words as words_of
-from storyteller.training import corpus, documents, skipthoughts
-from storyteller.training.corpus import Corpus
+from storyteller.training import skipthoughts
+from storyteller.training.data import corpus, documents
+from storyteller.training.data.corpus import Corpus
 
 SENTENCES = (
     'She looked at him for a long time, and said nothing.',

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from storyteller import efficientnet
+from storyteller.nn import efficientnet
 
 MOST_FLOPS = 1e10  # of a product that is measured: more rows change no rate
 MOST_NUMBERS = 1 << 26  # of one of its matrices

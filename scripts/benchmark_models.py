@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from storyteller import config, convnet, formats, images, layers, tables
+from storyteller import config, convnet, formats, images, layers
+from storyteller.io import word_table
 
 Params = dict[str, np.ndarray]
 
@@ -255,7 +256,7 @@ def write_table(path: Path, sizes: Sizes, rng: np.random.Generator) -> None:
     """Word vectors, drawn and written a block at a time."""
     starts = range(0, sizes.table, ROWS_AT_ONCE)
     blocks = (vectors(rng, min(ROWS_AT_ONCE, sizes.table - i), sizes.width) for i in starts)
-    tables.write_table(path, (sizes.table, sizes.width), 'float32', blocks)
+    word_table.write_table(path, (sizes.table, sizes.width), 'float32', blocks)
 
 
 def write_vgg(path: Path, sizes: Sizes, rng: np.random.Generator) -> None:

@@ -25,7 +25,8 @@ import vgg_forms
 from benchmark_plain_networks import load_network
 from benchmark_stages import MB, Bench, Run, Stage, timed
 
-from storyteller import convnet, efficientnet, images
+from storyteller import convnet, images
+from storyteller.nn import efficientnet
 
 RUNTIME = 'ONNX Runtime'
 NEEDED = 'onnx', 'onnxruntime'

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storyteller import convnet, efficientnet, formats, images
+from storyteller import convnet, formats, images
+from storyteller.nn import efficientnet
 
 Params = Mapping[str, np.ndarray]
 

@@ -24,13 +24,13 @@ from storyteller import (
     config,
     convnet,
     decoder,
-    efficientnet,
     embedding,
     generate,
     images,
     layers,
     skipthoughts,
 )
+from storyteller.nn import efficientnet
 
 MB = 1e6
 STEPS = 10  # of a search, to time one

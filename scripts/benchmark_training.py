@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from storyteller.training import decoder, embedding, skipthoughts
-from storyteller.training.corpus import Corpus
-from storyteller.training.corpus import passages as cut_passages
+from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.corpus import passages as cut_passages
+from storyteller.training.data.passages import Passages
+from storyteller.training.data.sentence_windows import Units
 from storyteller.training.optimizer import make_optimizer
 from storyteller.training.options import TrainOptions
-from storyteller.training.passages import Passages
-from storyteller.training.units import Units
 
 FORWARD_AND_BACKWARD = 3  # a product has two more in its gradient
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from storyteller import caption_index, captions, config, embedding
-from storyteller.command_line import add_models, run
-from storyteller.extras import needed
+from storyteller import captions, config, embedding
+from storyteller.captions import index as caption_index
+from storyteller.cli.arguments import add_models, run
 from storyteller.formats import open_table
+from storyteller.io.extras import needed
 from storyteller.layers import unit_rows
 
 

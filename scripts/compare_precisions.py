@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from storyteller import captions, decoder, generate, skipthoughts, style
-from storyteller.command_line import add_models, run
+from storyteller.cli.arguments import add_models, run
 from storyteller.options import check_count
 
 BATCH = 16  # stories searched at once

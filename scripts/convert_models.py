@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from storyteller import exchange
-from storyteller.command_line import run
+from storyteller import convert
+from storyteller.cli.arguments import run
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='output folder')
     parser.add_argument('--to', choices=['2015', 'ours'], required=True)
     args = parser.parse_args()
-    for line in exchange.convert(args.models, args.out, args.to):
+    for line in convert.convert(args.models, args.out, args.to):
         print(line)
 
 

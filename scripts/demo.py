@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from storyteller import images, picture_files
-from storyteller.command_line import add_max_pixels, add_models, add_threads, run, use_threads
-from storyteller.extras import needed
+from storyteller import images
+from storyteller.cli.arguments import add_max_pixels, add_models, add_threads, run, use_threads
+from storyteller.io import picture_files
+from storyteller.io.extras import needed
 from storyteller.options import MAX_PIXELS, SearchSettings
 
 MOST_MEGABYTES = 100  # of a photo; those of telephones with 200 megapixels take up to 60

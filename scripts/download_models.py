@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from storyteller import download, published
-from storyteller.command_line import run
+from storyteller.cli.arguments import run
+from storyteller.io import download, published
 
 
 def main() -> None:

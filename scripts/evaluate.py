@@ -34,15 +34,15 @@ import numpy as np
 from tqdm import tqdm
 
 from storyteller import config, embedding, formats, generate, skipthoughts
-from storyteller.command_line import add_models, add_search, run, search_from
+from storyteller.cli.arguments import add_models, add_search, run, search_from
 from storyteller.evaluation import ablation, panel, passages, pool, ranking, sentence_sets
 from storyteller.evaluation.held_out import LAYOUT, OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
 from storyteller.evaluation.stories import common_words
-from storyteller.training.captioned import CaptionedPhotos
-from storyteller.training.flickr8k import read_fc7
-from storyteller.training.prose import read_words
+from storyteller.training.data.captioned import CaptionedPhotos
+from storyteller.training.data.flickr8k import read_fc7
+from storyteller.training.data.prose import read_words
 
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'

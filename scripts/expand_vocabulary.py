@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from storyteller import config, formats, skipthoughts
-from storyteller.command_line import run
+from storyteller.cli.arguments import run
 from storyteller.training import wordvectors
 
 TABLES = ('utable.npy', 'btable.npy')

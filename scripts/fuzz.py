@@ -24,21 +24,14 @@ import numpy as np
 import vgg_forms
 from PIL import Image
 
-from storyteller import (
-    bundle,
-    convnet,
-    efficientnet,
-    formats,
-    images,
-    object_pickles,
-    object_tables,
-    text,
-)
+from storyteller import convnet, formats, images, text
 from storyteller.errors import ImageError, MissingFileError, ModelFileError
+from storyteller.io import bundle, pickle_2015, pickle_2015_tables
+from storyteller.nn import efficientnet
 
 Target = Callable[[bytes, Path], None]
 LONGEST = 4096  # bytes of an input that atheris makes, unless a seed is longer
-MOST_PATTERNS = object_pickles.MOST_PATTERNS
+MOST_PATTERNS = pickle_2015.MOST_PATTERNS
 FORMS = Path(__file__).parents[1] / 'tests' / 'forms'  # written by Python 2
 
 
@@ -67,9 +60,9 @@ def tables(data: bytes, folder: Path) -> None:
     """The reader of word tables of 2015: a step at a time, and with rows matched as a whole."""
     path, out, found = put(folder / 'a.npy', data), folder / 'plain.npy', []
     for patterns in (0, MOST_PATTERNS):
-        object_pickles.MOST_PATTERNS = patterns
+        pickle_2015.MOST_PATTERNS = patterns
         out.unlink(missing_ok=True)
-        refused(lambda path: object_tables.write_plain(path, out), path)
+        refused(lambda path: pickle_2015_tables.write_plain(path, out), path)
         found.append(out.read_bytes() if out.exists() else None)
     assert found[0] == found[1]
 

@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from storyteller import gallery, picture_files
-from storyteller.command_line import add_max_pixels, run
+from storyteller import gallery
+from storyteller.cli.arguments import add_max_pixels, run
+from storyteller.io import picture_files
 
 
 def parser() -> argparse.ArgumentParser:

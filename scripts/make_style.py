@@ -9,10 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from storyteller import bundle, captions, config, formats, skipthoughts, style
-from storyteller.command_line import add_encoder, run
-from storyteller.training import documents
-from storyteller.training.corpus import Corpus, narrative_passages
+from storyteller import captions, config, formats, skipthoughts, style
+from storyteller.cli.arguments import add_encoder, run
+from storyteller.io import bundle
+from storyteller.training.data import documents
+from storyteller.training.data.corpus import Corpus, narrative_passages
 
 FEWEST = 1000  # a mean of fewer is the mean of a few scenes, not a style
 

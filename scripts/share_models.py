@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from storyteller import generate, hub, model_card
-from storyteller.command_line import run
+from storyteller import generate
+from storyteller.cli.arguments import run
+from storyteller.io import hub, model_card
 
 
 def main() -> None:

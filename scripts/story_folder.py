@@ -17,8 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from storyteller import bundle, config, many, picture_files, processes
-from storyteller.command_line import (
+from storyteller import config
+from storyteller.batch import processes
+from storyteller.batch import results as many
+from storyteller.cli.arguments import (
     add_models,
     add_precision,
     add_reading,
@@ -28,6 +30,7 @@ from storyteller.command_line import (
     search_from,
     use_threads,
 )
+from storyteller.io import bundle, picture_files
 
 SETTINGS = ('lyric', 'seed', 'models')
 ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
@@ -114,9 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif args.ray is None:
                 new = plan.told(plan.load(), jobs)
             else:
-                from storyteller import cluster
+                from storyteller.batch import ray_data
 
-                new = cluster.tell(plan, jobs, args.ray or None, args.actors)
+                new = ray_data.tell(plan, jobs, args.ray or None, args.actors)
             with tqdm(total=len(wanted), initial=before, unit='story') as progress:
                 try:
                     for row in new:

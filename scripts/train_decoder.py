@@ -13,29 +13,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from storyteller.command_line import add_encoder, add_options, options_from, run, use_threads
+from storyteller.cli.arguments import add_encoder, add_options, options_from, run, use_threads
 
 if __name__ == '__main__':
     use_threads()  # before torch is loaded
 
 import numpy as np
 
-from storyteller import bundle, config, skipthoughts
+from storyteller import config, skipthoughts
 from storyteller.captions import load_captions
+from storyteller.io import bundle
 from storyteller.search import UNK
 from storyteller.text import Vocabulary
-from storyteller.training import (
-    back_translation,
-    corpus,
-    decoder,
-    documents,
-    fine_tuning,
-    origins,
-    passages,
-    ranks,
-    wordvectors,
-)
-from storyteller.training.corpus import Corpus
+from storyteller.training import back_translation, decoder, distributed, fine_tuning, wordvectors
+from storyteller.training.data import corpus, documents, origins, passages
+from storyteller.training.data.corpus import Corpus
 from storyteller.training.decoder import DecoderOptions
 from storyteller.training.options import TrainOptions
 
@@ -122,7 +114,7 @@ def main() -> None:
         held_out=held_out,
         vocabulary=vocabulary,
     )
-    if ranks.number() == 0:
+    if distributed.number() == 0:
         print(f'{args.out}: a decoder of {len(vocabulary):,} words')
 
 

@@ -27,7 +27,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from storyteller.command_line import run, use_threads
+from storyteller.cli.arguments import run, use_threads
 
 if __name__ == '__main__':
     use_threads()  # before torch is loaded
@@ -37,39 +37,32 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from storyteller import (
-    bundle,
-    efficientnet,
-    formats,
-    generate,
-    selfcheck,
-    skipthoughts,
-    stored_pool,
-)
+from storyteller import formats, generate, skipthoughts
+from storyteller.captions import stored
+from storyteller.cli import check
 from storyteller.embedding import encode_sentences
 from storyteller.embedding import load_model as load_embedding
 from storyteller.images import load_image, read_rgb
+from storyteller.io import bundle
+from storyteller.io.word_table import write_table
 from storyteller.layers import unit_rows
-from storyteller.tables import write_table
+from storyteller.nn import efficientnet
 from storyteller.text import Vocabulary
-from storyteller.training import (
-    back_translation,
-    decoder,
+from storyteller.training import back_translation, decoder, embedding, fine_tuning
+from storyteller.training import skipthoughts as training_skipthoughts
+from storyteller.training.data import (
     documents,
-    embedding,
-    fine_tuning,
     flickr8k,
     origins,
     passages,
     pronouns,
     prose,
 )
-from storyteller.training import skipthoughts as training_skipthoughts
-from storyteller.training.captioned import CaptionedPhotos, encode
-from storyteller.training.corpus import Corpus
+from storyteller.training.data.captioned import CaptionedPhotos, encode
+from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.imagined import ImaginedPhotos
+from storyteller.training.data.matching import Candidates, Matches
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
-from storyteller.training.imagined import ImaginedPhotos
-from storyteller.training.matching import Candidates, Matches
 from storyteller.training.options import TrainOptions
 
 ENCODER_WORDS = 16_000
@@ -122,7 +115,7 @@ FILES = {
     'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
     'convnet.json': ('how EfficientNet-Lite2 is read', 'its weights come with a package'),
     'captions.txt': ('the pool of captions', 'written by write_captions.py'),
-    stored_pool.FILE: ('the pool in the joint space, in bytes', 'the pool, the joint space'),
+    stored.FILE: ('the pool in the joint space, in bytes', 'the pool, the joint space'),
     'caption_style.npy': ('c, the style of captions', 'the pool'),
     'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),
     'adventure_style.npy': ('b, the style of adventure', 'plain passages of adventure novels'),
@@ -681,7 +674,7 @@ class Recipe:
         """Lead the pool into the joint space, so that nobody has to at a first start."""
         model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
         vectors = encode_sentences(model, self.pool, verbose=True)
-        stored_pool.write(self.out / stored_pool.FILE, model, self.pool, vectors)
+        stored.write(self.out / stored.FILE, model, self.pool, vectors)
 
     def describe(self) -> None:
         """Write bundle.json: what each file is, its size and sha256, and how it was trained."""
@@ -690,7 +683,7 @@ class Recipe:
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
             files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
-            if path.suffix == '.safetensors' and name != stored_pool.FILE:
+            if path.suffix == '.safetensors' and name != stored.FILE:
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
@@ -699,7 +692,7 @@ class Recipe:
         with tempfile.TemporaryDirectory() as folder:  # without the card of before
             for name in FILES:
                 os.symlink((self.out / name).absolute(), Path(folder, name))
-            card['known'] = selfcheck.known_vectors(generate.load_all(folder))
+            card['known'] = check.known_vectors(generate.load_all(folder))
         formats.write_text(self.out / 'bundle.json', json.dumps(card, indent=1) + '\n')
 
     def stages(self) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -10,15 +10,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from storyteller.command_line import add_options, options_from, run, use_threads
+from storyteller.cli.arguments import add_options, options_from, run, use_threads
 
 if __name__ == '__main__':
     use_threads()  # before torch is loaded
 
-from storyteller import bundle, config, picture_files
+from storyteller import config
 from storyteller.formats import read_array, read_lines
-from storyteller.training import embedding, origins, ranks, wordvectors
-from storyteller.training.captioned import CaptionedPhotos
+from storyteller.io import bundle, picture_files
+from storyteller.training import distributed, embedding, wordvectors
+from storyteller.training.data import origins
+from storyteller.training.data.captioned import CaptionedPhotos
 from storyteller.training.embedding import EmbeddingOptions
 from storyteller.training.options import TrainOptions
 
@@ -80,7 +82,7 @@ def main() -> None:
         params=params,
         report=held_out and (lambda model: held_out.recalls(model, vocabulary)),
     )
-    if ranks.number() == 0:
+    if distributed.number() == 0:
         print(f'{args.out}: an embedding of {len(vocabulary):,} words')
 
 

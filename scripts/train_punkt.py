@@ -20,10 +20,10 @@ from pathlib import Path
 from nltk.tokenize.punkt import PunktParameters, PunktTrainer
 from tqdm import tqdm
 
-from storyteller.english import listed_abbreviations
 from storyteller.formats import atomic_path
-from storyteller.training.documents import read_text
-from storyteller.training.wrapped import unwrapped
+from storyteller.text.english import listed_abbreviations
+from storyteller.training.data.documents import read_text
+from storyteller.training.data.wrapped import unwrapped
 
 DATA = Path(__file__).resolve().parent.parent / 'storyteller' / 'data'
 

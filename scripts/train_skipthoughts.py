@@ -12,15 +12,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from storyteller.command_line import add_options, options_from, run, use_threads
+from storyteller.cli.arguments import add_options, options_from, run, use_threads
 
 if __name__ == '__main__':
     use_threads()  # before torch is loaded
 
-from storyteller import bundle
+from storyteller.io import bundle
 from storyteller.text import Vocabulary
-from storyteller.training import documents, origins, ranks, skipthoughts, wordvectors
-from storyteller.training.corpus import Corpus
+from storyteller.training import distributed, skipthoughts, wordvectors
+from storyteller.training.data import documents, origins
+from storyteller.training.data.corpus import Corpus
 from storyteller.training.options import TrainOptions
 
 
@@ -83,7 +84,7 @@ def main() -> None:
     names = f'{kind}_skip.safetensors', f'{kind[0]}table.npy', 'dictionary.txt'
     bundle.strike(*(args.out / name for name in names))
     skipthoughts.export(trained, args.out, vocabulary, args.dtype)
-    if ranks.number() == 0:
+    if distributed.number() == 0:
         print(f'{args.out}: {kind}_skip of {len(vocabulary):,} words')
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from storyteller import formats
-from storyteller.architecture import VGG19
+from storyteller.nn.architecture import VGG19
 
-Params = Mapping[str, np.ndarray]  # in the layout of `storyteller.architecture.Architecture`
+Params = Mapping[str, np.ndarray]  # in the layout of `storyteller.nn.architecture.Architecture`
 
 LAYERS = [name.removesuffix('_W') for name in VGG19.shapes() if name.endswith('_W')]
 CLASSES = 5  # of fc8, which nothing reads; 1000 in the published files

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .command_line import (
+from .cli.arguments import (
     CLOSED_PIPE,
     add_models,
     add_precision,
@@ -88,7 +88,8 @@ def _tell(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in names}
     with _no_search_for_garbage():
         # Here, after the arguments are read: it takes a while.
-        from . import bundle, config, generate, picture_files
+        from . import config, generate
+        from .io import bundle, picture_files
 
         picture_files.register_plugins()
         try:
@@ -142,11 +143,11 @@ def _print_row(z: Mapping[str, Any], photo: str, **told: Any) -> None:
 
 def _self_check(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at; 0 if all is well, else 2."""
-    from . import selfcheck
+    from .cli import check
 
     status = 0
     try:
-        for what, fine, detail in selfcheck.check(options.models):
+        for what, fine, detail in check.check(options.models):
             print('ok   ' if fine else 'WRONG', f'{what}: {detail}')
             status = status if fine else 2
             sys.stdout.flush()

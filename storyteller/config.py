@@ -4,7 +4,7 @@
 bundle that comes with the package, or as the folder that the environment variable
 ``STORYTELLER_MODELS`` names, and may be changed entry by entry; what is not changed follows that
 variable, also if it is set later. Each entry may be a file of 2015 or one of ours. Where a folder
-is expected, the address of a bundle will do (`storyteller.hub`); it is fetched when it is needed. A
+is expected, the address of a bundle will do (`storyteller.io.hub`); it is fetched when needed. A
 ``~`` at the beginning of a path is the home folder.
 
 The code of 2015 had a mode for computers without a GPU, which asked Caffe for the network. What
@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from . import hub
-from .files import at_home
 from .formats import MissingFileError, PathLike
+from .io import hub
+from .io.files import at_home
 
 # For each key of 2015, the names a file may have in a folder: ours first. None is the folder.
 _NAMES: dict[str, tuple[str, ...] | None] = {

@@ -1,6 +1,6 @@
 """Convolutional networks: from pixels to image features.
 
-The image network of the bundle is in :mod:`storyteller.efficientnet`. Here is the VGG network of
+The image network of the bundle is in :mod:`storyteller.nn.efficientnet`. Here is the VGG network of
 2015, whose fc7 layer has 4096 units: blocks of 3x3 convolutions, each block followed by 2x2
 max-pooling, then the layers fc6 and fc7; a ReLU after every layer (Simonyan and Zisserman, "Very
 deep convolutional networks for large-scale image recognition", 2015). A table of widths describes
@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from storyteller import efficientnet, formats, vgg_files
-from storyteller.architecture import VGG19 as VGG19
-from storyteller.architecture import Architecture as Architecture
+from storyteller import formats
 from storyteller.images import CROP, MEAN_BGR
 from storyteller.layers import inference, pick_device
-from storyteller.packed import Conv2d
+from storyteller.nn import efficientnet, vgg_files
+from storyteller.nn.architecture import VGG19 as VGG19
+from storyteller.nn.architecture import Architecture as Architecture
+from storyteller.nn.packed import Conv2d
 
 Net = dict[str, Any]
 
@@ -36,10 +37,10 @@ def build_convnet(path_to_vgg: str | os.PathLike[str], *, device: Any = None) ->
     Parameters
     ----------
     path_to_vgg : path
-        One of the files that :mod:`storyteller.vgg_files` reads, Lasagne's ``vgg19.pkl`` among
+        One of the files that :mod:`storyteller.nn.vgg_files` reads, Lasagne's ``vgg19.pkl`` among
         them, which may hold the layers of VGG-19 in any width; a ``.safetensors`` file of ours
         whose options hold the table of widths; or a ``.json`` file of settings for the
-        EfficientNet-Lite2 of :mod:`storyteller.efficientnet`, whose weights come with a package
+        EfficientNet-Lite2 of :mod:`storyteller.nn.efficientnet`, whose weights come with a package
         of their own.
     device : str or torch.device, optional
         None: the GPU if there is one, else the CPU.

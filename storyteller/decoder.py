@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from storyteller import formats, layers, search
-from storyteller.decoder_network import Decoder
+from storyteller.nn.decoder_network import Decoder
 from storyteller.options import check_count
 from storyteller.vocabulary import SPECIAL
 

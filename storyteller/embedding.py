@@ -22,8 +22,8 @@ from tqdm import tqdm
 from . import formats, layers
 from .formats import MismatchError, ModelFileError
 from .layers import pick_device, require_gru, unit_rows
-from .packed import GRU, gru_for
-from .sequences import as_texts, batches, last_states, states_by_prefix
+from .nn.packed import GRU, gru_for
+from .nn.sequences import as_texts, batches, last_states, states_by_prefix
 from .vocabulary import EOS, SPECIAL, UNK
 
 MANY = 128  # captions from which on it pays to look for equal beginnings

@@ -6,7 +6,7 @@ pickles. *Ours*: ``.safetensors`` with the options as JSON in the header, and UT
 read here can run code: pickles go through an unpickler that knows arrays and plain containers and
 refuses everything else by name.
 
-Every file is written atomically: see :func:`storyteller.files.atomic_path`.
+Every file is written atomically: see :func:`storyteller.io.files.atomic_path`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from . import arrays, object_tables
-from .arrays import kind_of
 from .errors import EmptyStoryError as EmptyStoryError
 from .errors import ImageError as ImageError
 from .errors import MismatchError as MismatchError
@@ -29,11 +27,13 @@ from .errors import MissingFileError as MissingFileError
 from .errors import ModelFileError as ModelFileError
 from .errors import PathLike as PathLike
 from .errors import why
-from .files import atomic_path as atomic_path
-from .pickle_writer import Pickler
-from .pickles import existing
-from .pickles import load_pickles as load_pickles
-from .pickles import stand_in as stand_in
+from .io import arrays, pickle_2015_tables
+from .io.arrays import kind_of
+from .io.files import atomic_path as atomic_path
+from .io.pickle_writer import Pickler
+from .io.unpickle import existing
+from .io.unpickle import load_pickles as load_pickles
+from .io.unpickle import stand_in as stand_in
 
 DEEPEST = 20  # containers in containers that options may have
 
@@ -212,7 +212,7 @@ def open_table(path: PathLike) -> np.ndarray:
     """Open a ``.npy`` table of word vectors, memory-mapped and read-only.
 
     The published tables of 2015 are arrays of Python objects: the first time their plain form is
-    made in the cache (see :mod:`storyteller.object_tables`), which takes a while.
+    made in the cache (see :mod:`storyteller.io.pickle_2015_tables`), which takes a while.
 
     Returns
     -------
@@ -225,8 +225,8 @@ def open_table(path: PathLike) -> np.ndarray:
         If it is not there, or not a matrix of numbers.
     """
     path = existing(path, 'a table of word vectors')
-    if object_tables.holds_objects(path):
-        return object_tables.open_plain(path)
+    if pickle_2015_tables.holds_objects(path):
+        return pickle_2015_tables.open_plain(path)
     try:
         table = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception as error:  # a broken header raises whatever it stumbles over

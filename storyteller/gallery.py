@@ -24,11 +24,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import images
-from .cards import Card, gather, writable
-from .cards import read_rows as read_rows
+from .batch.gallery_rows import Card, gather, writable
+from .batch.gallery_rows import read_rows as read_rows
 from .errors import ImageError, MissingFileError, PathLike
-from .extras import way_to
 from .formats import atomic_path
+from .io.extras import way_to
 from .options import MAX_PIXELS
 
 SIDE = 480  # pixels of the longer side of a thumbnail: sharp in a card, also on a fine screen

@@ -21,13 +21,13 @@ from . import captions as pool
 from . import decoder, embedding, layers, skipthoughts
 from . import style as styling
 from .ahead import ahead
-from .candidates import nearest_first
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Photo, is_tensor, load_image, photo_name
 from .loading import load_all
 from .options import MAX_PIXELS, SearchSettings, Telling, check_count
-from .result import Story, StoryError, captions_text, say
+from .search.candidates import nearest_first
+from .story import Story, StoryError, captions_text, say
 from .telling import tell
 
 __all__ = [

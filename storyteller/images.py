@@ -23,18 +23,18 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from storyteller.errors import why
-from storyteller.files import at_home
 from storyteller.formats import ImageError, stand_in
+from storyteller.io.files import at_home
+from storyteller.io.orientation import upright
+from storyteller.io.picture_files import open_picture
+from storyteller.nn.architecture import CROP as CROP
+from storyteller.nn.architecture import MEAN_BGR as MEAN_BGR
 from storyteller.options import MAX_PIXELS, check_count
-from storyteller.orientation import upright
-from storyteller.picture_files import open_picture
 
 if TYPE_CHECKING:
     import torch
 
 SHORT_SIDE = 256  # pixels of the shorter side after the resize
-CROP = 224  # side in pixels of the central square that the network sees
-MEAN_BGR = (103.939, 116.779, 123.68)  # mean colour of ImageNet, 0 to 255
 FULL_PIXELS = 89_478_485  # photos of more are taken at 1/2, 1/4 or 1/8 of their sides
 MAX_RESIZED = 2**22  # pixels after the resize, which is 64:1 for the sides: slivers are no photos
 
@@ -86,8 +86,8 @@ def load_image(
     ------
     ImageError
         If the file is missing, no regular file, empty, no picture of a known format (see
-        `storyteller.picture_files`), truncated, larger than `max_pixels`, or a sliver. Attributes
-        ``path`` and ``reason``.
+        `storyteller.io.picture_files`), truncated, larger than `max_pixels`, or a sliver.
+        Attributes ``path`` and ``reason``.
     TypeError
         If `file` is of none of the kinds above.
     ValueError

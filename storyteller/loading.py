@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import bundle, config, decoder, embedding, layers, skipthoughts, stored_pool
 from . import captions as pool
+from . import config, decoder, embedding, layers, skipthoughts
 from . import style as styling
+from .captions import stored as stored_pool
 from .convnet import build_convnet
-from .files import at_home
 from .formats import MismatchError, ModelFileError, PathLike
+from .io import bundle
+from .io.files import at_home
 from .options import PRECISIONS, check_count
-from .rules import Rules
+from .search.rules import Rules
 from .telling import words_of
 
 
@@ -53,9 +55,10 @@ def load_all(
     dict
         With the keys of 2015: ``stv`` (skip-thoughts), ``dec`` (decoder), ``vse`` (embedding),
         ``net`` (convolutional network), ``cap`` (list of N captions), ``cvec`` ((N, E) float32,
-        or, where a bundle brings them, a `storyteller.stored_pool.StoredPool`, which converts to
-        such an array); ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``, name
-        -> vector; and ``search``, the default `storyteller.options.SearchSettings` of the decoder.
+        or, where a bundle brings them, a `storyteller.captions.stored.StoredPool`, which converts
+        to such an array); ``bneg`` and ``bpos`` ((D,) float32: the styles c and b); ``styles``,
+        name -> vector; and ``search``, the default `storyteller.options.SearchSettings` of the
+        decoder.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def load_all(
     if z['cvec'] is None:
         z['cvec'] = pool.caption_vectors(z['vse'], z['cap'], verbose=None)
     if caption_index is not None:
-        from .caption_index import load
+        from .captions.index import load
 
         made_of = pool.made_of(z['vse'], z['cap'])
         z['cvec'] = load(at_home(caption_index), np.asarray(z['cvec']), made_of)

@@ -51,7 +51,7 @@ class Telling:
         (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"); 1: from all.
     no_echo : int
         Minimum distance, in words, between two occurrences of a content word (see
-        ``storyteller.function_words``), regardless of case; 0: no limit.
+        ``storyteller.text.function_words``), regardless of case; 0: no limit.
     candidates : int
         Number of finished texts, or samples, to rerank by their mean log-probability per word plus
         `closeness` times the cosine between the vector of the text, encoded again, and the vector
@@ -60,7 +60,7 @@ class Telling:
         Weight of that cosine, in nats per word.
     keywords : float
         Reward, in nats, for the first occurrence of a content word that all captions of the photo
-        share; a word in a part of them earns that part (see ``storyteller.keywords``; after
+        share; a word in a part of them earns that part (see ``storyteller.search.keywords``; after
         Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). A search
         ranks texts with it; 0: none.
     """

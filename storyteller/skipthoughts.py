@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from . import formats
 from .formats import MismatchError, MissingFileError, ModelFileError
+from .io.word_table import WordTable
 from .layers import pick_device, require_gru, unit_rows
+from .nn.packed import gru_for
+from .nn.sequences import as_texts, batches, last_states
 from .options import check_count
-from .packed import gru_for
-from .sequences import as_texts, batches, last_states
-from .tables import WordTable
 from .text import preprocess
 from .vocabulary import SPECIAL
 

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .files import at_home
 from .formats import MismatchError, MissingFileError, ModelFileError, read_array
+from .io.files import at_home
 
 PASSAGES_AT_ONCE = 1024
 

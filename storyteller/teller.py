@@ -16,7 +16,7 @@ from typing import Any
 from . import generate
 from .errors import PathLike
 from .images import Photo
-from .result import Story, StoryError
+from .story import Story, StoryError
 
 
 class Storyteller:

@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import keywords
 from .decoder import network
 from .layers import inference
 from .options import Telling, check_count
-from .rules import Rules
-from .search import START, Hypothesis, Step, generator
+from .search import START, Hypothesis, Step, generator, keywords
+from .search.rules import Rules
 from .vocabulary import EOS
 
 Seed = int | torch.Generator | None
@@ -257,7 +256,7 @@ def tell(
     list of B lists of (str, float)
         Texts, words between blanks, and what they were compared by, best first; empty where there
         is none. With several `candidates` all of them, in the order in which they were found, with
-        the mean log-probability of a word: for :func:`storyteller.candidates.nearest_first`.
+        the mean log-probability of a word: for :func:`storyteller.search.candidates.nearest_first`.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from storyteller.command_line import use_threads
+from storyteller.cli.arguments import use_threads
 
 use_threads()  # the tests are not alone on the machine
 

@@ -20,7 +20,6 @@ import torch
 
 from storyteller import (
     captions,
-    command_line,
     config,
     convnet,
     decoder,
@@ -31,6 +30,7 @@ from storyteller import (
     layers,
     skipthoughts,
 )
+from storyteller.cli import arguments
 from storyteller.options import Telling
 
 ROOT = Path(__file__).parent.parent
@@ -281,13 +281,13 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
 
 
 def test_a_process_is_busy_for_as_long_as_it_should_be(scripts, monkeypatch):
-    for name in command_line.WAITING:
+    for name in arguments.WAITING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('GOMP_SPINCOUNT', '5')
     module, seen = importlib.import_module('benchmark_busy'), []
 
     def noting(words):
-        seen.append((words, *map(os.environ.get, command_line.WAITING)))
+        seen.append((words, *map(os.environ.get, arguments.WAITING)))
         return 0.1, 0.2
 
     monkeypatch.setattr(module.machine, 'command_line', noting)

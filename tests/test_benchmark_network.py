@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from storyteller import config, convnet, efficientnet, formats, generate, images
+from storyteller import config, convnet, formats, generate, images
+from storyteller.nn import efficientnet
 
 pytestmark = pytest.mark.usefixtures('scripts')
 

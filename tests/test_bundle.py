@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from storyteller import config, convnet, efficientnet, embedding, formats, generate
+from storyteller import config, convnet, embedding, formats, generate
+from storyteller.nn import efficientnet
 from storyteller.text import preprocess
 
 MODELS = config.default_folder()

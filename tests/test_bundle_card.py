@@ -8,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from storyteller import bundle, config, generate, selfcheck
+from storyteller import config, generate
 from storyteller.__main__ import main
+from storyteller.cli import check
 from storyteller.formats import ModelFileError
+from storyteller.io import bundle
 
 
 def card(folder, **changes):
@@ -166,18 +168,18 @@ def test_the_default_bundle_is_well(copy, capsys):
 def test_known_vectors_are_compared(copy):
     before = (copy / bundle.CARD).read_text()
     content = json.loads(before)
-    content['known'] = selfcheck.known_vectors(generate.load_all(copy))
+    content['known'] = check.known_vectors(generate.load_all(copy))
     (copy / bundle.CARD).write_text(json.dumps(content))
-    found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
+    found = {f.what.split(' by ')[0]: f for f in check.check(copy)}
     assert all(found[name].fine for name in ('thought', 'sentence', 'picture'))
     content['known']['picture'][3] += 0.01
     (copy / bundle.CARD).write_text(json.dumps(content))
-    found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
+    found = {f.what.split(' by ')[0]: f for f in check.check(copy)}
     assert found['thought'].fine and not found['picture'].fine
     assert '1.0e-02' in found['picture'].detail
     for known in ({'picture': ['a']}, {'other': [1.0]}, [1.0]):
         (copy / bundle.CARD).write_text(json.dumps(content | {'known': known}))
-        found = {f.what.split(' by ')[0]: f for f in selfcheck.check(copy)}
+        found = {f.what.split(' by ')[0]: f for f in check.check(copy)}
         assert not found['picture'].fine and 'no such vector' in found['picture'].detail
     (copy / bundle.CARD).write_text(before)
 

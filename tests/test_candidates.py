@@ -11,9 +11,9 @@ from conftest import REFERENCE
 from test_telling import CASES, exhaustive, random_model, rules_of
 
 from storyteller import decoder, generate, skipthoughts, telling
-from storyteller.candidates import nearest_first
 from storyteller.formats import EmptyStoryError
 from storyteller.options import Telling
+from storyteller.search.candidates import nearest_first
 from storyteller.telling import Rules
 
 # --- finding them --------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import caption_index, captions, embedding, generate
+from storyteller import captions, embedding, generate
+from storyteller.captions import index as caption_index
 from storyteller.formats import MismatchError, MissingFileError, ModelFileError
 from storyteller.layers import unit_rows
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storyteller import captions, embedding, formats, nearest
+from storyteller import captions, embedding, formats
+from storyteller.nn import nearest
 
 POOL = REFERENCE / 'story' / 'captions.txt'
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from storyteller import command_line, config, files, generate, images, layers, many, style
+from storyteller import config, generate, images, layers, style
+from storyteller.batch import results
+from storyteller.cli import arguments
+from storyteller.io import files
 
 CAFFE = 'VGG_ILSVRC_19_layers.caffemodel'
 PUBLISHED = (
@@ -97,10 +100,10 @@ def test_the_home_folder_is_written_as_in_a_shell(paths, monkeypatch, tmp_path):
     assert images.read_rgb('~/a.png').shape == (8, 8, 3)
     np.save(tmp_path / 'b.npy', np.ones(3, np.float32))
     assert style.choose({}, np.zeros(3), '~/b.npy').tolist() == [1, 1, 1]
-    assert command_line.with_home(['--out=~/b', '~/c', '~']) == [
+    assert arguments.with_home(['--out=~/b', '~/c', '~']) == [
         f'--out={tmp_path}/b', f'{tmp_path}/c', str(tmp_path),
     ]  # fmt: skip
-    assert many.find_photos(['-'], io.StringIO('~/a.png\n')).photos[0].path == tmp_path / 'a.png'
+    assert results.find_photos(['-'], io.StringIO('~/a.png\n')).photos[0].path == tmp_path / 'a.png'
 
 
 def test_a_file_that_is_called_like_a_home_folder_stays_one(monkeypatch, tmp_path):

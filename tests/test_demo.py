@@ -14,7 +14,7 @@ from PIL import Image
 from storyteller import generate
 from storyteller.images import load_image
 from storyteller.options import SearchSettings, Telling
-from storyteller.result import Story
+from storyteller.story import Story
 
 gradio = pytest.importorskip('gradio')
 ROOT = Path(__file__).parent.parent

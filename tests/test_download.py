@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from file_server import archive, running
 
-from storyteller import download
-from storyteller.download import RefusedError
 from storyteller.formats import ModelFileError
-from storyteller.published import Part, Published
+from storyteller.io import download
+from storyteller.io.download import RefusedError
+from storyteller.io.published import Part, Published
 
 CONTENT = np.random.default_rng(0).bytes(200_000)
 DIGEST = f'sha256:{hashlib.sha256(CONTENT).hexdigest()}'

@@ -16,11 +16,11 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from skimage.transform import resize
 
-from storyteller import efficientnet
 from storyteller.convnet import build_convnet, compute_features, side_of
-from storyteller.efficientnet import Eyes, read_eyes, write_eyes
 from storyteller.formats import MissingFileError, ModelFileError
 from storyteller.images import MEAN_BGR, load_image
+from storyteller.nn import efficientnet
+from storyteller.nn.efficientnet import Eyes, read_eyes, write_eyes
 
 PHOTOS = [pathlib.Path(__file__).parent.parent / 'images' / f'ex{i}.jpg' for i in range(1, 5)]
 EYES = Eyes(temperature=1.7, class_weight=0.6)

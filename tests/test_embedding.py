@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller import embedding, formats
-from storyteller.sequences import last_states, states_by_prefix
+from storyteller.nn.sequences import last_states, states_by_prefix
 
 FOLDER = REFERENCE / 'embedding'
 CAPTIONS = json.loads((FOLDER / 'captions.json').read_text(encoding='utf-8'))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from storyteller import generate
 from storyteller.evaluation import ablation
-from storyteller.training.flickr8k import read_photos
+from storyteller.training.data.flickr8k import read_photos
 
 ROOT = Path(__file__).parent.parent
 

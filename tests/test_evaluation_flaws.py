@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storyteller.evaluation import flaws
-from storyteller.training.prose import read_words
+from storyteller.training.data.prose import read_words
 
 WORDS = {'she', 'went', 'the', 'nobody', 'half', 'way', 'will', 'then', 'no', 'lord', 'french'}
 

@@ -13,7 +13,7 @@ from storyteller import generate, skipthoughts
 from storyteller.evaluation import panel, panel_texts
 from storyteller.evaluation.panel import Text
 from storyteller.formats import MismatchError, MissingFileError
-from storyteller.result import Story, StoryError
+from storyteller.story import Story, StoryError
 
 # --- sheets and marks ----------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storyteller import caption_index, cluster, extras
+from storyteller.batch import ray_data
+from storyteller.captions import index
+from storyteller.io import extras
 
 ROOT = Path(__file__).parent.parent
 PHOTO = str(ROOT / 'images' / 'ex1.jpg')
@@ -49,9 +51,9 @@ def test_the_library_says_it(monkeypatch, tmp_path):
     hide(monkeypatch, 'ray')
     vectors = np.eye(4, dtype=np.float32)
     for job in (
-        lambda: caption_index.build(vectors),
-        lambda: caption_index.load(tmp_path / 'a.faiss', vectors),
-        lambda: cluster.tell(None, []),
+        lambda: index.build(vectors),
+        lambda: index.load(tmp_path / 'a.faiss', vectors),
+        lambda: ray_data.tell(None, []),
     ):
         with pytest.raises(ValueError, match=r'storyteller\[scale\]'):
             job()

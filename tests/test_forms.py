@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REFERENCE
 
-from storyteller import exchange, formats, style
+from storyteller import convert, formats, style
 
 FORMS = Path(__file__).parent / 'forms'
 NUMBERS = np.arange(36, dtype=np.float32).reshape(12, 3) / 8
@@ -76,6 +76,6 @@ def test_a_model_with_such_options_is_converted_both_ways(tmp_path):
     numbers = {name: value for name, value in options.items() if isinstance(value, (int, float))}
     held = options | {name: np.array(value)[()] for name, value in numbers.items()}
     (tmp_path / 'a' / 'romance.npz.pkl').write_bytes(pickle.dumps(held, 2))
-    list(exchange.convert(tmp_path / 'a', tmp_path / 'ours', 'ours'))
-    list(exchange.convert(tmp_path / 'ours', tmp_path / 'back', '2015'))
+    list(convert.convert(tmp_path / 'a', tmp_path / 'ours', 'ours'))
+    list(convert.convert(tmp_path / 'ours', tmp_path / 'back', '2015'))
     assert formats.load_pickles(tmp_path / 'back' / 'romance.npz.pkl')[0] == options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storyteller.function_words import content_words, has_content
+from storyteller.text.function_words import content_words, has_content
 
 WORDS = {'<eos>': 0, 'UNK': 1, 'the': 2, 'Sea': 3, 'sea': 4, '...': 5, "'s": 6, '7': 7, 'The': 8}
 

@@ -14,9 +14,10 @@ import pytest
 from counting import calls_below
 from PIL import Image
 
-from storyteller import cards, gallery
+from storyteller import gallery
+from storyteller.batch import gallery_rows
 from storyteller.formats import MissingFileError, ModelFileError
-from storyteller.result import Story, StoryError
+from storyteller.story import Story, StoryError
 
 pytest.importorskip('jinja2')
 SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'make_gallery.py'
@@ -243,12 +244,12 @@ def test_captions_that_differ_stay_with_their_stories(made):
     ],
 )
 def test_a_button_says_what_differs(changes, labels):
-    (card,) = cards.gather([row(**change) for change in changes])
+    (card,) = gallery_rows.gather([row(**change) for change in changes])
     assert [version.label for version in card.versions] == labels
 
 
 def test_of_rows_told_alike_the_last_counts():
-    (card,) = cards.gather([row(passage='first .'), row(passage='last .')])
+    (card,) = gallery_rows.gather([row(passage='first .'), row(passage='last .')])
     assert [version.lines for version in card.versions] == [['last.']]
 
 

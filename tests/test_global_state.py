@@ -11,8 +11,9 @@ import pytest
 import torch
 from small_models import PHOTO, tell
 
-from storyteller import convnet, efficientnet, generate, packed
+from storyteller import convnet, generate
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
+from storyteller.nn import efficientnet, packed
 
 PRECISIONS = 'float32', 'bfloat16'
 

@@ -15,9 +15,10 @@ import hub_server
 import numpy as np
 import pytest
 
-from storyteller import bundle, config, exchange, formats, generate, hub, model_card, skipthoughts
+from storyteller import config, convert, formats, generate, skipthoughts
 from storyteller.__main__ import main
 from storyteller.formats import MissingFileError, ModelFileError
+from storyteller.io import bundle, hub, model_card
 
 huggingface_hub = pytest.importorskip('huggingface_hub')
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
         patch.syspath_prepend(str(ROOT / 'scripts'))
         benchmark_models = importlib.import_module('benchmark_models')
     benchmark_models.make_models(theirs, benchmark_models.TINY)
-    list(exchange.convert(theirs, ours, 'ours'))
+    list(convert.convert(theirs, ours, 'ours'))
     card = model_card.completed(ours) | {'search': SEARCH, 'licence': 'cc0-1.0'}
     card['files']['decoder.safetensors']['learned from'] = 'a novel | or two'
     (ours / bundle.CARD).write_text(json.dumps(card))
@@ -108,7 +109,10 @@ def test_folders_are_none(text):
 
 
 def test_nothing_is_imported_or_asked_before_an_address_is(server):
-    code = 'import sys; from storyteller import config, generate, hub; print(*sys.modules)'
+    code = (
+        'import sys; from storyteller import config, generate; from storyteller.io import hub; '
+        'print(*sys.modules)'
+    )
     chosen = {'STORYTELLER_MODELS': f'hf://{NAME}', 'HF_ENDPOINT': server.url}
     done = subprocess.run(
         [sys.executable, '-c', code], env=os.environ | chosen, capture_output=True, text=True

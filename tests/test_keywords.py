@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storyteller.keywords import shares, worth
+from storyteller.search.keywords import shares, worth
 
 
 def test_a_word_counts_once_a_caption_whatever_its_letters():

@@ -273,7 +273,7 @@ def test_garbage_is_looked_for_again_in_the_end(reference, capsys):
 
 IMPORTED = """
 import sys
-import storyteller, storyteller.command_line, storyteller.config, storyteller.bundle
+import storyteller, storyteller.cli.arguments, storyteller.config, storyteller.io.bundle
 print(*sys.modules)
 import storyteller.generate
 print(*sys.modules)

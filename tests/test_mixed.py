@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storyteller import config, convnet, embedding, exchange, formats, generate, skipthoughts
+from storyteller import config, convert, convnet, embedding, formats, generate, skipthoughts
 from storyteller.__main__ import main
 from storyteller.formats import MismatchError, MissingFileError
 
@@ -63,7 +63,7 @@ def ours(models, tmp_path_factory):
         joint=7,
     )
     models.make_models(made, sizes, seed=2)
-    list(exchange.convert(made, folder, 'ours'))
+    list(convert.convert(made, folder, 'ours'))
     path = folder / 'embedding.safetensors'
     params, options = formats.read_model(path)
     params |= models.affine(np.random.default_rng(0), 'ff_image_vgg19', 16, 7)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 from storyteller.images import load_image, read_rgb
-from storyteller.orientation import orientation_in
+from storyteller.io.orientation import orientation_in
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 UPRIGHT[:12] = 0  # so that a lossy format can be told apart too

@@ -14,7 +14,8 @@ import venv
 
 import pytest
 
-from storyteller import __version__, efficientnet
+from storyteller import __version__
+from storyteller.nn import efficientnet
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
 # Names under which a distribution is imported, where they differ.

@@ -14,7 +14,7 @@ import torch
 from test_layers import random_gru, slow_gru
 from torch import nn
 
-from storyteller import packed
+from storyteller.nn import packed
 
 
 @pytest.fixture(params=['packed', 'plain'])

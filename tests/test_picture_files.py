@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from storyteller import many, picture_files
-from storyteller.extras import way_to
+from storyteller.batch import results
 from storyteller.formats import ImageError
 from storyteller.images import load_image, read_rgb
+from storyteller.io import picture_files
+from storyteller.io.extras import way_to
 
 PIXELS = np.kron(
     np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
@@ -54,12 +55,12 @@ def test_what_a_plugin_reads_is_read(plain, tmp_path, accepts):
         with pytest.raises(ImageError, match='known format'):
             read_rgb(given)
     with pytest.raises(FileNotFoundError, match='no photos there'):
-        many.find_photos([tmp_path])
+        results.find_photos([tmp_path])
     Image.register_open('DOUBLED', Doubled, accepts)
     Image.register_extension('DOUBLED', '.grey')
     for given in (tmp_path / 'a.grey', io.BytesIO((tmp_path / 'a.grey').read_bytes())):
         assert (read_rgb(given) == 7).all() and load_image(given)[1].shape == (1, 3, 224, 224)
-    assert [photo.name for photo in many.find_photos([tmp_path]).photos] == ['a.grey']
+    assert [photo.name for photo in results.find_photos([tmp_path]).photos] == ['a.grey']
     Image.fromarray(PIXELS).save(tmp_path / 'a.png')  # and the others as before
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), PIXELS)
 
@@ -83,7 +84,7 @@ def test_heic_is_read_and_turned_by_its_reader_alone(plain, tmp_path, orientatio
     assert np.abs(found.astype(int) - PIXELS).mean() < 12
     (tmp_path / 'called.jpg').write_bytes((tmp_path / 'a.heic').read_bytes())
     np.testing.assert_array_equal(read_rgb(tmp_path / 'called.jpg'), found)
-    names = [photo.name for photo in many.find_photos([tmp_path]).photos]
+    names = [photo.name for photo in results.find_photos([tmp_path]).photos]
     assert names == ['a.heic', 'called.jpg']
 
 
@@ -124,7 +125,7 @@ def test_what_looks_like_a_photo_is_told_or_named(plain, tmp_path):
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    finds = many.find_photos([tmp_path])
+    finds = results.find_photos([tmp_path])
     assert [photo.name for photo in finds.photos] == ['a.jpg', 'sub/b.PNG']
     passed = finds.passed_over
     assert set(contents) == {'a.jpg', 'sub/b.PNG', 'letter.txt', 'empty', 'film.mov', *passed}
@@ -132,7 +133,7 @@ def test_what_looks_like_a_photo_is_told_or_named(plain, tmp_path):
     assert passed['._a.jpg'] == passed['.thumbs/g.png'] == 'hidden'
     assert 'raw photos' in passed['sub/e.dng'] and 'usual kinds' in passed['f.psd']
     assert 'not called so' in passed['h'] and passed['h'] == passed['i.bin']
-    lines = many.said_of(passed)
+    lines = results.said_of(passed)
     assert f'passed over 2 (to read it: {way_to("heif")}): c.heic, d.HEIF' in lines
     assert sum(int(line.split()[2]) for line in lines) == len(passed)
 
@@ -145,8 +146,8 @@ def test_links_and_folders_that_lead_nowhere_are_named(plain, tmp_path, monkeypa
     (folder / 'b.jpg').symlink_to(tmp_path / 'lost.jpg')
     (folder / 'c.txt').symlink_to(tmp_path / 'lost.txt')
     (folder / 'd').symlink_to(tmp_path / 'elsewhere')
-    monkeypatch.setattr(many.os, 'access', lambda path, how: path.name != 'closed')
-    finds = many.find_photos([folder])
+    monkeypatch.setattr(results.os, 'access', lambda path, how: path.name != 'closed')
+    finds = results.find_photos([folder])
     assert [photo.name for photo in finds.photos] == ['a.jpg']
     assert set(finds.passed_over) == {'b.jpg', 'closed', 'd'}
 
@@ -154,7 +155,7 @@ def test_links_and_folders_that_lead_nowhere_are_named(plain, tmp_path, monkeypa
 def test_of_several_inputs_what_is_named_itself_is_not_passed_over(plain, tmp_path):
     for name in ('a.jpg', 'b.ico', 'c.heic'):
         (tmp_path / name).write_bytes(HEIC)
-    finds = many.find_photos([tmp_path, tmp_path / 'b.ico'])
+    finds = results.find_photos([tmp_path, tmp_path / 'b.ico'])
     assert [photo.path.name for photo in finds.photos] == ['a.jpg', 'b.ico']
     assert list(finds.passed_over) == [(tmp_path / 'c.heic').as_posix()]
 
@@ -164,7 +165,7 @@ def test_a_folder_of_what_cannot_be_read_says_why(plain, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r'no photos there .*passed over 1 .*\[heif\].*c\.h'
     ):
-        many.find_photos([tmp_path])
+        results.find_photos([tmp_path])
 
 
 @pytest.mark.parametrize('kind', ['jpeg', 'png', 'gif', 'bmp'])

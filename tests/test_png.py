@@ -14,7 +14,7 @@ from PIL import Image
 
 from storyteller.formats import ImageError
 from storyteller.images import read_rgb
-from storyteller.png import LARGEST, MAGIC, without_metadata
+from storyteller.io.png import LARGEST, MAGIC, without_metadata
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 LARGE = 3 * LARGEST

@@ -11,8 +11,8 @@ from PIL import Image
 from small_models import write_models
 from test_story_folder import script  # noqa: F401, a fixture
 
-from storyteller import processes
-from storyteller.many import Found, Plan
+from storyteller.batch import processes
+from storyteller.batch.results import Found, Plan
 
 OPTIONS = {'k': 5, 'bw': 3, 'maxlen': 20}
 

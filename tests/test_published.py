@@ -14,8 +14,9 @@ import pytest
 from conftest import REFERENCE
 from file_server import archive, running
 
-from storyteller import config, generate, loading, published
-from storyteller.published import PARTS, STORYTELLER, VGG, Published
+from storyteller import config, generate, loading
+from storyteller.io import published
+from storyteller.io.published import PARTS, STORYTELLER, VGG, Published
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'download_models.py'
 

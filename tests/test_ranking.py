@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller import formats
-from storyteller.evaluation import ranking
-from storyteller.evaluation.ranking import i2t, in_folds, t2i
+from storyteller.captions import ranking
+from storyteller.captions.ranking import i2t, in_folds, t2i
 
 ARRAYS = np.load(REFERENCE / 'embedding' / 'evaluation.npz')
 EXPECTED = json.loads((REFERENCE / 'embedding' / 'evaluation.json').read_text())

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyteller import efficientnet, formats
+from storyteller import formats
+from storyteller.nn import efficientnet
 
 pytestmark = pytest.mark.usefixtures('scripts')
 SENTENCE = 'She left the old house in the morning and he never saw her again.'

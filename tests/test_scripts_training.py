@@ -17,15 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyteller import (
-    config,
-    convnet,
-    decoder,
-    efficientnet,
-    embedding,
-    formats,
-    skipthoughts,
-)
+from storyteller import config, convnet, decoder, embedding, formats, skipthoughts
+from storyteller.nn import efficientnet
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'

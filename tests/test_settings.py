@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storyteller import bundle, config, generate, selfcheck
+from storyteller import config, generate
 from storyteller.__main__ import main
-from storyteller.command_line import add_search, search_from
+from storyteller.cli import check
+from storyteller.cli.arguments import add_search, search_from
 from storyteller.formats import ModelFileError
+from storyteller.io import bundle
 from storyteller.options import SearchSettings, Telling
 
 MODELS = config.default_folder()
@@ -214,10 +216,10 @@ def test_another_decoder_is_searched_as_in_2015(folder, tmp_path):
 
 
 def test_the_self_check_says_what_suits(z, folder):
-    assert selfcheck._described(OLD) == 'as in 2015'
-    said = selfcheck._described(OURS)
+    assert check._described(OLD) == 'as in 2015'
+    said = check._described(OURS)
     assert 'bw 6' in said and 'no_repeat 3' in said
-    assert selfcheck._story(z).fine
+    assert check._story(z).fine
 
 
 # --- the command line ----------------------------------------------------------------------------

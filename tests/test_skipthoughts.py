@@ -194,7 +194,7 @@ def test_wrong_batch_size(model, batch_size):
 def test_a_very_long_text_is_read_in_pieces(model, monkeypatch):
     text = ' '.join(['a dog runs on the beach .'] * 40)
     expected = encode(model, [text, 'a dog'], tokenised=True)
-    monkeypatch.setattr('storyteller.sequences.WORDS_AT_ONCE', 7)
+    monkeypatch.setattr('storyteller.nn.sequences.WORDS_AT_ONCE', 7)
     found = encode(model, [text, 'a dog'], tokenised=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

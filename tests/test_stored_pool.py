@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from small_models import tell, write_models
 from test_global_state import SURROUNDINGS
 
-from storyteller import captions, config, embedding, generate, nearest, stored_pool
+from storyteller import captions, config, embedding, generate
+from storyteller.captions import stored as stored_pool
 from storyteller.formats import ModelFileError
 from storyteller.layers import unit_rows
+from storyteller.nn import nearest
 
 POOL = captions.load_captions(REFERENCE / 'story' / 'captions.txt')
 

@@ -12,10 +12,11 @@ import pytest
 from conftest import REFERENCE
 from PIL import Image
 
-from storyteller import bundle, config, generate, loading, picture_files
+from storyteller import config, generate, loading
 from storyteller.images import photo_name
+from storyteller.io import bundle, picture_files
 from storyteller.options import SearchSettings
-from storyteller.result import Story, StoryError
+from storyteller.story import Story, StoryError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'scripts' / 'story_folder.py'
 TELLER = ['--bw', '5', '-k', '10', '--search-2015']  # whatever suits the bundle

@@ -27,7 +27,7 @@ sys.exit(__main__.main(sys.argv[1:]))
 """
 SCRIPT = """
 import sys
-from storyteller.command_line import run
+from storyteller.cli.arguments import run
 def main():
     for i in range(100_000):
         print('\\U0001f436', i)
@@ -101,8 +101,8 @@ def test_whoever_chose_another_replacement_has_it(tmp_path):
 def test_listed_photos_may_be_called_anything(tmp_path, encoding):
     program = """
 import os, sys
-from storyteller.command_line import run
-from storyteller.many import find_photos
+from storyteller.cli.arguments import run
+from storyteller.batch.results import find_photos
 def main():
     for photo in find_photos(['-'], sys.stdin).photos:
         print(os.fsencode(photo.path).hex())

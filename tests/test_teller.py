@@ -13,7 +13,7 @@ from small_models import PHOTO
 import storyteller
 from storyteller import Storyteller, generate
 from storyteller.errors import ImageError
-from storyteller.result import Story, StoryError
+from storyteller.story import Story, StoryError
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
 FAST = {'k': 5, 'bw': 4, 'maxlen': 30}

@@ -11,10 +11,10 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import decoder, generate, search, telling
-from storyteller.function_words import has_content
 from storyteller.options import Telling
 from storyteller.search import EOS, UNK, Hypothesis
 from storyteller.telling import Rules
+from storyteller.text.function_words import has_content
 
 V = 5
 

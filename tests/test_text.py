@@ -14,12 +14,13 @@ from conftest import REFERENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyteller import config, english, formats, text
+from storyteller import config, formats, text
 from storyteller.formats import MissingFileError, ModelFileError
 from storyteller.text import (
     Vocabulary,
     build_dictionary,
     detokenise,
+    english,
     preprocess,
     sentences,
     words,

@@ -13,14 +13,14 @@ from small_models import tell, write_models
 
 from storyteller import generate
 from storyteller.__main__ import main
-from storyteller.command_line import THREADS, WAITING
+from storyteller.cli.arguments import THREADS, WAITING
 
 ROOT = Path(__file__).parent.parent
 NAMES = WAITING + THREADS
 # What a command has set when it asks for torch, which reads it as it is loaded.
 SCRIPT = """
 import os, runpy, sys
-from storyteller import command_line
+from storyteller.cli import arguments as command_line
 
 use = command_line.use_threads
 

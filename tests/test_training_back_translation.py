@@ -15,11 +15,11 @@ from storyteller.training.back_translation import (
     best_rows,
     encode_captions,
 )
-from storyteller.training.corpus import Corpus
+from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.passages import Passages
 from storyteller.training.decoder import ConditionalGRU, DecoderOptions, fit, initial_params
 from storyteller.training.decoder_report import perplexity
 from storyteller.training.options import TrainOptions
-from storyteller.training.passages import Passages
 
 CPU = torch.device('cpu')
 THINGS = ['boat', 'dog', 'garden', 'letter', 'window']

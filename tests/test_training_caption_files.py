@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from storyteller.formats import MissingFileError, ModelFileError
-from storyteller.training import documents
-from storyteller.training.caption_files import read_captions
-from storyteller.training.captioned import CaptionedPhotos
+from storyteller.training.data import documents
+from storyteller.training.data.caption_files import read_captions
+from storyteller.training.data.captioned import CaptionedPhotos
 
 TAB = 'a.jpg\tA dog runs .\na.jpg\tTwo dogs , one black .\nb.jpg\tThe sea .\n'
 FLICKR = 'a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs , one black .\nb.jpg#0\tThe sea .\n'

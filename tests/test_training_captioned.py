@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from storyteller import formats
+from storyteller.captions import ranking
 from storyteller.convnet import Architecture
-from storyteller.evaluation import ranking
 from storyteller.formats import MismatchError
 from storyteller.layers import unit_rows
-from storyteller.training import captioned, embedding
-from storyteller.training.captioned import CaptionedPhotos, encode
+from storyteller.training import embedding
+from storyteller.training.data import captioned
+from storyteller.training.data.captioned import CaptionedPhotos, encode
 
 CAPTIONS = ['a dog runs', 'a brown dog', 'two men', 'men on a boat', 'the sea', 'a blue sea']
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller.formats import MismatchError, MissingFileError, ModelFileError
-from storyteller.training.corpus import (
+from storyteller.training.data.corpus import (
     Corpus,
     batches_of_equal_length,
     narrative_passages,

@@ -11,7 +11,8 @@ from conftest import REFERENCE
 from storyteller import decoder, formats
 from storyteller.formats import MismatchError
 from storyteller.training import decoder as decoder_training
-from storyteller.training.corpus import Corpus, padded
+from storyteller.training.data.corpus import Corpus, padded
+from storyteller.training.data.passages import Passages, encode_passages
 from storyteller.training.decoder import (
     ConditionalGRU,
     DecoderOptions,
@@ -20,10 +21,9 @@ from storyteller.training.decoder import (
     written_about,
 )
 from storyteller.training.decoder_report import perplexity
+from storyteller.training.ops.whitening import Whitening
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.options import TrainOptions
-from storyteller.training.passages import Passages, encode_passages
-from storyteller.training.whitening import Whitening
 from storyteller.vocabulary import Vocabulary
 
 FOLDER = REFERENCE / 'training'

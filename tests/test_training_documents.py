@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from storyteller import text
 from storyteller.formats import MismatchError, MissingFileError, ModelFileError
-from storyteller.training import documents
-from storyteller.training.documents import (
+from storyteller.training.data import documents
+from storyteller.training.data.documents import (
     books,
     choose_words,
     count_words,

@@ -10,7 +10,7 @@ from conftest import REFERENCE
 
 from storyteller import embedding, formats
 from storyteller.layers import unit_rows
-from storyteller.training.corpus import padded
+from storyteller.training.data.corpus import padded
 from storyteller.training.embedding import (
     EmbeddingOptions,
     JointEmbedding,

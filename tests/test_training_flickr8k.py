@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storyteller import formats
-from storyteller.training import flickr8k
+from storyteller.training.data import flickr8k
 
 
 def write_tar(path, **files):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storyteller.evaluation import ranking
+from storyteller.captions import ranking
 from storyteller.formats import MismatchError
 from storyteller.layers import unit_rows
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer

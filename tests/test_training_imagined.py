@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from storyteller.efficientnet import Eyes
 from storyteller.layers import unit_rows
-from storyteller.training import imagined
-from storyteller.training.imagined import ImaginedPhotos
+from storyteller.nn.efficientnet import Eyes
+from storyteller.training.data import imagined
+from storyteller.training.data.imagined import ImaginedPhotos
 
 N_CLASSES, WIDTH, EYES = 6, 12, Eyes(temperature=2.0, class_weight=0.5)
 N_PHOTOS = 20_000

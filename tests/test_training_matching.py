@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from storyteller.training.data.matching import Candidates, Matches, choice_cost
 from storyteller.training.embedding import EmbeddingOptions, JointEmbedding, Pairs, initial_params
-from storyteller.training.matching import Candidates, Matches, choice_cost
 
 pytest.importorskip('sklearn')
 pytest.importorskip('scipy')

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import linear as plain
 
-from storyteller.packed import matmul
-from storyteller.training.products import affine
+from storyteller.nn.packed import matmul
+from storyteller.training.ops.products import affine
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storyteller.formats import MissingFileError, ModelFileError
-from storyteller.training.corpus import Corpus
-from storyteller.training.prose import (
+from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.prose import (
     LEANING,
     Prose,
     plain_passages,

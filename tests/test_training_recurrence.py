@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from storyteller import layers
-from storyteller.training.recurrence import run_gru
+from storyteller.training.ops.recurrence import run_gru
 
 STEPS, BATCH, WIDTH, HIDDEN = 9, 4, 5, 7
 

@@ -10,7 +10,7 @@ import torch
 from conftest import REFERENCE
 
 from storyteller import formats, skipthoughts
-from storyteller.training.corpus import Corpus, padded
+from storyteller.training.data.corpus import Corpus, padded
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.options import TrainOptions
 from storyteller.training.skipthoughts import (

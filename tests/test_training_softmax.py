@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from storyteller.training.softmax import (
+from storyteller.training.ops.softmax import (
     Rows,
     SampledSoftmax,
     full_cost,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storyteller.training import documents
-from storyteller.training.wrapped import are_wrapped, unwrapped
+from storyteller.training.data import documents
+from storyteller.training.data.wrapped import are_wrapped, unwrapped
 
 WORDS = [
     'the',

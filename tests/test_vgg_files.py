@@ -12,10 +12,11 @@ import torch
 from test_convnet import photos, random_params, slow_features
 from torch import nn
 
-from storyteller import exchange, formats, vgg_files, vgg_torch
+from storyteller import convert, formats
 from storyteller.convnet import VGG19, Architecture, build_convnet, compute_features, read_params
 from storyteller.errors import why
 from storyteller.images import MEAN_BGR
+from storyteller.nn import vgg_files, vgg_torch
 
 FORMS = 'lasagne', 'caffe', 'caffe_layer', 'keras', 'torch_older', 'torchvision'
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photos from 0 to 1
@@ -170,12 +171,12 @@ PUBLISHED = {
 @pytest.mark.parametrize('form', PUBLISHED)
 def test_each_form_becomes_our_file(write, tmp_path, form):
     architecture, params = read_params(write(form, name=PUBLISHED[form]))
-    assert list(exchange.convert(tmp_path, tmp_path / 'ours', 'ours')) == ['convnet.safetensors']
+    assert list(convert.convert(tmp_path, tmp_path / 'ours', 'ours')) == ['convnet.safetensors']
     ours = tmp_path / 'ours' / 'convnet.safetensors'
     found, converted = read_params(ours)
     assert found == architecture
     assert all(np.array_equal(params[name], converted[name]) for name in architecture.shapes())
-    (line,) = exchange.convert(tmp_path / 'ours', tmp_path / 'theirs', '2015')
+    (line,) = convert.convert(tmp_path / 'ours', tmp_path / 'theirs', '2015')
     if form == 'torchvision':
         assert line.startswith('left out: convnet.safetensors') and 'mean' in line
     else:

@@ -15,7 +15,7 @@ import numpy as np
 from .. import skipthoughts, style
 from ..formats import PathLike, atomic_path
 from ..text import preprocess
-from ..training import documents
+from ..training.data import documents
 from . import flaws, stories
 from .held_out import SHARDS, HeldOut
 

@@ -65,7 +65,7 @@ def flaws(
         The decoder's words; see :func:`names`.
     leave_out : frozenset of str
         Words in lower case that no story should say; see
-        :func:`storyteller.training.prose.read_words`.
+        :func:`storyteller.training.data.prose.read_words`.
     maxlen : int
         The most words that a story could have.
 

@@ -20,9 +20,9 @@ from ..formats import MissingFileError
 from ..images import load_image
 from ..layers import unit_rows
 from ..text import preprocess
-from ..training import documents
-from ..training.flickr8k import read_fc7, read_names, read_photos
-from ..training.prose import read_words
+from ..training.data import documents
+from ..training.data.flickr8k import read_fc7, read_names, read_photos
+from ..training.data.prose import read_words
 
 OURS, REAL = 'ours', 'vgg19'  # whose features of the photos
 

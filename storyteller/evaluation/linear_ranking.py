@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from ..captions.ranking import Ranking, i2t, t2i
 from ..training.embedding import ranking_cost
-from .ranking import Ranking, i2t, t2i
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from .. import generate, skipthoughts
 from ..formats import MissingFileError, PathLike
 from ..layers import unit_rows
 from ..options import check_count
-from ..result import Story
+from ..story import Story
 from ..text import detokenise
-from ..training import documents, origins
-from ..training.flickr8k import read_names, read_photos
+from ..training.data import documents, origins
+from ..training.data.flickr8k import read_names, read_photos
 from .flaws import is_word, names
 from .held_out import SHARDS
 from .panel import Text

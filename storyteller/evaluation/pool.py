@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..text import preprocess
-from ..training.matching import Matches
+from ..training.data.matching import Matches
 
 COLUMNS, TILE = 6, (240, 280)
 

@@ -30,9 +30,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..formats import MismatchError, PathLike, write_array
-from ..nearest import nearest
+from ..nn.nearest import nearest
 from ..skipthoughts import Encoder
-from .passages import read_rows
+from .data.passages import read_rows
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from torch.nn import functional
 from .. import layers
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
-from . import ranks
+from . import distributed
+from .data.passages import Passages
 from .decoder_report import perplexity, shown
 from .loop import train
+from .ops.recurrence import run_gru
+from .ops.softmax import SampledSoftmax, full_cost, log_frequencies
+from .ops.whitening import WhitenedAffine, Whitening
 from .options import TrainOptions
-from .passages import Passages
-from .recurrence import run_gru
-from .repeats import repeat_cost
-from .softmax import SampledSoftmax, full_cost, log_frequencies
 from .speed import check_bfloat16
-from .whitening import WhitenedAffine, Whitening
+from .unlikelihood import repeat_cost
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class DecoderOptions:
         directions that say how long a text is and who speaks, little in the many that say what it
         is about, and learning alone hardly finds those.
     repeats : float
-        Weight of the cost of own repetitions (:mod:`storyteller.training.repeats`); 0 leaves it
-        out.
+        Weight of the cost of own repetitions (:mod:`storyteller.training.unlikelihood`); 0 leaves
+        it out.
     repeats_beam : int
         Width of the search by which it writes for that; 1 is the most probable word each time.
     batch_size, batch_words : int
@@ -266,7 +266,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    ranks.join()
+    distributed.join()
     device, options = layers.pick_device(device), passages.options
     check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     some = np.asarray(passages.vectors[:16384], np.float32)
@@ -295,7 +295,7 @@ def fit(
     }
 
     def cost(batch):
-        batch = ranks.part(batch)
+        batch = distributed.part(batch)
         x, mask, vectors = passages.tensors(batch, device)
         vectors, own = passages.told_of(batch, vectors)
         total = model(x, mask, vectors, own=own)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from ..vocabulary import Vocabulary
-from .passages import Passages
-from .repeats import write
-from .softmax import full_cost
+from .data.passages import Passages
+from .ops.softmax import full_cost
+from .unlikelihood import write
 
 if TYPE_CHECKING:
     from .decoder import ConditionalGRU

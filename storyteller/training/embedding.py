@@ -22,13 +22,13 @@ from .. import layers
 from ..embedding import IMAGE_LAYERS
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
-from . import ranks
+from . import distributed
+from .data.matching import choice_cost
+from .data.pairs import Pairs as Pairs
 from .loop import train
-from .matching import choice_cost
+from .ops.products import affine
+from .ops.recurrence import run_gru
 from .options import TrainOptions
-from .pairs import Pairs as Pairs
-from .products import affine
-from .recurrence import run_gru
 from .speed import check_bfloat16
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
@@ -214,10 +214,10 @@ class JointEmbedding(nn.Module):
         """
         options = self.options
         images, sentences = self.images(features), self.sentences(x, mask)
-        whole = ranks.gather(images), ranks.gather(sentences)
+        whole = distributed.gather(images), distributed.gather(sentences)
         if not options.temperature:
-            return ranks.once(ranking_cost(*whole, options.margin, options.hardest))
-        cost = ranks.once(contrastive_cost(*whole, options.temperature))
+            return distributed.once(ranking_cost(*whole, options.margin, options.hardest))
+        cost = distributed.once(contrastive_cost(*whole, options.temperature))
         if candidates is None:
             return cost
         scores = images @ self.sentences(*candidates[:2]).T / options.temperature
@@ -267,7 +267,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    ranks.join()
+    distributed.join()
     device, options = layers.pick_device(device), sources[0].options
     check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     params = params or initial_params(options, len(vocabulary), training.seed)
@@ -281,7 +281,7 @@ def fit(
 
     def cost(job):
         source, batch = job
-        own = ranks.part(batch)
+        own = distributed.part(batch)
         return model(*source.tensors(own, device), source.choices(own, device)), len(own)
 
     def save():

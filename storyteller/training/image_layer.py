@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..formats import MismatchError, PathLike
 from ..layers import unit_rows
-from . import ranks
+from . import distributed
 from .embedding import contrastive_cost
 from .loop import train
 from .options import TrainOptions
@@ -109,14 +109,14 @@ def fit_image_layer(
             cuts = range(0, len(order), options.batch_size)
             found += [(number, order[i : i + options.batch_size]) for i in cuts]
         found = [found[i] for i in rng.permutation(len(found))]
-        return [job for job in found if len(job[1]) > 1 and ranks.enough(job[1])]
+        return [job for job in found if len(job[1]) > 1 and distributed.enough(job[1])]
 
     def cost(job: tuple[int, np.ndarray]) -> tuple[Tensor, int]:
-        number, own = job[0], ranks.part(job[1])
+        number, own = job[0], distributed.part(job[1])
         features = nn.functional.dropout(known[number][photos[own]], options.dropout)
         images = nn.functional.normalize(layer(features), dim=1)
-        whole = ranks.gather(images), ranks.gather(vectors[own])
-        return ranks.once(contrastive_cost(*whole, options.temperature)), len(own)
+        whole = distributed.gather(images), distributed.gather(vectors[own])
+        return distributed.once(contrastive_cost(*whole, options.temperature)), len(own)
 
     train(layer, batches, cost, training, checkpoint)
     weight, bias = (value.detach().numpy() for value in (layer.weight, layer.bias))

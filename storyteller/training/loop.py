@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..formats import MismatchError, ModelFileError, PathLike, atomic_path
-from . import ranks
-from .averaging import Average
+from . import distributed
+from .ema import Average
 from .metrics import Metrics
 from .optimizer import clip_gradients, make_optimizer
 from .options import TrainOptions
-from .surroundings import products, random_states, set_random_states, sigterm_as_interrupt
+from .process_state import products, random_states, set_random_states, sigterm_as_interrupt
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
     Under ``torchrun`` all processes call this. `cost` takes `ranks.part` of each batch; only the
     first process reports and writes.
     """
-    ranks.join()
+    distributed.join()
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
     watch = Watch(report, save, goal, show)
@@ -94,7 +94,7 @@ def train(
     if options.patience:
         run.export_best()
     run.average.apply()
-    ranks.agree(0.0)  # the other processes go on when the files are there
+    distributed.agree(0.0)  # the other processes go on when the files are there
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Run:
     """The state of one training: position, time used, running means, the best so far."""
 
     def __init__(self, module, options, checkpoint, watch, average):
-        torch.manual_seed(options.seed + ranks.number())
+        torch.manual_seed(options.seed + distributed.number())
         self.module, self.options, self.checkpoint = module, options, checkpoint
         self.average = average
         self.watch, self.metrics = watch, Metrics(checkpoint, options.curves, options.tensorboard)
@@ -142,7 +142,7 @@ class _Run:
                 raise ValueError('there is not one batch to train on')
             with self.bar(epoch) as bar:
                 for first in range(self.done, len(epoch), size):
-                    self.now = ranks.agree(self.elapsed)
+                    self.now = distributed.agree(self.elapsed)
                     if self.over():
                         return
                     group = [epoch[i] for i in range(first, min(first + size, len(epoch)))]
@@ -159,7 +159,7 @@ class _Run:
 
     def bar(self, epoch: Sequence[Any]) -> tqdm:
         """The progress bar of an epoch; only the first process shows one."""
-        text, hidden = f'epoch {self.epoch}', ranks.number() > 0
+        text, hidden = f'epoch {self.epoch}', distributed.number() > 0
         return tqdm(epoch, desc=text, initial=self.done, unit=' batches', disable=hidden)
 
     def should_save(self) -> bool:
@@ -171,13 +171,13 @@ class _Run:
     def over(self) -> bool:
         """Whether the budget or the patience is exhausted."""
         minutes, patience = self.options.minutes, self.options.patience
-        if minutes is not None and self.now + ranks.agree(self.keeping) > 60 * minutes:
+        if minutes is not None and self.now + distributed.agree(self.keeping) > 60 * minutes:
             return True
-        return bool(patience) and ranks.agree(self.waited) >= patience
+        return bool(patience) and distributed.agree(self.waited) >= patience
 
     def tell_rate(self, seconds: float) -> None:
         """Report the throughput after the first step, and the steps to expect."""
-        if ranks.number() > 0:
+        if distributed.number() > 0:
             return
         rate, minutes = 60 / max(seconds, 1e-9), self.options.minutes
         line = f'the first step took {seconds:.3g} seconds: {rate:.3g} steps a minute'
@@ -191,12 +191,12 @@ class _Run:
         found = [0.0, 0]
         for batch in group:
             total, terms = cost(batch)
-            value, terms = ranks.summed(float(total.detach()), terms)
+            value, terms = distributed.summed(float(total.detach()), terms)
             if not math.isfinite(value):
                 raise FloatingPointError(self.lost(value))
             total.backward()
             found = [found[0] + value, found[1] + terms]
-        ranks.sum_gradients(self.module)
+        distributed.sum_gradients(self.module)
         self.penalise()
         clip_gradients(self.module, self.options.clip)
         for part in self.optimizer.param_groups:
@@ -233,7 +233,7 @@ class _Run:
     def keep(self, finished: bool = False) -> None:
         """Evaluate; write metrics, checkpoint and export."""
         self.saved = time.monotonic()
-        if ranks.number() > 0:
+        if distributed.number() > 0:
             return
         with self.average.applied():
             figures = self.look()
@@ -297,7 +297,7 @@ class _Run:
 
     def export_best(self) -> None:
         """Export the model with the best metric."""
-        if ranks.number() > 0 or self.watch.save is None or not self.best_checkpoint.exists():
+        if distributed.number() > 0 or self.watch.save is None or not self.best_checkpoint.exists():
             return
         state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)
         self.module.load_state_dict(state['module'])
@@ -328,7 +328,9 @@ class _Run:
             ) from None
         self.epoch, self.done, self.steps = position
         self.random = random if isinstance(random, list) else [random]
-        if ranks.number() > 0:  # the states that were kept are those of the first process
-            torch.manual_seed(self.options.seed + ranks.number() + ranks.count() * self.steps)
+        if distributed.number() > 0:  # the states that were kept are those of the first process
+            torch.manual_seed(
+                self.options.seed + distributed.number() + distributed.count() * self.steps
+            )
             self.random = random_states()
         set_random_states(self.random)

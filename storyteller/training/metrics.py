@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..extras import way_to
 from ..formats import PathLike, atomic_path
+from ..io.extras import way_to
 
 
 class Metrics:

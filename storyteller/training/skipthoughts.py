@@ -26,13 +26,13 @@ from torch.nn import functional
 from .. import layers
 from ..formats import PathLike, read_model, write_array, write_model
 from ..vocabulary import Vocabulary
-from . import ranks
+from . import distributed
+from .data.sentence_windows import Units
 from .loop import train
+from .ops.recurrence import run_gru
+from .ops.softmax import Rows, SampledSoftmax, full_cost, log_frequencies
 from .options import TrainOptions
-from .recurrence import run_gru
-from .softmax import Rows, SampledSoftmax, full_cost, log_frequencies
 from .speed import check_bfloat16
-from .units import Units
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def fit(
     device : str or torch.device, optional
         None takes a GPU if there is one.
     """
-    ranks.join()
+    distributed.join()
     device, options = layers.pick_device(device), units.options
     check_bfloat16(options.bfloat16, options.dim, options.batch_size, device)
     params = initial_params(options, n_words, training.seed)
@@ -276,7 +276,7 @@ def fit(
 
     def cost(batch):
         corpus, rows = batch
-        tensors = units.tensors((corpus, ranks.part(rows)), device)
+        tensors = units.tensors((corpus, distributed.part(rows)), device)
         return model(*tensors), count_targets(options, *tensors[2:])
 
     train(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import ranks
-from .products import affine
+from . import distributed
+from .ops.products import affine
 
 SECONDS = 0.3  # for each of the two; one product is made in any case
 SLOWER = 1.3  # times: less may be chance
@@ -32,9 +32,9 @@ def check_bfloat16(wanted: bool, width: int, rows: int, device: torch.device) ->
         Sequences in a batch.
     device : torch.device
     """
-    if not wanted or ranks.number() > 0:
+    if not wanted or distributed.number() > 0:
         return
-    rows = max(1, rows // ranks.count())
+    rows = max(1, rows // distributed.count())
     plain, half = (
         seconds(_product(width, rows, device, dtype), device)
         for dtype in (torch.float32, torch.bfloat16)

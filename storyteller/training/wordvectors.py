@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import formats
-from ..extras import needed
 from ..formats import MismatchError, ModelFileError, PathLike
-from ..tables import write_table
+from ..io.extras import needed
+from ..io.word_table import write_table
 from ..vocabulary import SPECIAL, Vocabulary
 
 FEWEST = 2  # words in common for each dimension of a map that is fitted to them

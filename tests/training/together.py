@@ -13,10 +13,10 @@ import numpy as np
 
 from storyteller.training import decoder, embedding, skipthoughts
 from storyteller.training.back_translation import back_translate
-from storyteller.training.corpus import Corpus
+from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.passages import Passages
+from storyteller.training.data.sentence_windows import Units
 from storyteller.training.options import TrainOptions
-from storyteller.training.passages import Passages
-from storyteller.training.units import Units
 from storyteller.vocabulary import Vocabulary
 
 WORDS = Vocabulary(('<eos>', 'UNK', *(f'word{i}' for i in range(30))))

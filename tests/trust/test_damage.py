@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyteller import formats, generate, many
+from storyteller import formats, generate
+from storyteller.batch import results
 from storyteller.formats import ImageError
 from storyteller.images import load_image
 
@@ -182,21 +183,21 @@ while True:
     captions._write_cached(pathlib.Path(folder, 'v.npy'), (500, 64), iter([block]))
 """,
     'results': """
-from storyteller import many
+from storyteller.batch import results
 print('go', flush=True)
 settings = {'k': 3, 'style': None}
 number = 0
 while True:
     number += 1
     row = {'image': f'{number}.jpg', 'settings': settings, 'passage': 'a b c ' * 500}
-    many.append_row(pathlib.Path(folder, 'results.jsonl'), row)
+    results.append_row(pathlib.Path(folder, 'results.jsonl'), row)
 """,
     'table': f"""
-from storyteller import formats, object_tables
+from storyteller.io import pickle_2015_tables
 source = {str(ROOT / 'tests' / 'reference' / 'skipthoughts' / 'utable_objects.npy')!r}
 print('go', flush=True)
 while True:
-    object_tables.write_plain(source, pathlib.Path(folder, 'table.npy'))
+    pickle_2015_tables.write_plain(source, pathlib.Path(folder, 'table.npy'))
 """,
     'bundle': """
 import numpy as np
@@ -233,7 +234,7 @@ def check_cache(folder):
 
 
 def check_results(folder):
-    rows = many.read_rows(folder / 'results.jsonl', {'k': 3})
+    rows = results.read_rows(folder / 'results.jsonl', {'k': 3})
     assert list(rows) == [(f'{i}.jpg', None) for i in range(1, len(rows) + 1)]
 
 

@@ -16,9 +16,10 @@ from counting import calls_below
 from test_hostile_files import CALLS, MEGABYTES, NAMES, exploits, peak
 from torch import nn
 
-from storyteller import convnet, formats, vgg_caffe
+from storyteller import convnet, formats
 from storyteller.convnet import Architecture, build_convnet
 from storyteller.formats import MissingFileError, ModelFileError
+from storyteller.nn import vgg_caffe
 
 FORMS = 'lasagne', 'caffe', 'caffe_layer', 'keras', 'torch_older', 'torchvision'
 BLOCKS = ((2,) * 2, (2,) * 2, (3,) * 4, (3,) * 4, (4,) * 4)

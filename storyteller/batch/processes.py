@@ -1,0 +1,81 @@
+"""Telling photos in several processes of this machine.
+
+The search for a story is many small steps, of which one process can do no two at a time, whatever
+number of threads torch has. Processes that have the models each do: as many as there are cores keep
+all of these busy.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from ..io.picture_files import register_plugins
+from .results import Job, Plan
+
+WAITING = 2  # batches for each process that are given out
+
+
+def cores() -> int:
+    """Those that this process may compute on."""
+    counted = getattr(os, 'sched_getaffinity', None)
+    return len(counted(0)) if counted else os.cpu_count() or 1
+
+
+def tell(plan: Plan, jobs: Iterable[Job], count: int) -> Iterator[dict[str, Any]]:
+    """Tell all jobs in so many processes; the rows come in order.
+
+    Parameters
+    ----------
+    plan : Plan
+    jobs : iterable of (photos, style)
+    count : int
+
+    Raises
+    ------
+    ValueError, OSError
+        As telling in this process would, or if a process was ended by the system.
+    """
+    before = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _start, (plan,))
+    try:
+        given: deque[Any] = deque()
+        for job in jobs:
+            given.append(pool.submit(_rows, job))
+            if len(given) >= WAITING * count:
+                yield from given.popleft().result()
+        while given:
+            yield from given.popleft().result()
+    except BrokenProcessPool:
+        raise OSError('--processes: the system ended one; is there memory for so many?') from None
+    except BaseException:  # an interrupt above all: nobody waits for what is no more asked for
+        for child in multiprocessing.active_children():
+            if child not in before:
+                child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_plan: Plan
+_models: dict[str, Any] | None = None
+
+
+def _start(plan: Plan) -> None:
+    global _plan
+    _plan = plan
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    register_plugins()
+
+
+def _rows(job: Job) -> list[dict[str, Any]]:
+    global _models
+    if _models is None:  # here, so that what is wrong with them comes as an error of a job
+        _models = _plan.load()
+    return list(_plan.told(_models, [job]))

@@ -1,0 +1,114 @@
+"""VGG-19 from Keras's ``.h5`` file of weights.
+
+The HDF5 library finds the arrays in the file and tells where their numbers lie; the numbers are
+read from there. So no filter runs, no other file is opened, and no size is believed that the file
+does not fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import MissingFileError
+from ..io.arrays import read_into
+from ..io.extras import way_to
+from .architecture import MEAN_BGR, VGG19
+
+BEGINS = b'\x89HDF\r\n\x1a\n'
+MOST_MEMBERS = 100  # of a group; the published file has 26
+MOST_DEPTH = 3  # of groups in the group of a layer
+KERNEL = (3, 2, 0, 1)  # (height, width, in, out) to (out, in, height, width)
+LAST = 'conv5_4_b'
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
+    """The arrays of a file of Keras in our layout, and the mean of its photos.
+
+    Its kernels are (height, width, in, out), for photos in BGR; fc6 reads pixel by pixel.
+
+    Raises
+    ------
+    MissingFileError
+        If h5py is not installed.
+    Exception
+        Of many kinds, if the file is no such model.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise MissingFileError(
+            f'{path}: to read an HDF5 file takes h5py: {way_to("keras")}'
+        ) from None
+    ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
+    params: dict[str, np.ndarray] = {}
+    places = {}
+    with h5py.File(path, 'r') as root:
+        for name, rank in ranks.items():
+            layer = name.removesuffix('_W').removesuffix('_b')
+            group = layer.replace('conv', 'block').replace('_', '_conv').replace('fc6', 'fc1')
+            places[name] = _place(h5py, root, group.replace('fc7', 'fc2'), rank)
+    size = path.stat().st_size
+    for name, (_, dtype, shape) in places.items():
+        if min(shape) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize > size:
+            raise ValueError(f'{name} has the shape {shape}, the file has {size} bytes')
+    with open(path, 'rb') as file:
+        for name, (offset, dtype, shape) in places.items():
+            file.seek(offset)
+            if name == 'fc6_W':
+                params[name] = _by_channels(file, dtype, shape, len(params[LAST]))
+            else:
+                array = read_into(file, np.empty(shape, dtype))
+                array = array.transpose(KERNEL) if len(shape) == 4 else array
+                params[name] = np.ascontiguousarray(array, np.float32)
+    return params, MEAN_BGR
+
+
+def _place(h5py: Any, root: Any, name: str, rank: int) -> tuple[int, np.dtype, tuple[int, ...]]:
+    """Offset, dtype and shape of the only array with `rank` axes in the group of a layer."""
+    if not isinstance(group := _member(h5py, root, name), h5py.Group):
+        raise ValueError(f'it holds no layer {name!r}')
+    found = [array for array in _arrays(h5py, group) if len(array.shape or ()) == rank]
+    if len(found) != 1:
+        raise ValueError(f'{name} holds {len(found)} arrays of {rank} axes, expected one')
+    (array,) = found
+    if array.dtype.kind != 'f':
+        raise ValueError(f'{name} holds an array of {array.dtype}, expected floats')
+    if (offset := array.id.get_offset()) is None:
+        raise ValueError(f'{name} holds an array that is compressed or lies in pieces')
+    return offset, array.dtype, array.shape
+
+
+def _arrays(h5py: Any, group: Any, depth: int = 0) -> Iterator[Any]:
+    """The arrays in a group, and in groups in it: Keras has put them there in several ways."""
+    if len(group) > MOST_MEMBERS or depth > MOST_DEPTH:
+        raise ValueError('its groups are no layers')
+    for name in group:
+        item = _member(h5py, group, name)
+        if isinstance(item, h5py.Dataset):
+            yield item
+        elif isinstance(item, h5py.Group):
+            yield from _arrays(h5py, item, depth + 1)
+
+
+def _member(h5py: Any, group: Any, name: str) -> Any:
+    """What lies in a group under a name; None if it lies elsewhere, in another file say."""
+    if name not in group or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    return group[name]
+
+
+def _by_channels(
+    file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...], channels: int
+) -> np.ndarray:
+    """Rows for (height, width, channel) read as rows for (channel, height, width)."""
+    if not channels or shape[0] % channels:
+        raise ValueError(f'fc1 has {shape[0]} rows, expected some for each of {channels} channels')
+    pixels = shape[0] // channels
+    array = np.empty((channels, pixels, shape[1]), np.float32)
+    for pixel in range(pixels):
+        array[:, pixel] = read_into(file, np.empty((channels, shape[1]), dtype))
+    return array.reshape(shape)

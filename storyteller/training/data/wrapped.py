@@ -1,0 +1,113 @@
+"""Joining the wrapped lines of e-books to paragraphs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from tqdm import tqdm
+
+from ...formats import PathLike
+
+LOOKED_AT = 3000  # lines of a file that are judged
+FEWEST = 8  # lines that go on in the next one, to judge by
+WIDEST = 120  # characters of a line that somebody wrapped
+FULL = 0.7  # of the widest lines: a line this long had no room for the next word
+LONGEST = 1000  # lines of a paragraph; what is longer has lost its borders
+TITLE = '=== '
+_END = re.compile(r'[.!?:;"\'”’)\]*_]\s*$')
+_HYPHEN = re.compile(r'\w-$')
+
+
+def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
+    """The lines of a file; if they are wrapped, one line per paragraph.
+
+    Parameters
+    ----------
+    lines : iterable of str
+    path : path-like
+        What to call the file when it is said that lines are joined.
+
+    Yields
+    ------
+    str
+        Paragraphs, one per line; empty lines and those with a title are passed on.
+    """
+    lines = iter(lines)
+    first = list(itertools.islice(lines, LOOKED_AT))
+    everything = itertools.chain(first, lines)
+    if not are_wrapped(first):
+        yield from everything
+        return
+    said = f'{path}: the lines are wrapped; those between two empty or indented ones are joined'
+    tqdm.write(said, file=sys.stderr)
+    indented, empty = (sum(map(kind, first)) for kind in (_is_indented, _is_empty))
+    yield from _paragraphs(everything, each=indented > empty)
+
+
+def are_wrapped(lines: Sequence[str]) -> bool:
+    """Whether the lines are wrapped, that is, break in the middle of sentences.
+
+    Parameters
+    ----------
+    lines : sequence of str
+
+    Returns
+    -------
+    bool
+        True if most lines that are followed by another are full and end like no sentence.
+    """
+    pairs = itertools.pairwise(line.rstrip() for line in lines)
+    inner = [line for line, after in pairs if line and after and not _begins(line, after)]
+    if len(inner) < FEWEST:
+        return False
+    lengths = sorted(map(len, inner))
+    width = lengths[len(lengths) * 95 // 100]
+    if width > WIDEST:
+        return False
+    full = sum(length >= FULL * width for length in lengths) / len(inner)
+    unended = sum(not _END.search(line) for line in inner) / len(inner)
+    return full > 0.8 and unended > 0.6
+
+
+def _is_indented(line: str) -> bool:
+    return line[:1].isspace() and not _is_empty(line)
+
+
+def _is_empty(line: str) -> bool:
+    return not line.strip()
+
+
+def _begins(line: str, after: str, each: bool = False) -> bool:
+    """Whether a paragraph begins after a line though no empty one stands between.
+
+    Where indents mark paragraphs, `each` indented line begins one; elsewhere it may belong to a
+    block, such as a letter, all of whose lines are.
+    """
+    if line.startswith(TITLE) or after.startswith(TITLE):
+        return True
+    return _is_indented(after) and (each or not _is_indented(line))
+
+
+def _paragraphs(lines: Iterable[str], each: bool) -> Iterator[str]:
+    joined: list[str] = []
+    before = ''
+    for line in itertools.chain(lines, ['']):
+        text = line.strip()
+        long = len(joined) >= LONGEST and bool(_END.search(before))
+        if joined and (not text or long or _begins(before, line, each)):
+            yield _join(joined)
+            joined = []
+        if not text or line.startswith(TITLE):
+            yield text
+        else:
+            joined.append(text)
+        before = line.rstrip()
+
+
+def _join(lines: Sequence[str]) -> str:
+    """One line; a word that was parted at its hyphen is whole again."""
+    marks = ('' if _HYPHEN.search(line) else ' ' for line in lines)
+    return ''.join(line + mark for line, mark in zip(lines, marks, strict=True)).rstrip()
