@@ -91,6 +91,12 @@ def network(dec: Mapping[str, Any]) -> Decoder:
     return dec['_model']
 
 
+def at_once(model: Decoder, k: int) -> int:
+    """How many contexts, each with k hypotheses, go into one batch: as many as fit into memory."""
+    largest = LARGEST_STEP if model.device.type == 'cpu' else LARGEST_STEP_OF_GPU
+    return max(1, largest // (k * model.logit.out_features))
+
+
 def read_params(path: formats.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the parameters of a decoder, under the names of 2015, and its options.
 
@@ -327,9 +333,7 @@ def _generate(
     seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(vectors)
     if len(seeds) != len(vectors):
         raise ValueError(f'seed: expected one, or {len(vectors)} of them, found {len(seeds)}')
-    largest = LARGEST_STEP if model.device.type == 'cpu' else LARGEST_STEP_OF_GPU
-    size = max(1, largest // (k * model.logit.out_features))
-    found = []
+    size, found = at_once(model, k), []
     for first in range(0, len(vectors), size):
         here = slice(first, first + size)
         state = model.start(vectors[here])

@@ -1,201 +1,71 @@
 """More ways to tell than that of 2015: other searches and other draws, by rules for the words.
 
 :class:`storyteller.options.Telling` says how; as it is by default, it is the search of 2015, which
-stands in :mod:`storyteller.search`. What is here takes the same step functions, one context at a
-time.
+stands in :mod:`storyteller.search`. What is here takes the same step functions, and as that does,
+it searches (in :mod:`storyteller.group_beams`) or draws the texts of several contexts in one batch.
 
-Dimension letters: R live hypotheses, V vocabulary.
+Dimension letters: B contexts, R live texts, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .decoder import network
+from .decoder import at_once, network
 from .layers import inference
 from .options import Telling, check_count
 from .search import START, Hypothesis, Step, generator, keywords
-from .search.rules import Rules
+from .search.group_beams import search
+from .search.rules import Rules, Texts
 from .vocabulary import EOS
-
-Seed = int | torch.Generator | None
-
-
-# --- searching -----------------------------------------------------------------------------------
-
-
-def search(
-    step: Step, state: Tensor, k: int, maxlen: int, rules: Rules | None = None
-) -> list[Hypothesis]:
-    """The best texts of one context that are not empty, best first.
-
-    Parameters
-    ----------
-    step : callable
-        See :mod:`storyteller.search`.
-    state : Tensor, shape (1, ...)
-    k, maxlen : int
-        Beam width, and greatest number of words, ``<eos>`` included.
-    rules : Rules
-
-    Returns
-    -------
-    list of Hypothesis
-        As many as are `wanted`, or fewer where there are not so many. A text that was cut at
-        `maxlen` is among them only if it has all required words.
-
-    Notes
-    -----
-    As in 2015 each finished hypothesis narrows its (group's) beam by one. The search ends when no
-    live hypothesis can be among the best any more: its cost can only grow, and be divided by no
-    more than the penalty of the greatest length.
-    """
-    rules = rules or Rules()
-    telling = rules.telling
-    telling.check_for(drawn=False, beam_width=k)
-    groups = [_Group(k // telling.groups) for _ in range(telling.groups)]
-    for group in groups:
-        group.live = [_Live((), 0.0, 0)]
-    for length in range(maxlen):
-        live = [hypothesis for group in groups for hypothesis in group.live]
-        if not live or _decided(groups, rules, maxlen):
-            break
-        state = state[torch.tensor([hypothesis.row for hypothesis in live], device=state.device)]
-        last = [hypothesis.words[-1] if length else START for hypothesis in live]
-        logp, state = step(torch.tensor(last, device=state.device), state)
-        logp = rules.allowed(logp.float(), [hypothesis.words for hypothesis in live])
-        if logp.isnan().any():
-            raise ValueError('the step function gave log-probabilities that are NaN')
-        said: Counter[int] = Counter()
-        first = 0
-        for group in groups:
-            rows = slice(first, first + len(group.live))
-            said.update(group.advance(logp[rows], said, rules, first))
-            first = rows.stop
-    found = [hypothesis for group in groups for hypothesis in group.finished]
-    for group in groups:
-        whole = (h for h in group.live if set(rules.required) <= set(h.words))
-        found += [Hypothesis(list(h.words), h.score) for h in whole if len(h.words) == maxlen]
-    found = [hypothesis for hypothesis in found if hypothesis.text]
-    return sorted(found, key=rules.score)[: telling.wanted]
-
-
-@dataclass(frozen=True)
-class _Live:
-    words: tuple[int, ...]
-    score: float
-    row: int  # of the state that the last step gave
-
-
-class _Group:
-    """A beam of its own; the words that earlier groups took cost it something."""
-
-    def __init__(self, size: int):
-        self.size = size
-        self.live: list[_Live] = []
-        self.finished: list[Hypothesis] = []
-
-    def advance(self, logp: Tensor, said: Counter[int], rules: Rules, first: int) -> list[int]:
-        """Make one step; the words that were taken. `first` is the row of the group's first."""
-        if not self.live:
-            return []
-        costs = logp.new_tensor([h.score for h in self.live])[:, None] - logp  # (R, V)
-        dear = costs.clone()
-        for word, times in said.items():
-            dear[:, word] += rules.telling.diversity * times
-        width, taken, live = self.size - len(self.finished), [], []
-        for row, word in self._chosen(dear, width, rules):
-            words, cost = self.live[row].words, float(costs[row, word])
-            taken.append(word)
-            if word == EOS:
-                self.finished.append(Hypothesis([*words, EOS], cost))
-            else:
-                live.append(_Live((*words, word), cost, first + row))
-        self.live = live
-        return taken
-
-    def _chosen(self, dear: Tensor, width: int, rules: Rules) -> list[tuple[int, int]]:
-        """Rows and words of the cheapest continuations; with required words, of each bank."""
-        n_words = dear.shape[1]
-        places = _cheapest(dear.flatten(), width)
-        if not rules.required:
-            return [divmod(place, n_words) for place in places]
-        # Each hypothesis may go on with any word that it still needs, or with its own best ones,
-        # so that those with many of the words are not crowded out by cheaper ones with few.
-        candidates = set(places)
-        for row, hypothesis in enumerate(self.live):
-            needed = {*rules.required} - set(hypothesis.words)
-            candidates |= {row * n_words + word for word in needed}
-            candidates |= {row * n_words + word for word in _cheapest(dear[row], width)}
-        costs = {place: float(dear.flatten()[place]) for place in candidates}
-        finite = (place for place in costs if np.isfinite(costs[place]))
-        order = sorted(finite, key=costs.__getitem__)
-        banks: dict[int, list[int]] = {}
-        for place in order:
-            row, word = divmod(place, n_words)
-            met = len({*rules.required} & {*self.live[row].words, word})
-            banks.setdefault(met, []).append(place)
-        share = max(1, width // (len(rules.required) + 1))
-        chosen = [place for met in sorted(banks, reverse=True) for place in banks[met][:share]]
-        chosen = chosen[:width]
-        chosen += [place for place in order if place not in set(chosen)][: width - len(chosen)]
-        return [divmod(place, n_words) for place in sorted(chosen, key=costs.__getitem__)]
-
-
-def _cheapest(costs: Tensor, k: int) -> list[int]:
-    """Places of the k least finite costs of (N,), best first, equal ones by place."""
-    order = torch.sort(costs, stable=True).indices[:k] if k >= len(costs) else None
-    if order is None:
-        edge = costs.topk(k, largest=False).values[-1]
-        places = (costs <= edge).nonzero()[:, 0]
-        order = places[torch.sort(costs[places], stable=True).indices[:k]]
-    return [place for place in order.tolist() if torch.isfinite(costs[place])]
-
-
-def _decided(groups: Sequence[_Group], rules: Rules, maxlen: int) -> bool:
-    """Whether no live hypothesis can be among the best any more."""
-    finished = sorted(rules.score(h) for group in groups for h in group.finished if h.text)
-    if len(finished) < rules.telling.wanted:
-        return False
-    lowest = min((h.score for group in groups for h in group.live), default=np.inf)
-    return finished[rules.telling.wanted - 1] <= lowest / maxlen**rules.telling.length_penalty
-
 
 # --- drawing -------------------------------------------------------------------------------------
 
 
 def draw(
-    step: Step, state: Tensor, maxlen: int, seed: Seed, rules: Rules | None = None
-) -> Hypothesis:
-    """Draw a text of one context word by word, by the rules.
+    step: Step,
+    state: Tensor,
+    maxlen: int,
+    seeds: Sequence[int | torch.Generator],
+    rules: Rules | None = None,
+) -> list[Hypothesis]:
+    """Draw a text of each of B contexts word by word, by the rules.
 
-    Arguments as for :func:`search`; `seed` makes it repeatable, or is a source that goes on. The
-    score is that of the model's own distribution. Where the rules leave no word, the text ends.
+    Arguments as for :func:`search`; each of B `seeds` makes its text repeatable, whatever its
+    neighbours, or is a source that goes on. Scores are those of the model's own distribution. Where
+    the rules leave no word, the text ends.
     """
     rules = rules or Rules()
     rules.telling.check_for(drawn=True)
-    random = seed if isinstance(seed, torch.Generator) else generator(seed, state.device)
-    words: list[int] = []
-    score = 0.0
-    last = torch.tensor([START], device=state.device)
-    for _ in range(maxlen):
-        logp, state = step(last, state)
-        chances = chances_of(rules.allowed(logp.float(), [words])[0], rules.telling)
-        if chances is None:
-            break
-        last = chances.multinomial(1, generator=random)
-        score -= float(logp[0, last])
-        words.append(int(last))
-        if words[-1] == EOS:
-            break
-    return Hypothesis(words or [EOS], score)
+    device, texts = state.device, Texts(rules, len(state))
+    sources = [
+        seed if isinstance(seed, torch.Generator) else generator(seed, device) for seed in seeds
+    ]
+    told: list[list[int]] = [[] for _ in sources]
+    scores, last = [0.0] * len(sources), np.full(len(sources), START)
+    while len(texts) and texts.words.shape[1] < maxlen:
+        logp, state = step(torch.from_numpy(last).to(device), state)
+        going_on = []
+        for row, (context, allowed) in enumerate(
+            zip(texts.owner.tolist(), texts.allowed(logp.float()), strict=True)
+        ):
+            if (chances := chances_of(allowed, rules.telling)) is None:
+                continue
+            word = int(chances.multinomial(1, generator=sources[context]))
+            told[context].append(word)
+            scores[context] -= float(logp[row, word])
+            if word != EOS:
+                going_on.append((row, word))
+        rows, last = np.array(going_on, np.int64).reshape(-1, 2).T
+        texts.grow(rows, last)
+        state = state[torch.from_numpy(rows).to(device)]
+    return [Hypothesis(text or [EOS], score) for text, score in zip(told, scores, strict=True)]
 
 
 def chances_of(logp: Tensor, telling: Telling) -> Tensor | None:
@@ -271,22 +141,29 @@ def tell(
     if telling.keywords and (captions is None or len(captions) != len(contexts)):
         raise ValueError(f'keywords={telling.keywords}: expected the captions of each context')
     words = words_of(dec)
-    same = Rules.of(telling, words, use_unk)
+    rules, worth = Rules.of(telling, words, use_unk), []
+    if captions is not None and telling.keywords:
+        alike = keywords.by_letters(words)
+        worth = [keywords.worth(each, telling.keywords, alike) for each in captions]
     model, told = network(dec), []
-    for i, row in enumerate(contexts):
-        rules = same
-        if captions is not None and telling.keywords:
-            rules = replace(same, worth=keywords.worth(captions[i], telling.keywords, words))
-        state = model.start(torch.from_numpy(row[None]).to(model.device))
-        if seed is None:
-            found = search(model.step, state, beam_width, maxlen, rules)
-        else:
-            random = generator(seed, state.device)
-            found = [draw(model.step, state, maxlen, random, rules) for _ in range(telling.wanted)]
-        texts = [h for h in found if h.text]
-        scores = map(rules.score if telling.candidates == 1 else _fluency, texts)
-        told.append([(_text(dec, h), score) for h, score in zip(texts, scores, strict=True)])
+    size = at_once(model, beam_width if seed is None else 1)
+    for first in range(0, len(contexts), size):
+        here = slice(first, first + size)
+        state = model.start(torch.from_numpy(contexts[here]).to(model.device))
+        own = replace(rules, worth=worth[here])
+        found = _found(model.step, state, beam_width, maxlen, seed, own)
+        told += [_scored(dec, hypotheses, rules) for hypotheses in found]
     return told
+
+
+def _found(
+    step: Step, state: Tensor, k: int, maxlen: int, seed: int | None, rules: Rules
+) -> Iterable[Sequence[Hypothesis]]:
+    if seed is None:
+        return search(step, state, k, maxlen, rules)
+    sources = [generator(seed, state.device) for _ in state]
+    rounds = [draw(step, state, maxlen, sources, rules) for _ in range(rules.telling.wanted)]
+    return zip(*rounds, strict=True)
 
 
 def words_of(dec: Mapping[str, Any]) -> dict[str, int]:
@@ -294,8 +171,13 @@ def words_of(dec: Mapping[str, Any]) -> dict[str, int]:
     return {word: i for word, i in dec['worddict'].items() if i < dec['options']['n_words']}
 
 
-def _text(dec: Mapping[str, Any], hypothesis: Hypothesis) -> str:
-    return ' '.join(dec['word_idict'][word] for word in hypothesis.text)
+def _scored(
+    dec: Mapping[str, Any], hypotheses: Iterable[Hypothesis], rules: Rules
+) -> list[tuple[str, float]]:
+    """Texts that are not empty, and what they are compared by."""
+    score = rules.score if rules.telling.candidates == 1 else _fluency
+    words = dec['word_idict']
+    return [(' '.join(words[i] for i in h.text), score(h)) for h in hypotheses if h.text]
 
 
 def _fluency(hypothesis: Hypothesis) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storyteller.search.keywords import shares, worth
+from storyteller.search.keywords import by_letters, shares, worth
 
 
 def test_a_word_counts_once_a_caption_whatever_its_letters():
@@ -18,5 +18,5 @@ def test_no_captions_share_nothing():
 
 def test_all_letters_of_a_word_are_worth_the_same():
     words = {'<eos>': 0, 'UNK': 1, 'dog': 2, 'Dog': 3, 'the': 4, 'sea': 5, 'cat': 6}
-    found = worth(['the dog', 'a Dog by the sea'], 3.0, words)
+    found = worth(['the dog', 'a Dog by the sea'], 3.0, by_letters(words))
     assert found == {2: 3.0, 3: 3.0, 5: pytest.approx(1.5)}

@@ -45,9 +45,10 @@ def cost(step, state, words, rules=None):
 def gained(words, rules):
     """What the first use of each word is worth; of those that are the same, only one counts."""
     had, total = set(), 0.0
+    worth = rules.worth[0] if rules.worth else {}
     for word in words:
-        if word in rules.worth and word not in had:
-            total += rules.worth[word]
+        if word in worth and word not in had:
+            total += worth[word]
             had |= {word, *rules.content.get(word, ())}
     return total
 
@@ -114,11 +115,12 @@ CASES = {
 }
 
 
-def rules_of(case):
+def rules_of(case, count=1):
     case = dict(case)
     words = {name: case.pop(name, ()) for name in ('banned', 'required')}
-    words |= {name: case.pop(name, {}) for name in ('content', 'worth')}
-    return Rules(use_unk=case.pop('use_unk', False), telling=Telling(**case), **words)
+    words['content'] = case.pop('content', {})
+    worth = [case.pop('worth')] * count if 'worth' in case else []
+    return Rules(use_unk=case.pop('use_unk', False), telling=Telling(**case), worth=worth, **words)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -126,7 +128,7 @@ def rules_of(case):
 def test_a_beam_that_holds_everything_finds_the_best_texts(case, seed):
     step, state = random_model(seed)
     rules = rules_of(CASES[case])
-    found = telling.search(step, state, 3000, 5, rules)
+    (found,) = telling.search(step, state, 3000, 5, rules)
     expected = exhaustive(step, state, 5, rules)[: rules.telling.n_best]
     assert [h.words for h in found] == [h.words for h in expected]
     np.testing.assert_allclose([h.score for h in found], [h.score for h in expected], rtol=1e-5)
@@ -138,9 +140,9 @@ def test_by_default_it_is_the_search_of_2015(seed, k):
     step, state = random_model(seed, n_words=12)
     (beam,) = search.beam_search(step, state, k, 9)
     expected = search.best(beam)
-    found = telling.search(step, state, k, 9)
+    (found,) = telling.search(step, state, k, 9)
     assert [h.words for h in found] == ([expected.words] if expected else [])
-    several = telling.search(step, state, k, 9, Rules(Telling(n_best=100)))
+    (several,) = telling.search(step, state, k, 9, Rules(Telling(n_best=100)))
     texts = sorted((h for h in beam if h.text and UNK not in h.text), key=lambda h: h.score)
     assert [h.words for h in several] == [h.words for h in texts]
 
@@ -151,7 +153,7 @@ def test_narrow_beams_keep_the_rules(case, k):
     for seed in range(5):
         step, state = random_model(seed)
         rules = rules_of(CASES[case])
-        for hypothesis in telling.search(step, state, k, 8, rules):
+        for hypothesis in telling.search(step, state, k, 8, rules)[0]:
             assert fits(hypothesis.words, rules)
             assert hypothesis.score == pytest.approx(
                 cost(step, state, hypothesis.words, rules), rel=1e-5, abs=1e-5
@@ -165,7 +167,7 @@ def test_required_words_are_found_by_a_narrow_beam():
     def step(words, state):
         return logits.log_softmax(0).expand(len(words), -1), state
 
-    (found,) = telling.search(step, torch.zeros(1, 1), 4, 20, Rules(required=(4,)))
+    ((found,),) = telling.search(step, torch.zeros(1, 1), 4, 20, Rules(required=(4,)))
     assert 4 in found.words and found.words[-1] == EOS
 
 
@@ -210,14 +212,16 @@ def slow_groups(step, state, k, maxlen, groups, diversity):
 def test_diverse_beams_are_those_of_the_definition(seed, groups):
     step, state = random_model(seed, n_words=8)
     asked = Telling(groups=groups, diversity=0.7, n_best=100)
-    found = telling.search(step, state, 6, 5, Rules(asked))
+    (found,) = telling.search(step, state, 6, 5, Rules(asked))
     assert {tuple(h.words) for h in found} == slow_groups(step, state, 6, 5, groups, 0.7)
 
 
 def test_groups_begin_differently():
     step, state = random_model(0, n_words=8)
-    alike = telling.search(step, state, 4, 6, Rules(Telling(n_best=4)))
-    apart = telling.search(step, state, 4, 6, Rules(Telling(n_best=4, groups=4, diversity=100.0)))
+    (alike,) = telling.search(step, state, 4, 6, Rules(Telling(n_best=4)))
+    (apart,) = telling.search(
+        step, state, 4, 6, Rules(Telling(n_best=4, groups=4, diversity=100.0))
+    )
     assert len({h.words[0] for h in apart}) == len(apart) > len({h.words[0] for h in alike})
 
 
@@ -228,7 +232,7 @@ def test_a_step_that_gives_nan_is_named():
     with pytest.raises(ValueError, match='NaN'):
         telling.search(step, torch.zeros(1, 1), 2, 5)
     with pytest.raises(ValueError, match='NaN'):
-        telling.draw(step, torch.zeros(1, 1), 5, 0)
+        telling.draw(step, torch.zeros(1, 1), 5, [0])
 
 
 # --- draws ---------------------------------------------------------------------------------------
@@ -258,7 +262,8 @@ def test_chances(asked, expected):
 def test_draws_have_the_chances_of_the_model():
     step, state = random_model(1, sharp=1.0)
     texts = Counter(
-        tuple(telling.draw(step, state, 2, seed, Rules(use_unk=True)).words) for seed in range(4000)
+        tuple(h.words)
+        for h in telling.draw(step, state.expand(4000, 1), 2, range(4000), Rules(use_unk=True))
     )
     for words, times in texts.most_common(6):
         chance = np.exp(-cost(step, state, words))
@@ -270,15 +275,15 @@ def test_draws_keep_the_rules(case):
     asked = {key: value for key, value in CASES[case].items() if key != 'n_best'}
     step, state = random_model(2)
     for seed in range(60):
-        found = telling.draw(step, state, 8, seed, rules_of(asked))
+        (found,) = telling.draw(step, state, 8, [seed], rules_of(asked))
         assert found.words == [EOS] or fits(found.words, rules_of(asked))
-        assert found == telling.draw(step, state, 8, seed, rules_of(asked))
+        assert [found] == telling.draw(step, state, 8, [seed], rules_of(asked))
 
 
 def test_a_draw_ends_where_no_word_is_left():
     step, state = random_model(0)
     rules = Rules(Telling(no_repeat=1, min_words=50))
-    found = telling.draw(step, state, 40, 0, rules)
+    (found,) = telling.draw(step, state, 40, [0], rules)
     assert sorted(found.words) == [2, 3, 4]  # each once, and <eos> not yet
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..text.function_words import has_content
 
@@ -17,11 +17,27 @@ def shares(captions: Iterable[str]) -> dict[str, float]:
     {'dog': 1.0, 'runs': 0.5, 'ball': 0.5}
     """
     texts = [dict.fromkeys(caption.lower().split()) for caption in captions]
-    counts = Counter(word for words in texts for word in words if has_content(word))
-    return {word: count / len(texts) for word, count in counts.items()}
+    counts = Counter(word for words in texts for word in words)
+    return {word: count / len(texts) for word, count in counts.items() if has_content(word)}
 
 
-def worth(captions: Iterable[str], keywords: float, words: Mapping[str, int]) -> dict[int, float]:
+def by_letters(words: Mapping[str, int]) -> dict[str, list[int]]:
+    """The indices of words in large and small letters, by the word in small ones.
+
+    Examples
+    --------
+    >>> by_letters({'sea': 3, 'Sea': 4, 'dog': 5})
+    {'sea': [3, 4], 'dog': [5]}
+    """
+    alike: dict[str, list[int]] = {}
+    for word, index in words.items():
+        alike.setdefault(word.lower(), []).append(index)
+    return alike
+
+
+def worth(
+    captions: Iterable[str], keywords: float, words: Mapping[str, Sequence[int]]
+) -> dict[int, float]:
     """What the first use of each word of a decoder is worth.
 
     Parameters
@@ -29,8 +45,8 @@ def worth(captions: Iterable[str], keywords: float, words: Mapping[str, int]) ->
     captions : iterable of str
     keywords : float
         In nats, of a word that all captions have.
-    words : mapping of str to int
-        The indices of the decoder's words; large and small letters are worth the same.
+    words : mapping of str to sequence of int
+        The decoder's words, from :func:`by_letters`: large and small ones are worth the same.
 
     Returns
     -------
@@ -38,4 +54,4 @@ def worth(captions: Iterable[str], keywords: float, words: Mapping[str, int]) ->
         Of the words that captions have.
     """
     found = shares(captions)
-    return {i: keywords * part for w, i in words.items() if (part := found.get(w.lower()))}
+    return {i: keywords * part for word, part in found.items() for i in words.get(word, ())}

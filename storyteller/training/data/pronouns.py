@@ -25,7 +25,8 @@ _TITLES = {
 TITLES = {title: gender for gender, titles in _TITLES.items() for title in titles.split()}
 _NOBODY = 'God Lord Heaven Heavens Providence Christ Jesus Nature Fate Time Death Love I O Oh'
 NOBODY = frozenset(_NOBODY.split())  # no title of these stands alone, nor is a person of our kind
-_MALE, _FEMALE = (
+_MALE = frozenset(['he', 'him', 'his', 'himself'])
+_FEMALE = frozenset(['she', 'her', 'hers', 'herself'])
     frozenset(['he', 'him', 'his', 'himself']),
     frozenset(['she', 'her', 'hers', 'herself']),
 )
@@ -33,8 +34,8 @@ _ARTICLES, _PLACES = frozenset(['the', 'a', 'an']), frozenset(['in', 'on'])
 
 _SAYING = """
     said says asked cried replied answered returned exclaimed repeated whispered murmured muttered
-    continued added remarked observed inquired enquired demanded declared suggested retorted ventured
-    admitted agreed began explained called shouted went interrupted protested insisted announced
+    continued added remarked observed inquired enquired demanded declared suggested retorted
+    ventured admitted agreed began explained called shouted went interrupted protested insisted announced
     commented responded rejoined pleaded confessed urged breathed echoed growled persisted pursued
     assented broke put
 """
