@@ -37,7 +37,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from storyteller import formats, generate, skipthoughts
+from storyteller import formats, generate, skipthoughts, style_passages
 from storyteller.captions import stored
 from storyteller.cli import check
 from storyteller.embedding import encode_sentences
@@ -85,6 +85,7 @@ VERSES = 35, 80  # words of the passages of songs
 CUTS = 3  # passages are cut anew so often: other borders, other vectors
 HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of one
 BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions fit best
+KEPT = {'romance': 5000, 'adventure': 3000, 'lyric': 2000}  # passages that stories are drawn to
 NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -120,6 +121,7 @@ FILES = {
     'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),
     'adventure_style.npy': ('b, the style of adventure', 'plain passages of adventure novels'),
     'lyric_style.npy': ('b, the style of songs', 'songs and ballads'),
+    style_passages.FILE: ('thoughts of passages of each style', 'plain passages, songs'),
 }
 
 UNI = training_skipthoughts.SkipThoughtsOptions(
@@ -367,6 +369,15 @@ class Recipe:
         formats.write_array(self.out / 'caption_style.npy', self.all_pairs['romance'][2].c)
         for style, (_, _, found) in self.all_pairs.items():
             formats.write_array(self.out / f'{style}_style.npy', found.b[0])
+
+    def style_passages(self) -> None:
+        """Keep the thoughts of the passages that captions fit best, no two of which overlap."""
+        styles = {}
+        for style, (spans, vectors, found) in self.all_pairs.items():
+            order = np.argsort(-found.match, kind='stable')
+            rows = order[_apart(spans[order])][: KEPT[style]]
+            styles[style] = style_passages.StylePassages.of(vectors[rows], found.b[0])
+        style_passages.write(self.out / style_passages.FILE, styles)
 
     def story_words(self) -> tuple[Vocabulary, np.ndarray]:
         """The decoder's vocabulary: what the passages say most; and how often they say it."""
@@ -683,7 +694,7 @@ class Recipe:
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
             files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
-            if path.suffix == '.safetensors' and name != stored.FILE:
+            if path.suffix == '.safetensors' and name not in (stored.FILE, style_passages.FILE):
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
@@ -702,11 +713,23 @@ class Recipe:
         yield 'bi', lambda: self.encoder('bi')
         yield 'words', self.leave_out
         yield 'styles', self.styles
+        yield 'passages', self.style_passages
         yield 'embedding', self.embedding
         yield 'images', self.image_layers
         yield 'vectors', self.vectors
         yield 'decoder', self.decoder
         yield 'describe', self.describe
+
+
+def _apart(spans: np.ndarray) -> np.ndarray:
+    """The rows of passages (P, 2), in order, that share no sentence with an earlier one of them."""
+    taken: set[int] = set()
+    rows = []
+    for row, (first, last) in enumerate(spans.tolist()):
+        if taken.isdisjoint(range(first, last)):
+            taken.update(range(first, last))
+            rows.append(row)
+    return np.array(rows)
 
 
 def _capitals(words: str) -> list[str]:

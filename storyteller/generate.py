@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from . import captions as pool
-from . import decoder, embedding, layers, skipthoughts
+from . import decoder, embedding, layers, skipthoughts, style_passages
 from . import style as styling
 from .ahead import ahead
 from .convnet import build_convnet, compute_features
@@ -327,11 +328,17 @@ def texts_of(
     seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
     if settings.get('telling'):
         way = Telling(**settings['telling'])
-        found = tell(z['dec'], thoughts, way, bw, maxlen=maxlen, seed=seed, captions=captions)
-        if way.candidates > 1:
+        contexts = _contexts(z, thoughts, style, way)
+        each = contexts.shape[1]
+        if captions is not None:
+            captions = [texts for texts in captions for _ in range(each)]
+        vectors = contexts.reshape(-1, contexts.shape[2])
+        found = tell(z['dec'], vectors, way, bw, maxlen=maxlen, seed=seed, captions=captions)
+        found = [list(chain(*found[i : i + each])) for i in range(0, len(found), each)]
+        if way.compared:
             b = np.zeros(1, np.float32) if style is None else style
             encode = functools.partial(_read, z, b=b)
-            found = nearest_first(found, thoughts - b, way.closeness, encode)
+            found = nearest_first([*map(_different, found)], thoughts - b, way.closeness, encode)
         return [
             [*texts[: way.n_best]] or EmptyStoryError('the rules leave no text for this story')
             for texts in found
@@ -341,6 +348,24 @@ def texts_of(
     else:
         plain = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in plain]
+
+
+def _contexts(
+    z: Mapping[str, Any], thoughts: np.ndarray, style: np.ndarray | None, way: Telling
+) -> np.ndarray:
+    """What is decoded for each story, (B, 1, D), or (B, 1 + n, D) with passages of the style."""
+    known = style_passages.of_style(z.get('passages', {}), style) if way.passages else None
+    if known is None:
+        return np.asarray(thoughts)[:, None]
+    return known.towards(thoughts, way.passages, way.blend)
+
+
+def _different(found: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Each text once, as it is told best."""
+    best: dict[str, float] = {}
+    for text, fluency in found:
+        best[text] = max(fluency, best.get(text, fluency))
+    return list(best.items())
 
 
 def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:

@@ -63,6 +63,12 @@ class Telling:
         share; a word in a part of them earns that part (see ``storyteller.search.keywords``; after
         Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). A search
         ranks texts with it; 0: none.
+    passages : int
+        Number of passages of the style, those whose vectors are nearest to F(x), that are decoded
+        beside F(x) itself (see ``storyteller.style_passages``); their texts are candidates like
+        its own. Without effect for a style that has none; 0: only F(x).
+    blend : float
+        Share of a passage in the vector that is decoded; F(x) is the rest.
     """
 
     n_best: int = 1
@@ -80,11 +86,13 @@ class Telling:
     candidates: int = 1
     closeness: float = 1.0
     keywords: float = 0.0
+    passages: int = 0
+    blend: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (
             ('n_best', 1), ('min_words', 0), ('no_repeat', 0), ('groups', 1), ('top_k', 0),
-            ('no_echo', 0), ('candidates', 1),
+            ('no_echo', 0), ('candidates', 1), ('passages', 0),
         ):  # fmt: skip
             check_count(name, getattr(self, name), least)
         for name in ('length_penalty', 'diversity', 'closeness', 'keywords'):
@@ -93,6 +101,8 @@ class Telling:
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')
         if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
             raise ValueError(f'temperature: expected 0.001 to 1000, found {self.temperature!r}')
+        if not (_is_number(self.blend) and 0 <= self.blend <= 1):
+            raise ValueError(f'blend: expected 0 to 1, found {self.blend!r}')
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f'top_p: expected above 0 and up to 1, found {self.top_p!r}')
         for name in ('required', 'banned'):
@@ -114,6 +124,11 @@ class Telling:
     def wanted(self) -> int:
         """Number of finished texts needed."""
         return max(self.n_best, self.candidates)
+
+    @property
+    def compared(self) -> bool:
+        """Whether several texts are compared by what they say."""
+        return self.candidates > 1 or self.passages > 0
 
     def changed(self) -> dict[str, object]:
         """The fields that differ from 2015, with their values."""
@@ -150,7 +165,7 @@ class Telling:
     def _idle(self, drawn: bool) -> list[str]:
         """The fields without effect; `n_best` has one when several samples are ranked."""
         names, changed = FOR_SEARCH if drawn else FOR_DRAWS, self.changed()
-        several = self.candidates > 1
+        several = self.compared
         return [name for name in names if name in changed and not (several and name == 'n_best')]
 
 

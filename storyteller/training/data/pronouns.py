@@ -27,17 +27,14 @@ _NOBODY = 'God Lord Heaven Heavens Providence Christ Jesus Nature Fate Time Deat
 NOBODY = frozenset(_NOBODY.split())  # no title of these stands alone, nor is a person of our kind
 _MALE = frozenset(['he', 'him', 'his', 'himself'])
 _FEMALE = frozenset(['she', 'her', 'hers', 'herself'])
-    frozenset(['he', 'him', 'his', 'himself']),
-    frozenset(['she', 'her', 'hers', 'herself']),
-)
 _ARTICLES, _PLACES = frozenset(['the', 'a', 'an']), frozenset(['in', 'on'])
 
 _SAYING = """
     said says asked cried replied answered returned exclaimed repeated whispered murmured muttered
     continued added remarked observed inquired enquired demanded declared suggested retorted
-    ventured admitted agreed began explained called shouted went interrupted protested insisted announced
-    commented responded rejoined pleaded confessed urged breathed echoed growled persisted pursued
-    assented broke put
+    ventured admitted agreed began explained called shouted went interrupted protested insisted
+    announced commented responded rejoined pleaded confessed urged breathed echoed growled
+    persisted pursued assented broke put
 """
 SAYING = frozenset(_SAYING.split())  # after a speech, *Jim asked* is a part of it
 
