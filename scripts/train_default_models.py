@@ -85,7 +85,7 @@ VERSES = 35, 80  # words of the passages of songs
 CUTS = 3  # passages are cut anew so often: other borders, other vectors
 HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of one
 BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions fit best
-KEPT = {'romance': 5000, 'adventure': 3000, 'lyric': 2000}  # passages that stories are drawn to
+KEPT = {'romance': 8000, 'adventure': 3500, 'lyric': 2500}  # passages that stories are drawn to
 NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
