@@ -18,14 +18,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from storyteller import config
-from storyteller.batch import processes
-from storyteller.batch import results as many
+from storyteller.batch import processes, results
 from storyteller.cli.arguments import (
-    add_models,
-    add_precision,
-    add_reading,
-    add_search,
-    add_threads,
+    add_story,
     run,
     search_from,
     use_threads,
@@ -49,11 +44,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--style', action='append', help='name of a style, or a .npy file; may be repeated'
     )
-    add_models(result)
-    add_precision(result)
-    add_threads(result)
-    result.add_argument('--seed', type=int, help='sample with this seed instead of searching')
-    add_reading(result)
+    add_story(result)
     result.add_argument('--batch-size', type=int, default=16, help='photos per batch (%(default)s)')
     result.add_argument(
         '--gallery', action='store_true', help='also write an HTML page of all results'
@@ -76,7 +67,6 @@ def parser() -> argparse.ArgumentParser:
         metavar='N',
         help='number of processes, each with the models; one per core is fastest (%(default)s)',
     )
-    add_search(result)
     return result
 
 
@@ -100,17 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f'--ray: expected auto, HOST:PORT or ray://HOST:PORT, found {args.ray!r}; if '
                 'that is a photo, let it stand before --ray'
             )
-        shard, plan = many.Shard.read(args.shard), plan_of(args)
-        results = args.out / shard.file_name
-        finds = many.find_photos(args.photos, sys.stdin)
+        shard, plan = results.Shard.read(args.shard), plan_of(args)
+        written = args.out / shard.file_name
+        finds = results.find_photos(args.photos, sys.stdin)
         photos, passed = shard.of(finds.photos), dict(shard.of([*finds.passed_over.items()]))
-        known = many.read_rows(results, plan.settings)
+        known = results.read_rows(written, plan.settings)
         wanted = {(photo.name, style) for photo in photos for style in plan.styles}
         told = {key: row for key, row in known.items() if 'error' not in row}
         rows = [told[key] for key in wanted if key in told]
         before = len(rows)
         if before < len(wanted):
-            many.check_writable(args.out)
+            results.check_writable(args.out)
             jobs = plan.missing(photos, told, args.batch_size)
             if several:
                 new = processes.tell(plan, jobs, args.processes)
@@ -123,11 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with tqdm(total=len(wanted), initial=before, unit='story') as progress:
                 try:
                     for row in new:
-                        many.append_row(results, row)
+                        results.append_row(written, row)
                         rows.append(row)
                         progress.update()
                 finally:
-                    many.drop_replaced(results, plan.settings)
+                    results.drop_replaced(written, plan.settings)
     except (ValueError, OSError) as error:
         print(f'story_folder: {error}', file=sys.stderr)
         return 2
@@ -137,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.gallery and (status := make_gallery(args)):
         return status
     failed = sum('error' in row for row in rows)
-    for line in many.said_of(passed):
+    for line in results.said_of(passed):
         print(f'story_folder: {line}', file=sys.stderr)
     over = f', {len(passed)} passed over' if passed else ''
-    print(f'{results}: {len(rows) - failed} told, {failed} failed ({before} from before){over}')
+    print(f'{written}: {len(rows) - failed} told, {failed} failed ({before} from before){over}')
     return 1 if failed else 0
 
 
@@ -164,18 +154,18 @@ def make_gallery(args: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(args: argparse.Namespace) -> many.Plan:
+def plan_of(args: argparse.Namespace) -> results.Plan:
     """What the command line asks for."""
     files = config.resolve(args.models)
     chosen = vars(search_from(args, bundle.search_settings(files['decmodel']), args.seed))
     settings = chosen | {name: getattr(args, name) for name in SETTINGS}
-    settings['telling'] = many.plain(chosen['telling'].changed()) or None
+    settings['telling'] = results.plain(chosen['telling'].changed()) or None
     settings['precision'] = None if args.precision == 'float32' else args.precision
     settings['models_sha256'] = bundle.fingerprint(config.folders(files))
     options = chosen | {name: getattr(args, name) for name in SETTINGS if name != 'models'}
     options |= {name: getattr(args, name) for name in ('allow_truncated', 'max_pixels')}
     styles = tuple(args.style or [None])
-    return many.Plan(args.models, styles, options, settings, args.precision)
+    return results.Plan(args.models, styles, options, settings, args.precision)
 
 
 if __name__ == '__main__':

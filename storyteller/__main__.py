@@ -19,11 +19,7 @@ from typing import Any
 from . import __version__
 from .cli.arguments import (
     CLOSED_PIPE,
-    add_models,
-    add_precision,
-    add_reading,
-    add_search,
-    add_threads,
+    add_story,
     drop_output,
     prepare_streams,
     search_from,
@@ -47,12 +43,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--lyric', action='store_true', help='break lines at commas')
     result.add_argument('--style', help='name of a style, or a .npy file')
     result.add_argument('--json', action='store_true', help='print one line of JSON per photo')
-    add_models(result)
-    add_precision(result)
-    add_threads(result)
-    result.add_argument('--seed', type=int, help='sample with this seed instead of searching')
-    add_reading(result)
-    add_search(result)
+    add_story(result)
     return result
 
 

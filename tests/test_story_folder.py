@@ -159,7 +159,7 @@ def test_when_killed_no_failure_is_lost_and_the_next_run_clears_up(
     script.main(command)
     whole = (tmp_path / 'results.jsonl').read_bytes()
     with monkeypatch.context() as killed:
-        killed.setattr(script.many, 'drop_replaced', lambda *_: None)
+        killed.setattr(script.results, 'drop_replaced', lambda *_: None)
         script.main(command)
     assert [row['image'] for row in rows(tmp_path)] == ['a.jpg', 'b.jpg', 'more/c.PNG', 'b.jpg']
     script.main(command)

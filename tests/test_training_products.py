@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import linear as plain
 
 from storyteller.nn.packed import matmul
-from storyteller.training.ops.products import affine
+from storyteller.training.ops.recurrence import affine
 
 
 @pytest.fixture(autouse=True)

@@ -145,6 +145,16 @@ def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
     )
 
 
+def add_story(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that tells stories: models, threads, seed, photos, search."""
+    add_models(parser)
+    add_precision(parser)
+    add_threads(parser)
+    parser.add_argument('--seed', type=int, help='sample with this seed instead of searching')
+    add_reading(parser)
+    add_search(parser)
+
+
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """Add ``--encoder``, also called ``--models``: a folder whose skip-thoughts are used."""
     parser.add_argument(

@@ -23,11 +23,10 @@ from ..embedding import IMAGE_LAYERS
 from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import distributed
+from .data.captioned import Pairs as Pairs
 from .data.matching import choice_cost
-from .data.pairs import Pairs as Pairs
 from .loop import train
-from .ops.products import affine
-from .ops.recurrence import run_gru
+from .ops.recurrence import affine, run_gru
 from .options import TrainOptions
 from .speed import check_bfloat16
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import distributed
-from .ops.products import affine
+from .ops.recurrence import affine
 
 SECONDS = 0.3  # for each of the two; one product is made in any case
 SLOWER = 1.3  # times: less may be chance

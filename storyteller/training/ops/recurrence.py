@@ -1,4 +1,4 @@
-"""A GRU over whole sequences, with efficient gradients.
+"""Affine layers and a GRU over whole sequences, with efficient gradients.
 
 On a CPU, torch unrolls a GRU into single operations, so that each step makes a gradient as large as
 the recurrent weights and adds it to those of the steps after it. Here the steps keep what they
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ...nn.packed import Linear, matmul
-from .products import affine
+from ...nn.packed import Linear, can_pack, matmul
 
 
 def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -98,3 +97,24 @@ class _Steps(torch.autograd.Function):
             carried = kept.add_(step(d_products[t]))
         past = states[:-1].flatten(0, 1).to(weight.dtype)
         return d_inputs, carried, matmul(d_products.flatten(0, 1).T, past)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x W' + b`` of x (..., in), W (out, in) and b (out,), all of one type, with gradients."""
+    if not can_pack(weight):
+        return nn.functional.linear(x, weight, bias)
+    return _Affine.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+
+
+class _Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return matmul(x, weight.T).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        d_x = matmul(d, weight) if ctx.needs_input_grad[0] else None
+        return d_x, matmul(d.T, x), d.sum(0)
