@@ -2,7 +2,8 @@
 
 :class:`storyteller.options.Telling` says how; as it is by default, it is the search of 2015, which
 stands in :mod:`storyteller.search`. What is here takes the same step functions, and as that does,
-it searches (in :mod:`storyteller.group_beams`) or draws the texts of several contexts in one batch.
+it searches (in :mod:`storyteller.search.group_beams`) or draws the texts of several contexts in one
+batch.
 
 Dimension letters: B contexts, R live texts, V vocabulary.
 """

@@ -12,8 +12,8 @@ from test_telling import CASES, echoes, repeats, rules_of
 
 from storyteller import decoder, telling
 from storyteller.options import Telling
-from storyteller.rules import Rules
 from storyteller.search import EOS, UNK, Hypothesis
+from storyteller.search.rules import Rules
 
 V, B = 9, 5
 

@@ -15,7 +15,16 @@ LAYERS = [
     ('io', 'errors', 'options', 'config', 'formats', 'vocabulary'),
     ('nn', 'layers'),
     (
-        *('images', 'ahead', 'convnet', 'embedding', 'captions', 'skipthoughts', 'style'),
+        *(
+            'images',
+            'ahead',
+            'convnet',
+            'embedding',
+            'captions',
+            'skipthoughts',
+            'style',
+            'style_passages',
+        ),
         *('decoder', 'search', 'telling', 'text', 'convert'),
     ),
     ('loading', 'story', 'generate', 'teller'),

@@ -330,10 +330,11 @@ def fit(
 
 
 def goal_of(held_out: Passages | None) -> str | None:
-    """The metric for the best checkpoint: with pairs, that of the vectors stories are told from."""
+    """The metric for the best checkpoint: that of the vectors that most passages are told from."""
     if held_out is None:
         return None
-    return 'held_out_cost' if held_out.pairs is None else 'perplexity_of_the_shifted_vector'
+    shifted = held_out.pairs is not None and held_out.options.pairs > 0.5
+    return 'perplexity_of_the_shifted_vector' if shifted else 'held_out_cost'
 
 
 def dictionary_path(out: PathLike) -> Path:
