@@ -92,7 +92,7 @@ def load_all(
     with ThreadPoolExecutor(2) as workers:
         loading = {name: workers.submit(load) for name, load in parts.items()}
         joint, captions = loading['vse'], loading['cap']
-        known = workers.submit(
+        vectors = workers.submit(
             lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
         )
     z = {name: part.result() for name, part in loading.items()}
@@ -107,8 +107,9 @@ def load_all(
         z[key] = _fitting_style(files[entry], width, files['skmodels'])
     z['styles'] = _styles_beside(files, width)
     beside = Path(files['posbias']).with_name(style_passages.FILE)
-    z['passages'] = style_passages.read(beside, width)
-    z['cvec'] = known.result()
+    if known := style_passages.read(beside, width):
+        z['passages'] = known
+    z['cvec'] = vectors.result()
     if z['cvec'] is None:
         z['cvec'] = pool.caption_vectors(z['vse'], z['cap'], verbose=None)
     if caption_index is not None:

@@ -83,8 +83,8 @@ class StylePassages:
         Examples
         --------
         >>> known = StylePassages.of([[1.0, 3.0], [1.0, -1.0], [3.0, 1.0]], np.ones(2))
-        >>> known.towards(np.array([[1.2, 1.6]]), 2, 0.5)[0].round(2).tolist()
-        [[1.2, 1.6], [1.1, 2.3], [2.1, 1.3]]
+        >>> known.towards(np.array([[1.25, 1.75]]), 2, 0.5)[0].tolist()
+        [[1.25, 1.75], [1.125, 2.375], [2.125, 1.375]]
         """
         thoughts = np.asarray(thoughts, np.float32)
         near = (thoughts - self.mean) @ self.directions.T
