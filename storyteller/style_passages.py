@@ -159,5 +159,6 @@ def _checked(path: PathLike, style: str, parts: list[np.ndarray | None]) -> Styl
 
 def of_style(known: Mapping[str, StylePassages], style: np.ndarray | None) -> StylePassages | None:
     """The passages whose mean a style vector is; None for other vectors, such as mixtures."""
-    same = (each for each in known.values() if np.array_equal(each.mean, style))
-    return None if style is None else next(same, None)
+    if style is None:
+        return None
+    return next((each for each in known.values() if np.array_equal(each.mean, style)), None)

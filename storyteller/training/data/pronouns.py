@@ -56,7 +56,8 @@ class Neighbours:
     @classmethod
     def of(cls, sentences: Iterable[list[str]]) -> Neighbours:
         """Count them; the beginning of a sentence is the word ''."""
-        before, after = (tuple(Counter() for _ in HE) for _ in range(2))
+        before: tuple[Counter[str], ...] = tuple(Counter() for _ in HE)
+        after: tuple[Counter[str], ...] = tuple(Counter() for _ in HE)
         place = {word: i for i, word in enumerate(HE)}
         for words in sentences:
             for at, word in enumerate(words):
