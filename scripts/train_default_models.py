@@ -86,6 +86,7 @@ CUTS = 3  # passages are cut anew so often: other borders, other vectors
 HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of one
 BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions fit best
 KEPT = {'romance': 8000, 'adventure': 3500, 'lyric': 2500}  # passages that stories are drawn to
+QUERIES, AMONG, MOST_OFTEN = 3000, 12, 20  # of them, a passage is near to so many at most
 NEAREST = 100  # captions that a story is told of
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -371,13 +372,33 @@ class Recipe:
             formats.write_array(self.out / f'{style}_style.npy', found.b[0])
 
     def style_passages(self) -> None:
-        """Keep the thoughts of the passages that captions fit best, no two of which overlap."""
+        """Keep the thoughts of the passages that captions fit best, no two of which overlap.
+
+        In spaces of many dimensions a few points are near to everything (Radovanovic et al. 2010,
+        "Hubs in Space"), and half of all photos would share their stories. So passages that are
+        among the nearest of too many captions' surroundings are left out.
+        """
         styles = {}
         for style, (spans, vectors, found) in self.all_pairs.items():
             order = np.argsort(-found.match, kind='stable')
-            rows = order[_apart(spans[order])][: KEPT[style]]
+            rows = order[_apart(spans[order])]
+            away = unit_rows(np.asarray(vectors[rows], np.float32) - found.b[0])
+            often = np.zeros(len(rows), np.int64)
+            for query in self.surroundings:
+                often[np.argpartition(-(away @ query), AMONG)[:AMONG]] += 1
+            rows = rows[often <= MOST_OFTEN][: KEPT[style]]
             styles[style] = style_passages.StylePassages.of(vectors[rows], found.b[0])
         style_passages.write(self.out / style_passages.FILE, styles)
+
+    @cached_property
+    def surroundings(self) -> np.ndarray:
+        """Directions as photos have them, (Q, D): means of the captions nearest to some of them."""
+        away = np.asarray(self.pool_thoughts, np.float32)
+        away = away - away.mean(0)
+        unit = unit_rows(away)
+        chosen = np.random.default_rng(3).choice(len(unit), QUERIES, replace=False)
+        near = (np.argpartition(-(unit @ unit[i]), NEAREST)[:NEAREST] for i in chosen)
+        return unit_rows(np.stack([away[rows].mean(0) for rows in near]))
 
     def story_words(self) -> tuple[Vocabulary, np.ndarray]:
         """The decoder's vocabulary: what the passages say most; and how often they say it."""

@@ -144,7 +144,7 @@ def test_a_convolution_still_learns(way):
 # Megabytes that a process takes after products of 300 shapes, and after 600.
 SHAPES = """
 import torch
-from storyteller import packed
+from storyteller.nn import packed
 
 def taken():
     with open('/proc/self/status') as file:
@@ -177,7 +177,7 @@ def test_memory_does_not_grow_with_the_number_of_shapes():
 SAID = """
 import importlib, os, sys
 before = dict(os.environ)
-from storyteller import packed
+from storyteller.nn import packed
 for name in sys.argv[1:]:
     os.environ.clear()
     os.environ.update(before, **{name: '7'})
