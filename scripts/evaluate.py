@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from storyteller import config, embedding, formats, generate, skipthoughts
+from storyteller import config, embedding, formats, generate, skipthoughts, writing
 from storyteller.cli.arguments import add_models, add_search, run, search_from
 from storyteller.evaluation import ablation, panel, passages, pool, ranking, sentence_sets
 from storyteller.evaluation.held_out import LAYOUT, OURS, REAL, HeldOut, look_at
@@ -227,7 +227,7 @@ def judge_stories(args: argparse.Namespace) -> None:
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            texts = generate.texts_of(z, shifted, way, z['bpos'], captions)
+            texts = writing.texts_of(z, shifted, way, z['bpos'], captions)
             told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)

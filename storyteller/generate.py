@@ -12,14 +12,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from . import captions as pool
-from . import decoder, embedding, layers, skipthoughts, style_passages
+from . import embedding, layers, skipthoughts
 from . import style as styling
 from .ahead import ahead
 from .convnet import build_convnet, compute_features
@@ -27,9 +26,8 @@ from .formats import EmptyStoryError, ImageError
 from .images import Photo, is_tensor, load_image, photo_name
 from .loading import load_all
 from .options import MAX_PIXELS, SearchSettings, Telling, check_count
-from .search.candidates import nearest_first
 from .story import Story, StoryError, captions_text, say
-from .telling import tell
+from .writing import texts_of
 
 __all__ = [
     'Story',
@@ -44,7 +42,6 @@ __all__ = [
 ]
 
 Read = tuple[np.ndarray, np.ndarray]  # a photo for the eye, and for the network
-Texts = list[tuple[str, float | None]]  # with what they were compared by
 
 
 def story(
@@ -295,82 +292,6 @@ def _loaded(read: Callable[..., Read], image: Photo, on_error: str) -> Read | St
         if on_error == 'raise':
             raise
         return StoryError(error.path, error.reason)
-
-
-def texts_of(
-    z: Mapping[str, Any],
-    thoughts: np.ndarray,
-    settings: Mapping[str, Any],
-    style: np.ndarray | None = None,
-    captions: Sequence[Sequence[str]] | None = None,
-) -> list[Texts | EmptyStoryError]:
-    """Decode thought vectors.
-
-    Parameters
-    ----------
-    z : dict
-        From :func:`load_all`.
-    thoughts : (B, D) array
-        After the shift of style.
-    settings : mapping
-        ``bw``, ``maxlen``, ``seed``, which draws if it is not None, and, where it is not that of
-        2015, ``telling``, the changed fields.
-    style : (D,) array, optional
-        b. Candidates are compared by how they differ from it, since it is most of any thought.
-    captions : sequence of B sequences of str, optional
-        What each thought was made of; for `keywords`.
-
-    Returns
-    -------
-    list of B lists of (str, float or None), or EmptyStoryError
-        Texts and what they were compared by (None for the search of 2015), the best first.
-    """
-    seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
-    if settings.get('telling'):
-        way = Telling(**settings['telling'])
-        contexts = _contexts(z, thoughts, style, way)
-        each = contexts.shape[1]
-        if captions is not None:
-            captions = [texts for texts in captions for _ in range(each)]
-        vectors = contexts.reshape(-1, contexts.shape[2])
-        found = tell(z['dec'], vectors, way, bw, maxlen=maxlen, seed=seed, captions=captions)
-        found = [list(chain(*found[i : i + each])) for i in range(0, len(found), each)]
-        if way.compared:
-            b = np.zeros(1, np.float32) if style is None else style
-            encode = functools.partial(_read, z, b=b)
-            found = nearest_first([*map(_different, found)], thoughts - b, way.closeness, encode)
-        return [
-            [*texts[: way.n_best]] or EmptyStoryError('the rules leave no text for this story')
-            for texts in found
-        ]
-    if seed is None:
-        plain = decoder.run_samplers(z['dec'], thoughts, bw, maxlen=maxlen)
-    else:
-        plain = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
-    return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in plain]
-
-
-def _contexts(
-    z: Mapping[str, Any], thoughts: np.ndarray, style: np.ndarray | None, way: Telling
-) -> np.ndarray:
-    """What is decoded for each story, (B, 1, D), or (B, 1 + n, D) with passages of the style."""
-    known = style_passages.of_style(z.get('passages', {}), style) if way.passages else None
-    if known is None:
-        return np.asarray(thoughts)[:, None]
-    return known.towards(thoughts, way.passages, way.blend)
-
-
-def _different(found: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Each text once, as it is told best."""
-    best: dict[str, float] = {}
-    for text, fluency in found:
-        best[text] = max(fluency, best.get(text, fluency))
-    return list(best.items())
-
-
-def _read(z: Mapping[str, Any], texts: list[str], b: np.ndarray) -> np.ndarray:
-    """The thoughts (N, D) of told texts, words between blanks, as they differ from their style."""
-    return skipthoughts.encode(z['stv'], texts, verbose=False, tokenised=True) - b
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from conftest import REFERENCE
 from test_telling import CASES, exhaustive, random_model, rules_of
 
-from storyteller import decoder, generate, skipthoughts, telling
+from storyteller import decoder, skipthoughts, telling, writing
 from storyteller.formats import EmptyStoryError
 from storyteller.options import Telling
 from storyteller.search.candidates import nearest_first
@@ -143,7 +143,7 @@ def test_stories_are_those_of_a_slow_version(z, thoughts, monkeypatch, asked, se
         return encode(model, texts, *arguments, **options)
 
     monkeypatch.setattr(skipthoughts, 'encode', encode)
-    told = generate.texts_of(z, thoughts, settings | {'telling': asked.changed()})
+    told = writing.texts_of(z, thoughts, settings | {'telling': asked.changed()})
     assert len(calls) == 1
     assert sum(map(len, expected)) > 5
     for texts, slow in zip(told, expected, strict=True):

@@ -24,6 +24,7 @@ LAYERS = [
             'skipthoughts',
             'style',
             'style_passages',
+            'writing',
         ),
         *('decoder', 'search', 'telling', 'text', 'convert'),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storyteller import generate, style_passages
+from storyteller import generate, style_passages, writing
 from storyteller.errors import MismatchError, ModelFileError
 from storyteller.options import Telling
 from storyteller.style_passages import StylePassages
@@ -118,7 +118,7 @@ def z():
 
 def texts(z, thoughts, style, **changes):
     way = Telling(length_penalty=1.0, n_best=50, **changes).changed()
-    return generate.texts_of(
+    return writing.texts_of(
         z, thoughts, {'seed': None, 'bw': 2, 'maxlen': 20, 'telling': way}, style
     )
 
