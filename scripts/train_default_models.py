@@ -218,7 +218,10 @@ class Recipe:
         if not origins.is_made(out, origins.of_files([path])):
             plain = prose.plain_words(documents.count_words([path])[0])
             lines = pronouns.without_names(lambda: documents.token_lines(path), plain)
-            with formats.atomic_path(out) as path, open(path, 'w', encoding='utf-8') as file:
+            with (
+                formats.atomic_path(out) as temporary,
+                open(temporary, 'w', encoding='utf-8') as file,
+            ):
                 file.writelines(f'{line}\n' for line in lines)
 
     def scenes(self) -> Iterator[list[str]]:

@@ -21,7 +21,7 @@ from ..formats import PathLike, write_model, write_pickle
 from ..vocabulary import Vocabulary
 from . import distributed
 from .data.passages import Passages
-from .decoder_report import perplexity, shown
+from .decoder_report import goal_of, perplexity, shown
 from .loop import train
 from .ops.recurrence import run_gru
 from .ops.softmax import SampledSoftmax, full_cost, log_frequencies
@@ -327,17 +327,6 @@ def fit(
         else lambda: shown(model, held_out or passages, vocabulary, device),
         save=save,
     )
-
-
-def goal_of(held_out: Passages | None) -> str | None:
-    """The metric for the best checkpoint: that of the vectors that stories are told from.
-
-    None, the last one, where passages are told from their own vectors and from shifted ones about
-    as often: what is best for the one is not for the other.
-    """
-    if held_out is None or 0 < held_out.options.pairs <= 0.5:
-        return None
-    return 'held_out_cost' if held_out.pairs is None else 'perplexity_of_the_shifted_vector'
 
 
 def dictionary_path(out: PathLike) -> Path:

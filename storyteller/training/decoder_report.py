@@ -59,3 +59,14 @@ def perplexity(
         'held_out_perplexity': float(np.exp(told)),
         **{name: float(np.exp(cost)) for name, cost in zip(names, others, strict=False)},
     }
+
+
+def goal_of(held_out: Passages | None) -> str | None:
+    """The metric for the best checkpoint: that of the vectors that stories are told from.
+
+    None, the last one, where passages are told from their own vectors and from shifted ones about
+    as often: what is best for the one is not for the other.
+    """
+    if held_out is None or 0 < held_out.options.pairs <= 0.5:
+        return None
+    return 'held_out_cost' if held_out.pairs is None else 'perplexity_of_the_shifted_vector'
