@@ -159,7 +159,7 @@ def test_a_bundle_to_start_from_gives_its_encoders_and_its_decoder(
 
 
 def test_names_are_pronouns_in_what_passages_are_cut_from(recipe, data):
-    said = 'Peter walked and he sighed. They looked at him and he walked. '
+    said = 'Peter walked and he sighed. He walked and they looked at him. '
     lines = ['=== A -- Jane Doe (1900)', *[said * 9] * 9, 'They looked at Peter. ' * 9]
     compress(data / 'novels' / 'one-00.txt.xz', lines)
     (parts := recipe()).tokens()
@@ -168,7 +168,7 @@ def test_names_are_pronouns_in_what_passages_are_cut_from(recipe, data):
     assert 'Peter walked and he sighed .' in named
     assert 'He walked and he sighed .' in unnamed
     assert 'Peter walked' not in unnamed
-    assert len(unnamed.splitlines()) == len(named.splitlines())
+    assert len(unnamed.strip().splitlines()) == len(named.strip().splitlines())
 
 
 def test_passages_that_overlap_and_those_near_to_everything_are_not_kept(recipe, tmp_path):
