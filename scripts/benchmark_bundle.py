@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import resource
 import subprocess
@@ -18,7 +19,8 @@ import numpy as np
 from benchmark_stages import Bench, Run, Stage, full_step, seconds_of, watched
 from PIL import Image
 
-from storyteller import captions, convnet, decoder, embedding, generate, layers, skipthoughts
+from storyteller import captions as pool
+from storyteller import convnet, decoder, embedding, generate, layers, skipthoughts, writing
 from storyteller.batch import processes
 from storyteller.captions.stored import StoredPool
 from storyteller.search import candidates
@@ -54,7 +56,7 @@ def pool_search(bench: Bench) -> Stage:
         if isinstance(vectors, StoredPool):
             parts = {name: getattr(vectors, name) for name in ('codes', 'scales', 'away')}
             vectors, note = StoredPool(z['vse'], z['cap'], parts), 'of vectors in bytes'
-        return Run(seconds_of(lambda: captions.nearest(query, vectors, k)), note=note)
+        return Run(seconds_of(lambda: pool.nearest(query, vectors, k)), note=note)
 
     return Stage(run)
 
@@ -64,16 +66,16 @@ def suiting(bench: Bench) -> tuple[Callable[[], list], np.ndarray, int]:
     way = bench.z['search']
     (told,) = generate.stories(bench.z, bench.photos[:1])
     shifted = told.vectors['shifted']
-    search = functools.partial(
-        tell,
-        bench.z['dec'],
-        shifted[None],
-        way.telling,
-        way.bw,
-        maxlen=way.maxlen,
-        captions=[[caption for caption, _ in told.captions]],
-    )
-    return search, shifted, way.telling.candidates
+    vectors = writing.contexts(bench.z, shifted[None], bench.z['bpos'], way.telling)[0]
+    captions = [[caption for caption, _ in told.captions]] * len(vectors)
+
+    def search() -> list:
+        found = tell(
+            bench.z['dec'], vectors, way.telling, way.bw, maxlen=way.maxlen, captions=captions
+        )
+        return [list(itertools.chain(*found))]
+
+    return search, shifted, way.telling.candidates * len(vectors)
 
 
 def step(bench: Bench) -> Stage:

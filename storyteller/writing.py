@@ -52,11 +52,11 @@ def texts_of(
     seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
     if settings.get('telling'):
         way = Telling(**settings['telling'])
-        contexts = _contexts(z, thoughts, style, way)
-        each = contexts.shape[1]
+        vectors = contexts(z, thoughts, style, way)
+        each, width = vectors.shape[1:]
         if captions is not None:
             captions = [texts for texts in captions for _ in range(each)]
-        vectors = contexts.reshape(-1, contexts.shape[2])
+        vectors = vectors.reshape(-1, width)
         found = tell(z['dec'], vectors, way, bw, maxlen=maxlen, seed=seed, captions=captions)
         found = [list(chain(*found[i : i + each])) for i in range(0, len(found), each)]
         if way.compared:
@@ -74,10 +74,16 @@ def texts_of(
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in plain]
 
 
-def _contexts(
+def contexts(
     z: Mapping[str, Any], thoughts: np.ndarray, style: np.ndarray | None, way: Telling
 ) -> np.ndarray:
-    """What is decoded for each story, (B, 1, D), or (B, 1 + n, D) with passages of the style."""
+    """What is decoded for the shifted thoughts (B, D) of stories in a style (D,).
+
+    Returns
+    -------
+    (B, 1, D) array
+        Or (B, 1 + n, D) with n passages, see :meth:`.style_passages.StylePassages.towards`.
+    """
     known = style_passages.of_style(z.get('passages', {}), style) if way.passages else None
     if known is None:
         return np.asarray(thoughts)[:, None]
