@@ -173,7 +173,7 @@ def _decoder(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
     if old:
         options = options_2015('decoder', options, params, 'romance.npz')
         write_2015(out / 'romance.npz', params, options, history=True)
-        formats.write_pickle(out / 'romance_dictionary.pkl', _dictionary(words))
+        words.save(out / 'romance_dictionary.pkl')
         yield 'romance.npz, romance.npz.pkl, romance_dictionary.pkl'
     else:
         formats.write_model(out / 'decoder.safetensors', params, options)
@@ -192,17 +192,13 @@ def _embedding(paths: dict[str, Path], out: Path, old: bool) -> Iterator[str]:
         params, options = _images_of(params, options, SECOND_IMAGES, OWN_IMAGES)
         options = options_2015('embedding', options, params, 'coco_embedding.npz')
         write_2015(out / 'coco_embedding.npz', params, options)
-        formats.write_pickle(out / 'coco_embedding.npz.dictionary.pkl', _dictionary(words))
+        words.save(out / 'coco_embedding.npz.dictionary.pkl')
         yield 'coco_embedding.npz, coco_embedding.npz.pkl, coco_embedding.npz.dictionary.pkl'
     else:
         params, options = _images_of(params, options, OWN_IMAGES, SECOND_IMAGES)
         formats.write_model(out / 'embedding.safetensors', params, options)
         words.save(out / 'embedding_dictionary.txt')
         yield 'embedding.safetensors, embedding_dictionary.txt'
-
-
-def _dictionary(words: Vocabulary) -> dict[str, int]:
-    return {word: words[word] for word in words}
 
 
 def _images_of(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from .formats import ModelFileError, PathLike, atomic_path, load_dictionary
+from .formats import ModelFileError, PathLike, load_dictionary, write_pickle, write_text
 
 EOS, UNK = 0, 1  # in every vocabulary since 2015: what ends a text, and stands for unknown words
 SPECIAL = ('<eos>', 'UNK')  # as they are written
@@ -129,13 +130,18 @@ class Vocabulary:
             raise ModelFileError(f'{path}: {error}') from None
 
     def save(self, path: PathLike) -> None:
-        """Write UTF-8 text, one entry a line; the line number, from 0, is the index."""
+        """Write UTF-8 text, one entry a line; the line number, from 0, is the index.
+
+        Under a name with ``.pkl`` it is a dictionary word -> index as of 2015.
+        """
+        if Path(path).suffix == '.pkl':
+            write_pickle(path, self._index)
+            return
         for index, word in enumerate(self.entries):
             as_read = word.encode('utf-8', 'replace').decode('utf-8').removesuffix('\r')
             if not word or '\n' in word or word != as_read or self._index[word] != index:
                 raise ValueError(f'{path}: {word!r} cannot be a line, or stands there twice')
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(''.join(word + '\n' for word in self.entries).encode('utf-8'))
+        write_text(path, ''.join(word + '\n' for word in self.entries))
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -665,7 +665,8 @@ def test_the_best_is_kept_beside_the_last(tmp_path):
         TrainOptions(epochs=1, save_minutes=1e-9),
         tmp_path / 'a.pt',
         report=lambda: {'recall': next(values)},
-        goal='-recall',
+        goal='recall',
+        maximise=True,
     )
     best = torch.load(tmp_path / 'a.best.pt', weights_only=True)
     assert best['best'] == [-3.0, 0] and best['position'][2] == 2

@@ -30,6 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..formats import MismatchError, PathLike, write_array
+from ..layers import unit_rows
 from ..nn.nearest import nearest
 from ..skipthoughts import Encoder
 from .data.passages import read_rows
@@ -124,23 +125,17 @@ def back_translate(
             f'passages (P, D), captions (N, D) and c, b (D,) must share D, found {shapes}'
         )
     centred = np.asarray(captions, np.float32) - c
-    directions, table = _unit_rows(centred), torch.from_numpy(centred)
+    directions, table = unit_rows(centred), torch.from_numpy(centred)
     content = np.empty(shapes[0], np.float16)
     match = np.empty(len(passages), np.float32)
     blocks = range(0, len(passages), block)
     for first in tqdm(blocks, desc='passages to captions', unit=' blocks', delay=1):
         here = slice(first, first + block)
-        wanted = _unit_rows(np.asarray(passages[here], np.float32) - b)
+        wanted = unit_rows(np.asarray(passages[here], np.float32) - b)
         rows, cosines = nearest(wanted, directions, k)
         content[here] = functional.embedding_bag(torch.from_numpy(rows), table, mode='mean')
         match[here] = cosines.mean(1)
     return BackTranslation(content, match, c, b[None], np.zeros(len(passages), np.int64))
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def best_rows(match: np.ndarray, best: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import layers
-from ..formats import PathLike, write_model, write_pickle
+from ..formats import PathLike, write_model
 from ..vocabulary import Vocabulary
 from . import distributed
 from .data.passages import Passages
@@ -26,7 +26,7 @@ from .loop import train
 from .ops.recurrence import run_gru
 from .ops.softmax import SampledSoftmax, full_cost, log_frequencies
 from .ops.whitening import WhitenedAffine, Whitening
-from .options import TrainOptions
+from .options import TrainOptions, check
 from .speed import check_bfloat16
 from .unlikelihood import repeat_cost
 
@@ -88,15 +88,9 @@ class DecoderOptions:
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ('dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
-        for name in ('word_dropout', 'towards_mean', 'pairs'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
-        for name in ('samples', 'repeats'):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        check(self, 'at least 1', 'dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words')
+        check(self, '0 to 1', 'word_dropout', 'towards_mean', 'pairs')
+        check(self, '0 or more', 'samples', 'repeats')
         if not 0 <= self.weakest <= self.strongest < float('inf'):
             raise ValueError(
                 f'weakest, strongest: expected finite numbers, 0 or more, in this order, '
@@ -306,13 +300,8 @@ def fit(
 
     def save():
         write_model(out, model.params(), kept)
-        if vocabulary is None:
-            return
-        path = dictionary_path(out)
-        if path.suffix == '.pkl':
-            write_pickle(path, {word: vocabulary[word] for word in vocabulary})
-        else:
-            vocabulary.save(path)
+        if vocabulary is not None:
+            vocabulary.save(dictionary_path(out))
 
     train(
         model,

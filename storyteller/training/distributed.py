@@ -122,12 +122,6 @@ def sum_gradients(module: nn.Module) -> None:
     if count() == 1:
         return
     gradients = [param.grad for param in module.parameters() if param.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    flat = nn.utils.parameters_to_vector(gradients)
     distributed.all_reduce(flat)
-    for gradient, summed in zip(gradients, _like(flat, gradients), strict=True):
-        gradient.copy_(summed)
-
-
-def _like(flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    nn.utils.vector_to_parameters(flat, gradients)

@@ -20,14 +20,14 @@ from torch.nn.functional import cross_entropy
 
 from .. import layers
 from ..embedding import IMAGE_LAYERS
-from ..formats import PathLike, write_model, write_pickle
+from ..formats import PathLike, write_model
 from ..vocabulary import Vocabulary
 from . import distributed
 from .data.captioned import Pairs as Pairs
 from .data.matching import choice_cost
 from .loop import train
 from .ops.recurrence import affine, run_gru
-from .options import TrainOptions
+from .options import TrainOptions, check
 from .speed import check_bfloat16
 
 SECOND_IMAGES = IMAGE_LAYERS[1]  # for the features of another network
@@ -81,18 +81,12 @@ class EmbeddingOptions:
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ('dim_image', 'dim_word', 'dim', 'longest', 'batch_size'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
+        check(self, 'at least 1', 'dim_image', 'dim_word', 'dim', 'longest', 'batch_size')
         if self.encoder not in ('gru', 'bow'):
             raise ValueError(f"encoder: expected 'gru' or 'bow', found {self.encoder!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout: expected 0 to below 1, found {self.dropout!r}')
-        if not self.margin > 0:
-            raise ValueError(f'margin: expected more than 0, found {self.margin!r}')
-        for name in ('temperature', 'candidates_weight'):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        check(self, '0 to below 1', 'dropout')
+        check(self, 'more than 0', 'margin')
+        check(self, '0 or more', 'temperature', 'candidates_weight')
         if self.temperature and not self.unit_images:
             raise ValueError('temperature: needs unit_images, found unit_images=False')
 
@@ -285,10 +279,8 @@ def fit(
 
     def save():
         write_model(out, model.params(), kept)
-        if Path(out).suffix == '.npz':
-            write_pickle(f'{out}.dictionary.pkl', {word: vocabulary[word] for word in vocabulary})
-        else:
-            vocabulary.save(Path(out).with_name(f'{Path(out).stem}_dictionary.txt'))
+        ours = Path(out).with_name(f'{Path(out).stem}_dictionary.txt')
+        vocabulary.save(f'{out}.dictionary.pkl' if Path(out).suffix == '.npz' else ours)
 
     train(
         model,
@@ -297,6 +289,7 @@ def fit(
         training,
         checkpoint,
         report=None if report is None else lambda: report(model),
-        goal=None if report is None else '-sum_of_recalls',
+        goal=None if report is None else 'sum_of_recalls',
+        maximise=True,
         save=save,
     )

@@ -21,7 +21,7 @@ from ..layers import unit_rows
 from . import distributed
 from .embedding import contrastive_cost
 from .loop import train
-from .options import TrainOptions
+from .options import TrainOptions, check
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,8 @@ class ImageLayerOptions:
     batch_size: int = 512
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f'temperature: expected more than 0, found {self.temperature!r}')
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout: expected 0 to below 1, found {self.dropout!r}')
+        check(self, 'more than 0', 'temperature')
+        check(self, '0 to below 1', 'dropout')
         if self.batch_size < 2:
             raise ValueError(f'batch_size: expected at least 2, found {self.batch_size!r}')
 

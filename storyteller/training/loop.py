@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def train(
     report: Callable[[], dict[str, float]] | None = None,
     save: Callable[[], None] | None = None,
     goal: str | None = None,
+    maximise: bool = False,
     show: Callable[[], str] | None = None,
 ) -> None:
     """Train until the epochs or the budget end, resuming from a checkpoint if there is one.
@@ -58,7 +59,9 @@ def train(
     save : function, optional
         Exports the model; called at each save.
     goal : str, optional
-        The figure of `report` that shall fall; with a minus before its name, that shall rise.
+        The figure of `report` that decides what is best.
+    maximise : bool
+        Whether that figure shall rise, not fall.
     show : function, optional
         A text that the model writes, to see how it does; called at each save.
 
@@ -79,8 +82,7 @@ def train(
     distributed.join()
     if options.patience and goal is None:
         raise ValueError('patience: needs held-out data, whose figure can become better')
-    watch = Watch(report, save, goal, show)
-    run = _Run(module, options, Path(checkpoint), watch, Average(module, options.average))
+    run = _Run(module, options, Path(checkpoint), report, save, goal, maximise, show)
     run.resume()
     with sigterm_as_interrupt(), products(options.tf32):
         try:
@@ -97,30 +99,16 @@ def train(
     distributed.agree(0.0)  # the other processes go on when the files are there
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Evaluation at each checkpoint, and the metric for early stopping; see :func:`train`."""
-
-    report: Callable[[], dict[str, float]] | None = None
-    save: Callable[[], None] | None = None
-    goal: str | None = None
-    show: Callable[[], str] | None = None
-
-    def badness(self, figures: dict[str, float]) -> float:
-        """The metric for early stopping, so that less is better; infinity if there is none."""
-        name = (self.goal or '').removeprefix('-')
-        value = figures.get(name, math.inf)
-        return -value if self.goal and self.goal.startswith('-') and name in figures else value
-
-
 class _Run:
     """The state of one training: position, time used, running means, the best so far."""
 
-    def __init__(self, module, options, checkpoint, watch, average):
+    def __init__(self, module, options, checkpoint, report, save, goal, maximise, show):
         torch.manual_seed(options.seed + distributed.number())
         self.module, self.options, self.checkpoint = module, options, checkpoint
-        self.average = average
-        self.watch, self.metrics = watch, Metrics(checkpoint, options.curves, options.tensorboard)
+        self.report, self.save, self.show = report, save, show
+        self.goal, self.maximise = goal, maximise
+        self.average = Average(module, options.average)
+        self.metrics = Metrics(checkpoint, options.curves, options.tensorboard)
         self.optimizer = make_optimizer(module, options)
         self.epoch = self.done = self.steps = 0  # `done` batches of this epoch, `steps` in all
         self.used, self.started, self.now = 0.0, time.monotonic(), 0.0
@@ -237,11 +225,13 @@ class _Run:
             return
         with self.average.applied():
             figures = self.look()
-            if self.watch.save is not None:
-                self.watch.save()
+            if self.save is not None:
+                self.save()
         set_random_states(self.random)  # whatever has been drawn
-        better = self.watch.badness(figures) < self.best
-        self.best = min(self.best, self.watch.badness(figures))
+        figure = figures.get(self.goal, -math.inf if self.maximise else math.inf)
+        badness = -figure if self.maximise else figure
+        better = badness < self.best
+        self.best = min(self.best, badness)
         self.waited = 0 if better else self.waited + 1
         self.write(self.checkpoint)
         if better:
@@ -281,29 +271,26 @@ class _Run:
 
     def look(self) -> dict[str, float]:
         """Metrics on held-out data, and samples of the model."""
-        watch = self.watch
         figures: dict[str, float] = {}
-        if watch.report is None and watch.show is None:
-            return figures
         self.module.eval()
         with torch.no_grad():
-            if watch.report is not None:
+            if self.report is not None:
                 # NumPy's numbers would make the checkpoint unreadable: it may hold no objects.
-                figures = {name: float(value) for name, value in watch.report().items()}
-            if watch.show is not None:
-                self.metrics.show(f'step {self.steps}\n{watch.show()}\n')
+                figures = {name: float(value) for name, value in self.report().items()}
+            if self.show is not None:
+                self.metrics.show(f'step {self.steps}\n{self.show()}\n')
         self.module.train()
         return figures
 
     def export_best(self) -> None:
         """Export the model with the best metric."""
-        if distributed.number() > 0 or self.watch.save is None or not self.best_checkpoint.exists():
+        if distributed.number() > 0 or self.save is None or not self.best_checkpoint.exists():
             return
         state = torch.load(self.best_checkpoint, map_location='cpu', weights_only=True)
         self.module.load_state_dict(state['module'])
         self.average.resume(state.get('average', {}))
         self.average.apply()
-        self.watch.save()
+        self.save()
 
     def resume(self) -> None:
         if not self.checkpoint.exists():

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+RANGES: dict[str, Callable[[Any], bool]] = {
+    'at least 1': lambda value: value >= 1,
+    'more than 0': lambda value: value > 0,
+    '0 or more': lambda value: value >= 0,
+    '0 to 1': lambda value: 0 <= value <= 1,
+    '0 to below 1': lambda value: 0 <= value < 1,
+}
+
+
+def check(options: object, expected: str, *names: str) -> None:
+    """Raise a ValueError unless these options are in a range, one of :data:`RANGES`."""
+    for name in names:
+        if not RANGES[expected](value := getattr(options, name)):
+            raise ValueError(f'{name}: expected {expected}, found {value!r}')
 
 
 @dataclass(frozen=True)
@@ -70,13 +87,8 @@ class TrainOptions:
     def __post_init__(self):
         if self.optimizer not in ('adam', 'adam2015'):
             raise ValueError(f"optimizer: expected 'adam' or 'adam2015', found {self.optimizer!r}")
-        for name in ('epochs', 'lr', 'save_minutes', 'accumulate'):
-            if not getattr(self, name) > 0:
-                raise ValueError(f'{name}: expected more than 0, found {getattr(self, name)!r}')
-        for name in ('clip', 'warmup', 'weight_decay', 'l2', 'patience'):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
-        if not 0 <= self.average < 1:
-            raise ValueError(f'average: expected 0 to below 1, found {self.average!r}')
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f'minutes: expected more than 0, found {self.minutes!r}')
+        check(self, 'more than 0', 'epochs', 'lr', 'save_minutes', 'accumulate')
+        check(self, '0 or more', 'clip', 'warmup', 'weight_decay', 'l2', 'patience')
+        check(self, '0 to below 1', 'average')
+        if self.minutes is not None:
+            check(self, 'more than 0', 'minutes')

@@ -31,7 +31,7 @@ from .data.sentence_windows import Units
 from .loop import train
 from .ops.recurrence import run_gru
 from .ops.softmax import Rows, SampledSoftmax, full_cost, log_frequencies
-from .options import TrainOptions
+from .options import TrainOptions, check
 from .speed import check_bfloat16
 
 
@@ -90,17 +90,11 @@ class SkipThoughtsOptions:
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ('dim_word', 'dim', 'longest', 'longest_target', 'batch_size', 'batch_words'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}: expected at least 1, found {getattr(self, name)!r}')
-        for name in ('word_dropout', 'singles'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name}: expected 0 to 1, found {getattr(self, name)!r}')
-        if not 0 <= self.captions < 1:
-            raise ValueError(f'captions: expected 0 to below 1, found {self.captions!r}')
-        for name in ('samples', 'targets', 'own_words', 'frequent'):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f'{name}: expected 0 or more, found {getattr(self, name)!r}')
+        check(self, 'at least 1', 'dim_word', 'dim', 'longest', 'longest_target')
+        check(self, 'at least 1', 'batch_size', 'batch_words')
+        check(self, '0 to 1', 'word_dropout', 'singles')
+        check(self, '0 to below 1', 'captions')
+        check(self, '0 or more', 'samples', 'targets', 'own_words', 'frequent')
 
 
 def initial_params(options: SkipThoughtsOptions, n_words: int, seed: int) -> dict[str, np.ndarray]:
