@@ -6,7 +6,7 @@ Dimension letters: B photos, D thought vectors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ class Judges:
         other = stories.own_rank(vectors, self.thoughts, np.roll(photos, 1))
         captions = [self.held.captions[photo] for photo in photos]
         shuffled = [self.held.captions[photo] for photo in np.roll(photos, 1)]
-        copied = stories.longest_copied(told, self._learned())
+        learned = map(str.split, documents.token_lines(self.learned_from))
+        copied = stories.longest_copied(told, learned)
         measured: dict[str, Any] = {
             'own_in_ten': 100.0 * (own <= 10),
             'shuffled_in_ten': 100.0 * (other <= 10),
@@ -152,9 +153,6 @@ class Judges:
         """The same of a number of held-out paragraphs, as a human reference."""
         paragraphs = self.held.paragraphs(50, 140, wanted)
         return self.flaws(paragraphs) if paragraphs else {}
-
-    def _learned(self) -> Iterator[list[str]]:
-        return map(str.split, documents.token_lines(self.learned_from))
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -77,19 +77,7 @@ def check_free(folder: PathLike) -> None:
 
 
 def write_panel(folder: PathLike, dealt: Sequence[Sequence[Text]]) -> list[Path]:
-    """Write the sheets, a form for each, and the key.
-
-    Parameters
-    ----------
-    folder : path-like
-        Made if it is not there.
-    dealt : sequence of sequences of Text
-        A sheet for each reader.
-
-    Returns
-    -------
-    list of Path
-        The sheets.
+    """Write the sheets, one for each reader, a form for each, and the key; gives the sheets.
 
     Raises
     ------

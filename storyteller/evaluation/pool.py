@@ -6,6 +6,7 @@ Dimension letters: P photos, N captions of the pool, E joint space.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,15 +95,5 @@ def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Im
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = i % COLUMNS * width + 8, i // COLUMNS * height + 8
         page.paste(Image.fromarray(picture), (x, y))
-        draw.multiline_text((x, y + 228), _wrapped(caption, 36), fill='black', spacing=1)
+        draw.multiline_text((x, y + 228), textwrap.fill(caption, 35), fill='black', spacing=1)
     return page
-
-
-def _wrapped(text: str, most: int) -> str:
-    """Lines of at most this many characters."""
-    lines = ['']
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= most:
-            lines.append('')
-        lines[-1] += f'{word} '
-    return '\n'.join(lines)

@@ -24,20 +24,8 @@ MOST_EXPANSION = 100  # times the size of an archive that its members may have t
 MOST_EXPANDED = 1 << 26  # bytes that they may have in any case
 PIECE = 1 << 24  # bytes that are read at a time where they are copied
 
-PLAIN = [
-    'F64',
-    'F32',
-    'F16',
-    'I64',
-    'I32',
-    'I16',
-    'I8',
-    'U64',
-    'U32',
-    'U16',
-    'U8',
-    'BOOL',
-]  # types of numbers
+# Types of numbers.
+PLAIN = ['F64', 'F32', 'F16', 'I64', 'I32', 'I16', 'I8', 'U64', 'U32', 'U16', 'U8', 'BOOL']
 
 
 def read_safetensors(path: Path, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

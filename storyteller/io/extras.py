@@ -10,6 +10,7 @@ EXTRAS = {
     'faiss': 'scale',
     'gensim': 'expand',
     'gradio': 'demo',
+    'huggingface_hub': 'hub',
     'joblib': 'eval',
     'matplotlib': 'train',
     'ray': 'scale',

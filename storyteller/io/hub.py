@@ -19,7 +19,7 @@ import numpy as np
 from .. import __version__
 from ..errors import MissingFileError, ModelFileError, PathLike
 from . import bundle
-from .extras import way_to
+from .extras import needed
 
 ALLOWED = '.safetensors', '.npy', '.txt', '.json', '.md'  # none of them can hold code
 _SCHEME = re.compile('hf:/')  # of the two strokes a `Path` keeps one
@@ -191,7 +191,7 @@ def share(
         If the server refuses.
     """
     address = Address.read(f'hf://{name}')
-    hub = _library(address)
+    hub = needed('huggingface_hub')
     endpoint = os.environ.get('HF_ENDPOINT')
     api = hub.HfApi(endpoint, library_name='storyteller', library_version=__version__)
     operations = [
@@ -215,7 +215,7 @@ def share(
 
 def _get(address: Address, file: str, revision: str | None) -> str:
     """The path of a file in the cache, once it is there."""
-    hub = _library(address)
+    hub: Any = needed('huggingface_hub')
     try:
         return hub.hf_hub_download(
             address.name,
@@ -241,12 +241,3 @@ def _get(address: Address, file: str, revision: str | None) -> str:
 def _line(error: Exception) -> str:
     """The first line of an error that may have many."""
     return next(iter(str(error).splitlines()), '') or type(error).__name__
-
-
-def _library(address: Address) -> Any:
-    """`huggingface_hub`, which few need."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ValueError(f'{address}: huggingface_hub is not installed: {way_to("hub")}') from None
-    return huggingface_hub

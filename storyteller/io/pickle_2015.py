@@ -124,13 +124,7 @@ class ObjectRows(PythonUnpickler):
         self._patterns = 0
 
     def read_rows(self) -> None:
-        """Read all rows, and nothing else.
-
-        Raises
-        ------
-        Exception
-            Of whatever kind, if the file holds anything else.
-        """
+        """Read all rows; if the file holds anything else, an error of whatever kind is raised."""
         found = self.load()
         if self._whole is None or found is not self._whole or self.stack or self.metastack:
             raise pickle.UnpicklingError('it ends without an array of rows')

@@ -11,7 +11,6 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from ..errors import ModelFileError, PathLike, why
 from . import arrays
+from .checksums import sha256
 from .files import atomic_path, cache_folder
 from .pickle_2015 import ObjectRows, Stream
 
@@ -141,7 +141,7 @@ def _cached(path: Path, folder: Path) -> np.ndarray:
     note = folder / f'table-{now}.txt'  # so that the file itself need not be read again
     plain = _noted(note)
     if plain is None:
-        digest = _content_hash(path)
+        digest = sha256(path)
         file = folder / f'table-{digest}.npy'
         if (plain := _mapped(file)) is None:
             _clear(folder)
@@ -160,15 +160,6 @@ def _identity(path: Path) -> str:
     stat = path.stat()
     told = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def _content_hash(path: Path) -> str:
-    content = hashlib.sha256()
-    with open(path, 'rb') as file:
-        read: Callable[[], bytes] = lambda: file.read(1 << 20)  # noqa: E731
-        for piece in iter(read, b''):
-            content.update(piece)
-    return content.hexdigest()
 
 
 def _noted(note: Path) -> np.ndarray | None:

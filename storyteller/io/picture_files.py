@@ -82,10 +82,7 @@ def read_suffixes() -> set[str]:
 def why_passed_over(path: str | os.PathLike[str]) -> str | None:
     """Why a file that looks like a photo is skipped; None if it does not look like one.
 
-    Parameters
-    ----------
-    path : path
-        Of a file whose suffix is none of `read_suffixes`.
+    Its suffix is none of `read_suffixes`.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in HEIF:

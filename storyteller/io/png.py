@@ -22,10 +22,7 @@ FOR_TURNING = b'XML:com.adobe.xmp', b'Raw profile type exif'  # texts that know 
 def without_metadata(file: BinaryIO) -> BinaryIO:
     """A view of a PNG file without chunks that change no pixel; other files unchanged.
 
-    Parameters
-    ----------
-    file : binary file
-        It can be sought in, and stays open and is read for as long as the view is.
+    The file can be sought in, and stays open and is read for as long as the view is.
     """
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:

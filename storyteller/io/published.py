@@ -116,51 +116,27 @@ _BUCKET = 'https://storage.googleapis.com/tensorflow/keras-applications/vgg19'
 _KERAS = 'vgg19_weights_tf_dim_ordering_tf_kernels.h5'
 
 
-def _skipthoughts(name: str, size: int, sha256: str) -> Published:
-    sources = tuple(f'{place}/models/{name}' for place in (_TORONTO, _MIRROR))
-    return Published(name, sources, size, f'sha256:{sha256}')
-
-
-# The sums are those that users of the skip-thoughts files have published.
+# Name, size and SHA-256; the sums are those that users of the skip-thoughts files have published.
+_SKIP_THOUGHTS = """
+dictionary.txt   7996547     4dc5622978a30cddea8c975c871ea8b6382423efb107d27248ed7b6cfa490c7c
+utable.npy       2342138474  790951d4b08e843e3bca0563570f4134ffd17b6bd4ab8d237d2e5ae15e4febb3
+btable.npy       2342138474  4a4ed9d7560bb87f91f241739a8f80d8f2ba787a871da96e1119e913ccd61c53
+uni_skip.npz     663989216   7f40ff16ff5c54ce9b02bd1a3eb24db3e6adaf7712a7a714f160af3a158899c8
+uni_skip.npz.pkl 693         d58740d46cba28417cbc026af577f530c603d81ac9de43ffd098f207c7dc4411
+bi_skip.npz      289340074   8ab7965d2db5d146a907956d103badfa723b57e0acffb75e10198ba9f124edb0
+bi_skip.npz.pkl  689         d7e81430fcdcbc60b36b92b3f879200919c75d3015505ee76ae3b206634a0eb6
+"""
 SKIP_THOUGHTS = Part(
     'skip-thoughts',
     'the encoders of sentences, and their words',
-    (
-        _skipthoughts(
-            'dictionary.txt',
-            7_996_547,
-            '4dc5622978a30cddea8c975c871ea8b6382423efb107d27248ed7b6cfa490c7c',
-        ),
-        _skipthoughts(
-            'utable.npy',
-            2_342_138_474,
-            '790951d4b08e843e3bca0563570f4134ffd17b6bd4ab8d237d2e5ae15e4febb3',
-        ),
-        _skipthoughts(
-            'btable.npy',
-            2_342_138_474,
-            '4a4ed9d7560bb87f91f241739a8f80d8f2ba787a871da96e1119e913ccd61c53',
-        ),
-        _skipthoughts(
-            'uni_skip.npz',
-            663_989_216,
-            '7f40ff16ff5c54ce9b02bd1a3eb24db3e6adaf7712a7a714f160af3a158899c8',
-        ),
-        _skipthoughts(
-            'uni_skip.npz.pkl',
-            693,
-            'd58740d46cba28417cbc026af577f530c603d81ac9de43ffd098f207c7dc4411',
-        ),
-        _skipthoughts(
-            'bi_skip.npz',
-            289_340_074,
-            '8ab7965d2db5d146a907956d103badfa723b57e0acffb75e10198ba9f124edb0',
-        ),
-        _skipthoughts(
-            'bi_skip.npz.pkl',
-            689,
-            'd7e81430fcdcbc60b36b92b3f879200919c75d3015505ee76ae3b206634a0eb6',
-        ),
+    tuple(
+        Published(
+            name,
+            tuple(f'{place}/models/{name}' for place in (_TORONTO, _MIRROR)),
+            int(size),
+            f'sha256:{digits}',
+        )
+        for name, size, digits in map(str.split, _SKIP_THOUGHTS.strip().splitlines())
     ),
 )
 
@@ -213,6 +189,11 @@ VGG = Part(
     one=True,
 )
 
+_IN_ARCHIVE = (
+    'romance.npz', 'romance.npz.pkl', 'romance_dictionary.pkl', 'caption_style.npy',
+    'romance_style.npy', 'coco_train_caps.txt', 'coco_embedding.npz', 'coco_embedding.npz.pkl',
+    'coco_embedding.npz.dictionary.pkl',
+)  # fmt: skip
 STORYTELLER = Part(
     'storyteller',
     'the decoder, its words and styles; captions, and the embedding that finds them',
@@ -225,17 +206,7 @@ STORYTELLER = Part(
             ),
             600_000_000,
             exact=False,
-            holds=(
-                'romance.npz',
-                'romance.npz.pkl',
-                'romance_dictionary.pkl',
-                'caption_style.npy',
-                'romance_style.npy',
-                'coco_train_caps.txt',
-                'coco_embedding.npz',
-                'coco_embedding.npz.pkl',
-                'coco_embedding.npz.dictionary.pkl',
-            ),
+            holds=_IN_ARCHIVE,
         ),
     ),
 )

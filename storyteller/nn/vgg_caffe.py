@@ -45,25 +45,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
     """The arrays of a Caffe model in our layout, and the mean of its photos.
 
     Caffe's photos are BGR and its kernels (out, in, height, width), as Lasagne's; its fully
-    connected layers are (out, in), and fc6 reads channel by channel.
-
-    Raises
-    ------
-    MissingFileError
-        If protobuf is not installed.
-    Exception
-        Of many kinds, if the file is no such model.
+    connected layers are (out, in), and fc6 reads channel by channel. A MissingFileError says that
+    protobuf is not installed; a file that is no such model raises errors of many kinds.
     """
     ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
     params = {}
     with open(path, 'rb') as file:
         layers = [field for field in _fields(file, path.stat().st_size) if field[0] in _LAYERS]
-        for (
-            number,
-            begin,
-            length,
-        ) in layers:  # many empty blobs would take more memory than the file
-            file.seek(begin)
+        for number, begin, length in layers:
+            file.seek(begin)  # many empty blobs would take more memory than the file
             for part, first, size in list(_fields(file, begin + length)):
                 if part == _BLOBS[number]:
                     _check_axes(file, first, size)

@@ -28,14 +28,9 @@ LAST = 'conv5_4_b'
 def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
     """The arrays of a file of Keras in our layout, and the mean of its photos.
 
-    Its kernels are (height, width, in, out), for photos in BGR; fc6 reads pixel by pixel.
-
-    Raises
-    ------
-    MissingFileError
-        If h5py is not installed.
-    Exception
-        Of many kinds, if the file is no such model.
+    Its kernels are (height, width, in, out), for photos in BGR; fc6 reads pixel by pixel. A
+    MissingFileError says that h5py is not installed; a file that is no such model raises errors of
+    many kinds.
     """
     try:
         import h5py

@@ -41,12 +41,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
 
     Kernels are (out, in, height, width), fully connected layers (out, in), and fc6 reads channel by
     channel. Weights that come from Caffe want photos in BGR, 0 to 255; torchvision's first layer is
-    turned and scaled so that it wants them too, less a mean of its own.
-
-    Raises
-    ------
-    Exception
-        Of many kinds, if the file is no such model.
+    turned and scaled so that it wants them too, less a mean of its own. A file that is no such
+    model raises errors of many kinds.
     """
     size = path.stat().st_size
     with open(path, 'rb') as file:

@@ -107,10 +107,6 @@ def back_translate(
     block : int
         Passages at once; changes the speed, not the result.
 
-    Returns
-    -------
-    BackTranslation
-
     Raises
     ------
     MismatchError
@@ -167,16 +163,10 @@ def best_rows(match: np.ndarray, best: float) -> np.ndarray:
 def encode_captions(
     captions: Sequence[str], encoder: Encoder, fingerprint: str, folder: PathLike
 ) -> np.ndarray:
-    """The thought vectors of a pool (N, D), float32, kept in `folder` for these captions.
+    """The thought vectors of a pool (N, D), float32, kept in `folder`.
 
-    Parameters
-    ----------
-    captions : sequence of N str
-    encoder : skipthoughts.Encoder
-    fingerprint : str
-        Other for other encoders.
-    folder : path-like
-        Vectors of other captions, or of another encoder, stand there under another name.
+    Those of other captions, or of an encoder with another `fingerprint`, stand there under another
+    name.
     """
     facts = json.dumps([fingerprint, *captions]).encode()
     path = Path(folder) / f'captions-{hashlib.sha256(facts).hexdigest()[:16]}.npy'

@@ -119,16 +119,7 @@ def with_second_images(
 def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool = False) -> Tensor:
     """The summed hinge loss over all negatives of a batch, or the hardest of each row.
 
-    Parameters
-    ----------
-    images, sentences : (B, E) tensors
-        Row i of both belong together. They are scored by their dot product.
-    margin : float
-    hardest : bool
-
-    Returns
-    -------
-    () tensor
+    Takes (B, E) rows, scored by their dot product; row i of both belong together.
     """
     scores = images @ sentences.T  # (B, B): image i, sentence j
     right = scores.diagonal()

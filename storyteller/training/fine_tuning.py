@@ -80,10 +80,6 @@ def with_words(
         `known` may hold more words than the model: those are unknown to it.
     counts : (V,) array
         How often each of `words` occurs.
-
-    Returns
-    -------
-    dict of str to float32 array
     """
     rows = np.array(known.encode(words, n_words=len(params['Wemb'])))
     shared = np.where(rows == UNK, np.maximum(np.asarray(counts, np.float64), 1), 0)

@@ -20,17 +20,8 @@ SLOWER = 1.3  # times: less may be chance
 def check_bfloat16(wanted: bool, width: int, rows: int, device: torch.device) -> None:
     """Warn on stderr, with timings, if bfloat16 is slower than float32 here.
 
-    Some processors have no such products, and make them by parts, tens of times as slowly.
-
-    Parameters
-    ----------
-    wanted : bool
-        Whether bfloat16 was asked for; nothing is measured otherwise.
-    width : int
-        Units of the GRU.
-    rows : int
-        Sequences in a batch.
-    device : torch.device
+    Some processors have no such products, and make them by parts, tens of times as slowly. The GRU
+    has `width` units, a batch `rows` sequences. Nothing is measured unless bfloat16 is `wanted`.
     """
     if not wanted or distributed.number() > 0:
         return

@@ -28,18 +28,9 @@ RUN = 4  # n of the n-grams that must not be repeated
 
 
 def repeat_cost(model: ConditionalGRU, context: Tensor, steps: int) -> Tensor:
-    """Summed -log(1 - p) of repeated words in texts generated from vectors.
+    """Summed -log(1 - p), a () tensor, of repeated words in texts generated from vectors (B, D).
 
-    Parameters
-    ----------
-    model : ConditionalGRU
-    context : (B, D) tensor
-    steps : int
-        Words to write at most.
-
-    Returns
-    -------
-    () tensor
+    Each text has at most `steps` words.
     """
     width = model.options.repeats_beam
     x = write(model, context, steps) if width == 1 else find(model, context, steps, width)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +160,9 @@ def expand(
     for name, table in tables.items():
         matrix, intercept = fit_map(known, np.asarray(table[rows], np.float32))
         shape = (len(words) + len(new), table.shape[1])
-        mapped = (
-            vectors[part].astype(np.float64) @ matrix + intercept
-            for part in _blocks(new, block, name)
-        )
+        starts = tqdm(range(0, len(new), block), desc=name, unit=' blocks')
+        parts = (vectors[new[first : first + block]].astype(np.float64) for first in starts)
+        mapped = (part @ matrix + intercept for part in parts)
         write_table(Path(out) / name, shape, dtype, itertools.chain([table], mapped))
     formats.write_text(Path(out) / 'dictionary.txt', ''.join(f'{w}\n' for w in (*words, *new)))
     return len(words) + len(new)
@@ -172,8 +171,3 @@ def expand(
 def _is_new(word: str, words: Mapping[str, int]) -> bool:
     plain = word.strip() == word and word.isprintable() and '\ufffd' not in word
     return bool(word) and plain and '_' not in word and word not in words
-
-
-def _blocks(words: list[str], size: int, name: str) -> Iterator[list[str]]:
-    for first in tqdm(range(0, len(words), size), desc=name, unit=' blocks'):
-        yield words[first : first + size]

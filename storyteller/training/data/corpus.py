@@ -44,14 +44,9 @@ class Corpus:
 
     @classmethod
     def build(cls, token_file: PathLike, vocabulary: Vocabulary, folder: PathLike) -> Corpus:
-        """Index a token file and keep the result in `folder`; both writes are atomic.
+        """Index a token file and keep the result in `folder`; all writes are atomic.
 
-        Parameters
-        ----------
-        token_file : path-like
-        vocabulary : Vocabulary
-            Words it lacks become UNK (1).
-        folder : path-like
+        Words that the vocabulary lacks become UNK (1).
         """
         folder = Path(folder)
         lengths, sentences_in = array('l'), array('q', [0])

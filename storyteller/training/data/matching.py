@@ -119,18 +119,9 @@ class Candidates:
 
 
 def choice_cost(scores: Tensor, shares: Tensor) -> Tensor:
-    """The summed divergence between predicted and target distributions over captions.
+    """The sum over rows of KL(shares || softmax(scores)), a () tensor.
 
-    Parameters
-    ----------
-    scores : (B, K) tensor
-        What makes a photo choose a caption: their cosine over a temperature.
-    shares : (B, K) tensor
-        The right choice; rows sum to one.
-
-    Returns
-    -------
-    () tensor
-        The sum over rows of KL(shares || softmax(scores)).
+    The scores (B, K) make a photo choose a caption: their cosine over a temperature. The shares
+    (B, K) are the right choice; rows sum to one.
     """
     return (torch.xlogy(shares, shares) - shares * log_softmax(scores, 1)).sum()

@@ -22,18 +22,9 @@ _HYPHEN = re.compile(r'\w-$')
 
 
 def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
-    """The lines of a file; if they are wrapped, one line per paragraph.
+    """The lines of a file; if they are wrapped, one line per paragraph, and it is said.
 
-    Parameters
-    ----------
-    lines : iterable of str
-    path : path-like
-        What to call the file when it is said that lines are joined.
-
-    Yields
-    ------
-    str
-        Paragraphs, one per line; empty lines and those with a title are passed on.
+    Empty lines and those with a title are passed on.
     """
     lines = iter(lines)
     first = list(itertools.islice(lines, LOOKED_AT))
@@ -50,14 +41,7 @@ def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
 def are_wrapped(lines: Sequence[str]) -> bool:
     """Whether the lines are wrapped, that is, break in the middle of sentences.
 
-    Parameters
-    ----------
-    lines : sequence of str
-
-    Returns
-    -------
-    bool
-        True if most lines that are followed by another are full and end like no sentence.
+    They are if most that are followed by another are full and end like no sentence.
     """
     pairs = itertools.pairwise(line.rstrip() for line in lines)
     inner = [line for line, after in pairs if line and after and not _begins(line, after)]

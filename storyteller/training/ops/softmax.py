@@ -42,7 +42,7 @@ def full_cost(
     dtype: torch.dtype | None = None,
     rows: int | None = None,
 ) -> Tensor:
-    """The summed loss -log(p + 1e-8) of 2015 over the whole vocabulary.
+    """The summed loss -log(p + 1e-8) of 2015 over the whole vocabulary, a () tensor.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
     at hand.
@@ -57,10 +57,6 @@ def full_cost(
         Of the matrix products; None: that of `hidden`.
     rows : int, optional
         Size of a block. None: 1024, on a GPU 8192.
-
-    Returns
-    -------
-    () tensor
     """
     return _blocked(hidden, targets, output, dtype, rows, _costs_of_told)
 
