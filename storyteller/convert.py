@@ -60,7 +60,7 @@ OWN_IMAGES = 'ff_image_convnet'  # the layer for our network, in a file that 201
 
 
 def convert(source: PathLike, out: PathLike, to: str) -> Iterator[str]:
-    """Convert all models in a folder.
+    """Convert all models in a folder; yields what was written or left out, a line a part.
 
     Parameters
     ----------
@@ -69,11 +69,6 @@ def convert(source: PathLike, out: PathLike, to: str) -> Iterator[str]:
     out : path-like
         Another folder; files of the same names are replaced.
     to : {'2015', 'ours'}
-
-    Yields
-    ------
-    str
-        What was written or left out, a line a part.
 
     Raises
     ------

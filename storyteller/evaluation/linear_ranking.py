@@ -43,7 +43,7 @@ def linear_ranking(
     seed: int = 1234,
     verbose: bool = True,
 ) -> dict[str, Ranking]:
-    """Learn both maps on `train`, keep those of the best epoch on `dev`, rank `test`.
+    """Learn both maps on `train`, keep those of the best epoch on `dev`; i2t and t2i of `test`.
 
     Parameters
     ----------
@@ -54,11 +54,6 @@ def linear_ranking(
         Of the training; a batch holds an image once. The best epoch has the largest sum of recalls.
     verbose : bool
         Show progress on stderr.
-
-    Returns
-    -------
-    dict
-        ``i2t`` and ``t2i`` of `test`.
     """
     widths = [x.shape[1] for x in (train.images, train.sentences)]
     with torch.random.fork_rng(devices=[]):

@@ -42,6 +42,8 @@ def word_fit(
     A caption that says the same in other words counts for little, so this is a lower bound. Needs
     the extra ``eval``.
 
+    Gives ``nearest`` and ``chance``, means over the photos, and ``above_0.3``, in percent.
+
     Parameters
     ----------
     top : (P,) int array
@@ -51,11 +53,6 @@ def word_fit(
         The photos' own.
     seed : int
         Draws the captions that chance would give.
-
-    Returns
-    -------
-    dict
-        ``nearest`` and ``chance``, means over the photos; ``above_0.3``, in percent.
     """
     matches = Matches.of(captions, pool, lambda text: re.findall(r'\w{3,}', text.lower()))
     rows = np.arange(len(captions))
@@ -68,14 +65,7 @@ def word_fit(
 def unknown_words(
     pool: Sequence[str], thoughts: Mapping[str, Any], joint: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Percentage of the pool's words that each encoder does not know.
-
-    Parameters
-    ----------
-    pool : sequence of N str
-    thoughts, joint : mappings of str
-        The words of the skip-thoughts tables, and of the embedding.
-    """
+    """Percentage of the pool's words that skip-thoughts tables and embedding do not know."""
     tokens = [w for caption in preprocess(list(pool)) for w in caption.split()]
     written = [w for caption in pool for w in caption.split()]
     return {

@@ -46,6 +46,8 @@ def relatedness(
     grade is the prediction. C is that with the best correlation on the ``trial`` pairs. As in the
     paper this is the one task whose sentences are encoded with an ``<eos>`` at their end.
 
+    Gives ``pearson`` and ``spearman`` (-1 to 1) and ``mse`` of the ``test`` pairs, and ``C``.
+
     Parameters
     ----------
     encoder : object with ``encode``
@@ -53,11 +55,6 @@ def relatedness(
         ``train``, ``trial`` and ``test``; see `sentence_sets.read_sick`.
     strengths : sequence of float
         Values of C to choose among.
-
-    Returns
-    -------
-    dict
-        ``pearson`` and ``spearman`` (-1 to 1) and ``mse`` of the ``test`` pairs, and ``C``.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -115,6 +112,8 @@ def paraphrase(
 ) -> dict[str, float]:
     """MSRP: whether one sentence says what the other says, from |a - b| and a * b.
 
+    Gives ``accuracy`` and ``f1`` of the ``test`` pairs, in percent, and ``C``.
+
     Parameters
     ----------
     encoder : object with ``encode``
@@ -124,11 +123,6 @@ def paraphrase(
         Whether `pair_statistics` are added to the features.
     strengths, folds
         C is chosen by the F1 of cross-validation.
-
-    Returns
-    -------
-    dict
-        ``accuracy`` and ``f1`` of the ``test`` pairs, in percent, and ``C``.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -195,6 +189,8 @@ def question_type(
 ) -> dict[str, float]:
     """TREC: question classification.
 
+    Gives ``accuracy`` of the ``test`` questions in percent, and ``C``.
+
     Parameters
     ----------
     encoder : object with ``encode``
@@ -202,11 +198,6 @@ def question_type(
         ``train`` and ``test``; see `sentence_sets.read_trec`.
     strengths, folds
         C is chosen by the accuracy of cross-validation.
-
-    Returns
-    -------
-    dict
-        ``accuracy`` of the ``test`` questions in percent, and ``C``.
     """
     X = {split: encoder.encode(part.texts, verbose=False) for split, part in splits.items()}
     labels = splits['train'].labels
@@ -228,6 +219,8 @@ def polarity(
     Each of the parts is told apart by a classifier trained on the others, whose C was chosen by
     cross-validation within those others.
 
+    Gives ``accuracy``, the mean over the parts, and ``deviation``, in percent.
+
     Parameters
     ----------
     encoder : object with ``encode``
@@ -242,11 +235,6 @@ def polarity(
         Of the outer and of the inner cross-validation.
     jobs : int
         Processes for the outer one.
-
-    Returns
-    -------
-    dict
-        ``accuracy``, the mean over the parts, and ``deviation``, in percent.
     """
     from joblib import Parallel, delayed
     from sklearn.model_selection import KFold

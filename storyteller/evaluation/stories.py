@@ -177,10 +177,7 @@ def pieces(words: Iterable[str], length: int = 100) -> list[str]:
 class FluencyJudge:
     """A trigram model of texts that the decoder did not learn from (Witten-Bell, NLTK's).
 
-    Parameters
-    ----------
-    sentences : iterable of list of str
-        Words; those seen once are unknown words.
+    It learns `sentences`, lists of words; words seen once are unknown words.
     """
 
     def __init__(self, sentences: Iterable[list[str]], order: int = 3):
@@ -263,11 +260,7 @@ def _runs(story: str, n: int) -> list[tuple[str, ...]]:
 def longest_copied(stories: Sequence[str], text: Iterable[Sequence[str]]) -> np.ndarray:
     """The length of the longest word sequence of each story that occurs in a text, (S,).
 
-    Parameters
-    ----------
-    stories : sequence of S str
-    text : iterable of sequences of str
-        Sentences or books of words; a run may go from one to the next.
+    The text comes in sentences or books of words; a run may go from one to the next.
 
     Notes
     -----

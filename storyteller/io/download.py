@@ -50,6 +50,8 @@ def fetch_all(
 ) -> dict[str, list[str]]:
     """Download the files that a folder lacks.
 
+    Gives the files that could not be had, by the name of their part; empty if all are there.
+
     Parameters
     ----------
     folder : path-like
@@ -59,11 +61,6 @@ def fetch_all(
         A place that holds them all by name, instead of their own sources.
     tell : callable
         Called with a line for each source that was tried.
-
-    Returns
-    -------
-    dict of str to list of str
-        Name of a part -> its files that could not be had; empty if all are there.
 
     Raises
     ------

@@ -159,7 +159,7 @@ def share(
     private: bool = False,
     revision: str | None = None,
 ) -> str:
-    """Upload a bundle, in one commit.
+    """Upload a bundle, in one commit, whose address is returned.
 
     The repository is made if it is not there; what it holds and the bundle does not have, stays,
     and is not fetched with the bundle. Who uploads is known from ``hf auth login`` or the
@@ -177,11 +177,6 @@ def share(
         Of a repository that is made.
     revision : str, optional
         A branch; made if it is not there.
-
-    Returns
-    -------
-    str
-        The address of the commit.
 
     Raises
     ------

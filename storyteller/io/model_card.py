@@ -44,19 +44,10 @@ or, on the command line, `python -m storyteller --models hf://{name} photo.jpg`.
 
 
 def completed(folder: PathLike) -> dict[str, Any]:
-    """The card of a folder with all its models in it.
+    """The card of a folder (see `storyteller.io.bundle.read_card`) with all its models in it.
 
     Files that were trained anew are struck off a card, and a folder that was trained from nothing
     has none. What a card lists and is not there is left out.
-
-    Parameters
-    ----------
-    folder : path-like
-
-    Returns
-    -------
-    dict
-        See `storyteller.io.bundle.read_card`.
 
     Raises
     ------
@@ -95,12 +86,7 @@ def completed(folder: PathLike) -> dict[str, Any]:
 def contents(
     folder: PathLike, card: Mapping[str, Any], name: str, licence: str | None = None
 ) -> dict[str, Path | bytes]:
-    """The files to upload: those of a completed card, the card, and the page.
-
-    Returns
-    -------
-    dict of str to pathlib.Path or bytes
-        See `storyteller.io.hub.share`.
+    """What `storyteller.io.hub.share` uploads: the files of a completed card, it, and the page.
 
     Raises
     ------

@@ -82,6 +82,8 @@ def row_pattern(
 ) -> re.Pattern[bytes]:
     """The steps of one row in protocol 2, in any of some forms.
 
+    The pattern has a group for each form: the bytes of the row's numbers.
+
     Parameters
     ----------
     forms : iterable of Form
@@ -91,11 +93,6 @@ def row_pattern(
         one, ``'ndarray'``, ``'letter'``, and types of numbers, each with its places.
     taken : iterable of int
         The places where something was put that stays; no row puts anything there.
-
-    Returns
-    -------
-    pattern
-        With one group for each form: the bytes of the row's numbers.
     """
     again = {name: _calls(keys) for name, keys in places.items()}
     none = b'(?!)'

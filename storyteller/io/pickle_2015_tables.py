@@ -41,11 +41,7 @@ def write_plain(path: PathLike, out: PathLike) -> None:
 
     The file is read as a stream and the other is written atomically, a row at a time.
 
-    Parameters
-    ----------
-    path : path-like
-        A ``.npy`` array (V,) of objects, each of them an array (W,) or (1, W) of floats.
-    out : path-like
+    The table is a ``.npy`` array (V,) of objects, each of them an array (W,) or (1, W) of floats.
 
     Raises
     ------
@@ -61,10 +57,7 @@ def open_plain(path: PathLike) -> np.ndarray:
 
     Without a cache that can be written, it is made for this process alone, with a warning.
 
-    Returns
-    -------
-    (V, W) float32 array
-        Mapped and read-only.
+    The plain form is a (V, W) float32 array, mapped and read-only.
 
     Raises
     ------

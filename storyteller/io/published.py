@@ -281,16 +281,7 @@ def listing(parts: Iterable[Part], mirror: str | None = None) -> str:
 def uses(folder: str | os.PathLike, had: Collection[str]) -> str:
     """What can be done with the parts in a folder, as text.
 
-    Parameters
-    ----------
-    folder : path-like
-    had : collection of str
-        Names of parts.
-
-    Returns
-    -------
-    str
-        What needs no more than a part of something else that is named is left out.
+    What needs no more than a part of something else that is named is left out.
     """
     possible = [use for use in USES if set(use.needs) <= set(had)]
     best = [

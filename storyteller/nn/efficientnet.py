@@ -128,12 +128,7 @@ def weights_file() -> Path:
 
 
 def read_weights(path: formats.PathLike | None = None) -> dict[str, Tensor]:
-    """The published parameters, 386 tensors by name.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        The file; the default is that of the installed package.
+    """The published parameters, 386 tensors by name; of the installed package, or a file given.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def as_texts(X: str | Iterable[str]) -> list[str]:
 
 
 def batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches of similar length, the longest first, so that a lack of memory shows at once.
+    """Batches (B,) of rows by descending length, so that a lack of memory shows at once.
 
     Parameters
     ----------
@@ -35,11 +35,6 @@ def batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np
         Words in each sequence, 1 or more.
     batch_size : int
         The most rows in a batch; long sequences stand in smaller ones.
-
-    Yields
-    ------
-    (B,) int array
-        Rows, by descending length.
 
     Examples
     --------
@@ -61,7 +56,7 @@ def last_states(
     sequences: Sequence[np.ndarray],
     lookup: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """The state of a GRU after the last word of each sequence.
+    """The state of a GRU after the last word of each sequence, (B, H) float32.
 
     Each sequence is read for exactly its length: at every step those that have ended are no longer
     in the batch, so there is no padding and no mask, and the inputs of all words are projected in
@@ -74,10 +69,6 @@ def last_states(
         Word indices, 1 or more each, by descending length.
     lookup : callable
         Indices (n,) to word vectors (n, W), float32.
-
-    Returns
-    -------
-    (B, H) float32 array
     """
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):

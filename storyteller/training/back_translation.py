@@ -135,7 +135,7 @@ def back_translate(
 
 
 def best_rows(match: np.ndarray, best: float) -> np.ndarray:
-    """The share of passages that match best, as rows in order of the passages.
+    """The ``ceil(best * P)`` passages that match best, as rows in order of the passages.
 
     Parameters
     ----------
@@ -143,11 +143,6 @@ def best_rows(match: np.ndarray, best: float) -> np.ndarray:
         As of :class:`BackTranslation`.
     best : float
         Above 0, at most 1, which keeps all. Of equals at the border, the first are kept.
-
-    Returns
-    -------
-    (n,) int64 array
-        Of ``ceil(best * P)`` passages.
 
     Examples
     --------

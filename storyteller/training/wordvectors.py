@@ -29,18 +29,13 @@ FEWEST = 2  # words in common for each dimension of a map that is fitted to them
 
 
 def read_vectors(path: PathLike):
-    """Read word vectors of word2vec or GloVe.
+    """Read word vectors of word2vec or GloVe, as float32 `gensim.models.KeyedVectors`.
 
     Parameters
     ----------
     path : path-like
         ``.bin`` or ``.bin.gz`` is word2vec's binary form; anything else is text, a word and its
         numbers a line, with word2vec's line of two numbers before them or without; ``.gz`` too.
-
-    Returns
-    -------
-    gensim.models.KeyedVectors
-        float32.
 
     Raises
     ------
@@ -114,7 +109,7 @@ def expand(
     dtype: str = 'float32',
     block: int = 16384,
 ) -> int:
-    """Expand the word tables of an encoder by a file of word vectors.
+    """Expand the word tables of an encoder by a file of word vectors; gives V of the new ones.
 
     The words of the encoder come first and keep their vectors; then come those of the file, in its
     order. Words with an underscore, which are phrases, are left out, as in 2015, and so are those
@@ -133,11 +128,6 @@ def expand(
     dtype : {'float32', 'float16'}
     block : int
         Rows that are mapped at a time.
-
-    Returns
-    -------
-    int
-        V of the new tables.
 
     Raises
     ------

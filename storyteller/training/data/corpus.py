@@ -213,7 +213,7 @@ def narrative_passages(
     wanted: int = 6000,
     seed: int = 0,
 ) -> list[str]:
-    """Sample passages for a style vector: those with little direct speech.
+    """Sample passages, tokens between blanks, for a style vector: those with little direct speech.
 
     Parameters
     ----------
@@ -228,11 +228,6 @@ def narrative_passages(
         How many at most.
     seed : int
         Decides where passages are cut, and which are drawn.
-
-    Returns
-    -------
-    list of str
-        Tokens between blanks.
     """
     rng, found = np.random.default_rng(seed), []
     for first, last in rng.permutation(passages(corpus, rng, shortest, longest)):
@@ -273,7 +268,7 @@ def quoted_share(tokens: Sequence[str]) -> float:
 def batches_of_equal_length(
     lengths: np.ndarray, rng: np.random.Generator, batch_size: int, max_tokens: int
 ) -> list[np.ndarray]:
-    """Group items of equal length into batches, in shuffled order.
+    """Group items of equal length into batches, in shuffled order: each index of `lengths` once.
 
     Parameters
     ----------
@@ -281,11 +276,6 @@ def batches_of_equal_length(
     rng : numpy.random.Generator
     batch_size, max_tokens : int
         A batch holds at most `batch_size` items and `max_tokens` words, but at least one item.
-
-    Returns
-    -------
-    list of int arrays
-        Indices into `lengths`; every item once.
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind='stable')]

@@ -325,6 +325,8 @@ def choose_words(
 ) -> list[str]:
     """Choose a vocabulary: the most frequent words, with rare names left out.
 
+    They come by descending count, then by alphabet; without ``<eos>`` and ``UNK``.
+
     Parameters
     ----------
     counts, spread : mapping of str to int
@@ -335,11 +337,6 @@ def choose_words(
         Minimum number of documents in which a capitalised word must occur.
     always : iterable of str
         Words to choose in any case.
-
-    Returns
-    -------
-    list of str
-        By descending count, then by alphabet; without ``<eos>`` and ``UNK``.
     """
     chosen = set(always) - {*SPECIAL}
     by_count = sorted(counts.keys() - {*SPECIAL}, key=lambda word: (-counts[word], word))

@@ -118,7 +118,7 @@ def encode_passages(
     block: int = 4096,
     made_from: Mapping[str, str] | None = None,
 ) -> np.ndarray:
-    """The thought vectors of passages, stored in `folder` block by block; resumable.
+    """The thought vectors (P, D), float16, of passages, kept in `folder` by blocks; resumable.
 
     Parameters
     ----------
@@ -135,10 +135,6 @@ def encode_passages(
     made_from : mapping of str to str, optional
         Hashes of what the vectors hang on, such as text and encoder; see
         :func:`origins.is_made`. None: whatever is in the folder is taken for them.
-
-    Returns
-    -------
-    (P, D) float16 array
 
     Raises
     ------

@@ -96,7 +96,7 @@ def plain_words(counts: dict[str, int], least: int = 5) -> frozenset[str]:
 def plain_sentences(
     corpus: Corpus, vocabulary: Vocabulary, plain: Collection[str], prose: Prose
 ) -> np.ndarray:
-    """Which sentences of a corpus are plain prose without a name.
+    """Which sentences of a corpus are plain prose without a name: (S,) bool.
 
     Parameters
     ----------
@@ -108,10 +108,6 @@ def plain_sentences(
         See :func:`plain_words`. A word with a capital is a name if it stands inside a sentence, or
         if it is none of these in lower case.
     prose : Prose
-
-    Returns
-    -------
-    (S,) bool array
     """
     words = list(vocabulary)
     banned = set(prose.left_out)
@@ -151,7 +147,7 @@ def plain_passages(
     leaning: Iterable[int] = (),
     apart: Sequence[Iterable[int]] = (),
 ) -> np.ndarray:
-    """Cut passages of plain sentences, two or more of one document each.
+    """Cut passages, as :func:`~.corpus.passages`, of plain sentences: two or more of one document.
 
     Parameters
     ----------
@@ -166,11 +162,6 @@ def plain_passages(
     apart : sequence of iterables of int
         Sets of word indices, such as those of *he* and of *she*; a passage holds words of one of
         them at most, so that it is clear of whom it speaks.
-
-    Returns
-    -------
-    (P, 2) int64 array
-        As :func:`~.corpus.passages` gives them.
     """
     tokens = np.asarray(corpus.tokens)
     sets = np.stack([np.zeros(len(corpus), int), *(_holds(corpus, words) for words in apart)])

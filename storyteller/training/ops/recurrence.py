@@ -17,7 +17,7 @@ from ...nn.packed import Linear, can_pack, matmul
 
 
 def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """All states of a GRU, with gradients.
+    """All states (T, B, H) of a GRU, of the dtype of `state`, with gradients.
 
     Parameters
     ----------
@@ -30,11 +30,6 @@ def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None 
         Of the products; None takes that of `x`. ``torch.bfloat16`` is half of the width of float32
         weights, for training where that is faster. Not on a GPU, whose kernels would keep the
         states in half of their width too: there it is that of the weights.
-
-    Returns
-    -------
-    (T, B, H) tensor
-        Of the dtype of `state`.
     """
     if x.is_cuda:
         kind = module.get_parameter('weight_hh_l0').dtype
