@@ -100,7 +100,10 @@ def _copy_rows(path: PathLike, out: BinaryIO) -> None:
             np.lib.format.write_array_header_1_0(out, header)
         out.write(data)
 
-    with open(path, 'rb', buffering=0) as file, _progress(path, size) as told:
+    # The bar is shown if stderr is a terminal and it takes more than a second.
+    looks: dict[str, Any] = {'unit': 'B', 'unit_scale': True, 'delay': 1, 'disable': None}
+    bar = tqdm(total=size, desc=f'{path.name}, the first time', **looks)
+    with open(path, 'rb', buffering=0) as file, bar:
         try:
             shape, _, dtype = arrays.read_header(file)
             count = shape[0] if len(shape) == 1 and dtype.kind == 'O' else -1
@@ -108,21 +111,13 @@ def _copy_rows(path: PathLike, out: BinaryIO) -> None:
                 raise ValueError(
                     f'the header declares shape {shape} and type {dtype}, the file has {size} bytes'
                 )
-            ObjectRows(Stream(file, told), count, write).read_rows()
+            ObjectRows(Stream(file, bar.update), count, write).read_rows()
         except OSError:
             raise
         except Exception as error:  # a broken pickle raises whatever its steps stumble over
             raise ModelFileError(
                 f'{path}: no readable table of Python objects: {why(error)}'
             ) from None
-
-
-@contextlib.contextmanager
-def _progress(path: Path, size: int) -> Any:
-    """A bar on stderr, if that is a terminal and it takes more than a second."""
-    looks: dict[str, Any] = {'unit': 'B', 'unit_scale': True, 'delay': 1, 'disable': None}
-    with tqdm(total=size, desc=f'{path.name}, the first time', **looks) as bar:
-        yield bar.update
 
 
 # --- the cache -----------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ batches of an epoch, and one that gives the cost of a batch.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from .ema import Average
 from .metrics import Metrics
 from .optimizer import clip_gradients, make_optimizer
 from .options import TrainOptions
-from .process_state import products, random_states, set_random_states, sigterm_as_interrupt
+from .process_state import products, random_states, say, set_random_states, sigterm_as_interrupt
 
 
 def train(
@@ -89,8 +88,7 @@ def train(
             run.through(batches, cost)
         except KeyboardInterrupt:
             run.keep()
-            message = f'interrupted; {checkpoint} is where the same command goes on'
-            tqdm.write(message, file=sys.stderr)
+            say(f'interrupted; {checkpoint} is where the same command goes on')
             raise
     run.keep(finished=True)
     if options.patience:
@@ -172,7 +170,7 @@ class _Run:
         if minutes is not None:
             left = max(0.0, 60 * minutes - self.elapsed)
             line += f', about {left / 60 * rate:.3g} more in the {minutes:g} minutes'
-        tqdm.write(line, file=sys.stderr)
+        say(line)
 
     def step(self, group: list[Any], cost, steps_of_epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..formats import PathLike, atomic_path
 from ..io.extras import way_to
+from .process_state import say
 
 
 class Metrics:
@@ -58,7 +56,7 @@ class Metrics:
 
     def show(self, text: str) -> None:
         """Print samples of the model, and append them to a file."""
-        tqdm.write(text, file=sys.stderr)
+        say(text)
         with open(self.checkpoint.with_suffix('.txt'), 'a', encoding='utf-8') as file:
             file.write(text + '\n')
 

@@ -1,13 +1,20 @@
-"""Process state during training: random numbers, precision, signals."""
+"""Process state during training: random numbers, precision, signals; and what it says."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, above the progress bars."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def random_states() -> list[Tensor]:

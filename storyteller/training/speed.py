@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from . import distributed
 from .ops.recurrence import affine
+from .process_state import say
 
 SECONDS = 0.3  # for each of the two; one product is made in any case
 SLOWER = 1.3  # times: less may be chance
@@ -31,11 +30,10 @@ def check_bfloat16(wanted: bool, width: int, rows: int, device: torch.device) ->
         for dtype in (torch.float32, torch.bfloat16)
     )
     if half > SLOWER * plain:
-        tqdm.write(
+        say(
             f'bfloat16 is slow here: a product of {rows} x {width} by {width} x {3 * width} takes '
             f'{1000 * half:.4g} ms, in float32 {1000 * plain:.4g} ms. Without --bfloat16, '
-            f'products are {half / plain:.1f} times as fast.',
-            file=sys.stderr,
+            f'products are {half / plain:.1f} times as fast.'
         )
 
 

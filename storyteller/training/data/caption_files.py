@@ -6,14 +6,12 @@ import csv
 import itertools
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from ... import text
 from ...formats import ModelFileError, PathLike
+from ..process_state import say
 from .text_files import TYPOGRAPHY, read_text
 
 NAMES = 'image', 'image_name', 'file_name', 'filename', 'photo'  # of columns, in a first line
@@ -115,7 +113,7 @@ def _of_table(path: PathLike, lines: Iterator[str], mark: str, photo: int, capti
     except csv.Error as error:
         raise ModelFileError(f'{path}: line {rows.line_num + 1}: not CSV: {error}') from None
     if short:
-        _say(f'{path}: {short} lines without a caption are passed over')
+        say(f'{path}: {short} lines without a caption are passed over')
 
 
 def _of_json(path: PathLike, content: str) -> Written:
@@ -150,7 +148,7 @@ def _of_karpathy(path: PathLike, images: list[dict[str, Any]]) -> Written:
         for sentence in image['sentences']:
             yield names, _one_line(sentence['raw']), True
     if left_out:
-        _say(f'{path}: {left_out} photos of the split "test" are left out')
+        say(f'{path}: {left_out} photos of the split "test" are left out')
 
 
 def _words(caption: str) -> list[str]:
@@ -160,7 +158,3 @@ def _words(caption: str) -> list[str]:
 
 def _one_line(caption: str) -> str:
     return ' '.join(caption.split())
-
-
-def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)

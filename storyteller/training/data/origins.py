@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ...formats import MismatchError, ModelFileError, PathLike, existing, write_text
 from ...io.bundle import HASHED_AT_LOAD, sha256
 from ...skipthoughts import model_file
+from ..process_state import say
 
 NOTE = '.made_from.json'
 SHOWN = 3  # differences that an error lists
@@ -52,8 +50,7 @@ def is_made(target: PathLike, facts: Mapping[str, str]) -> bool:
     elif note.exists():
         compare(target, read_note(note), facts)
     else:
-        line = f'{target}: taken as it is, since nothing says what it was made from'
-        tqdm.write(line, file=sys.stderr)
+        say(f'{target}: taken as it is, since nothing says what it was made from')
     return target.exists()
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from tqdm import tqdm
-
 from ...formats import PathLike
+from ..process_state import say
 
 LOOKED_AT = 3000  # lines of a file that are judged
 FEWEST = 8  # lines that go on in the next one, to judge by
@@ -32,8 +30,7 @@ def unwrapped(lines: Iterable[str], path: PathLike) -> Iterator[str]:
     if not are_wrapped(first):
         yield from everything
         return
-    said = f'{path}: the lines are wrapped; those between two empty or indented ones are joined'
-    tqdm.write(said, file=sys.stderr)
+    say(f'{path}: the lines are wrapped; those between two empty or indented ones are joined')
     indented, empty = (sum(map(kind, first)) for kind in (_is_indented, _is_empty))
     yield from _paragraphs(everything, each=indented > empty)
 
