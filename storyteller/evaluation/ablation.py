@@ -42,11 +42,7 @@ COLUMNS = {
 def shifts(z: Mapping[str, Any], x: np.ndarray) -> dict[str, np.ndarray]:
     """What is told of thoughts x (B, D), by name: parts of the formula, strengths, styles.
 
-    Parameters
-    ----------
-    z : dict
-        From `storyteller.generate.load_all`.
-    x : (B, D) array
+    `z` comes from `storyteller.generate.load_all`.
     """
     c, b = z['bneg'], z['bpos']
     found = {'x': x, 'x - c': x - c, 'x + b': x + b, 'x - c + b': style.shift(x, c, b)}

@@ -23,11 +23,8 @@ COLUMNS, TILE = 6, (240, 280)
 def repetition(top: np.ndarray) -> dict[str, float]:
     """Diversity of the nearest captions (P,), given as indices into the pool.
 
-    Returns
-    -------
-    dict
-        ``distinct``, how many different ones; ``ten_commonest``, the share of the photos, in
-        percent, that the ten most frequent serve.
+    Gives ``distinct``, how many different ones, and ``ten_commonest``, the share of the photos, in
+    percent, that the ten most frequent serve.
     """
     often = Counter(np.asarray(top).tolist())
     ten = sum(n for _, n in often.most_common(10))

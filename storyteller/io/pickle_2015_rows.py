@@ -18,11 +18,7 @@ MOST_READS = 1000  # for a row, which takes about sixty
 class Stream:
     """A file that is read in large blocks, with look-ahead.
 
-    Parameters
-    ----------
-    file : binary file
-    told : callable
-        Called with the number of bytes of each piece.
+    `told` is called with the number of bytes of each piece that is read.
     """
 
     def __init__(self, file: BinaryIO, told: Callable[[int], Any]):

@@ -39,12 +39,7 @@ _READERS = {
 
 
 def read(path: PathLike) -> tuple[Architecture, Params]:
-    """The layer sizes and the parameters in a file of VGG-19.
-
-    Parameters
-    ----------
-    path : path-like
-        Under any name.
+    """The layer sizes and the parameters in a file of VGG-19, under any name.
 
     Returns
     -------

@@ -56,12 +56,7 @@ class Whitening:
 class WhitenedAffine(nn.Module):
     """An affine layer in whitened coordinates.
 
-    Parameters
-    ----------
-    params : mapping of str to array
-        Holds ``{prefix}_W`` (D, H) and ``{prefix}_b`` (H,) of the plain layer to begin with.
-    prefix : str
-    whitening : Whitening
+    It begins as the plain layer ``{prefix}_W`` (D, H) and ``{prefix}_b`` (H,) in `params`.
     """
 
     mean: Tensor
