@@ -46,6 +46,7 @@ from storyteller.training.data.prose import read_words
 
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
+SCENES = Path(__file__).parent / 'scene_passages.txt'
 
 
 def say(**figures: Any) -> None:
@@ -214,7 +215,8 @@ def judge_stories(args: argparse.Namespace) -> None:
     leave_out = read_words(args.leave_out) if args.leave_out else frozenset()
     held = HeldOut(args.data, generate.load_all(args.models))
     z, rows = held.z, np.arange(len(held.names))[: args.photos]
-    judges = ablation.Judges(held, args.work, leave_out, dict(args.style or ()))
+    styles, learned = dict(args.style or ()), args.learned_from or ()
+    judges = ablation.Judges(held, args.work, leave_out, styles, learned)
     chosen = search_from(args, z['search'])
     way = vars(chosen) | {'telling': chosen.telling.changed(), 'seed': None}
     novels = judges.flaws_of_novels()
@@ -329,6 +331,9 @@ def main() -> None:
     listed = LEAVE_OUT if LEAVE_OUT.exists() else None
     help = 'words that no story should say, one a line (%(default)s)'
     command.add_argument('--leave-out', type=Path, default=listed, help=help)
+    help = 'texts beside the novels that stories may have copied from (%(default)s)'
+    scenes = [SCENES] if SCENES.exists() else None
+    command.add_argument('--learned-from', type=Path, nargs='*', default=scenes, help=help)
     help = 'one more for the style judge: of novels whose file names begin so, or by these authors'
     command.add_argument('--style', nargs=2, action='append', metavar=('NAME', 'FILES'), help=help)
     command.add_argument(

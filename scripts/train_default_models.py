@@ -47,6 +47,7 @@ from storyteller.io import bundle
 from storyteller.io.word_table import write_table
 from storyteller.layers import unit_rows
 from storyteller.nn import efficientnet
+from storyteller.nn.nearest import nearest
 from storyteller.text import Vocabulary
 from storyteller.training import back_translation, decoder, embedding, fine_tuning
 from storyteller.training import skipthoughts as training_skipthoughts
@@ -72,13 +73,13 @@ WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a G
 HELD_OUT = 'romance-13', 'more-26'  # shards of novels to measure on
 LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
 ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
+SCENES = Path(__file__).with_name('scene_passages.txt')
 UNNAMED = '_unnamed'  # ending of a text with pronouns for names
 STYLES = {  # and their texts
     'romance': f'novels{UNNAMED}',
     'adventure': f'adventure{UNNAMED}',
     'lyric': 'lyrics',
 }
-HELD_OUT_TEXT = f'novels_held_out{UNNAMED}'
 PASSAGES = 14, 50  # words of those that the decoder learns from; stories get about as long
 SENTENCES = 4, 22  # tokens of their sentences: what is said shortly is said clearly
 VERSES = 35, 80  # words of the passages of songs
@@ -88,6 +89,9 @@ BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions
 KEPT = {'romance': 8000, 'adventure': 3500, 'lyric': 2500}  # passages that stories are drawn to
 QUERIES, AMONG, MOST_OFTEN = 3000, 12, 20  # of them, a passage is near to so many at most
 NEAREST = 100  # captions that a story is told of
+AROUND = 200  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
+PHOTOS_OF_SCENE = 6  # so often
+MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
 VIEWS = 'photo', 'mirrored', 'part-0', 'part-1'  # of each photo that the joint space learns from
@@ -147,7 +151,7 @@ DECODER = decoder.DecoderOptions(
     word_dropout=0.2,
     towards_mean=0.3,
     whiten=True,
-    pairs=0.4,
+    pairs=0.6,
     batch_size=64 * WIDER,
     batch_words=4096 * WIDER,
     bfloat16=True,
@@ -192,9 +196,13 @@ class Recipe:
                 if not origins.is_made(path, origins.of_files([ADVENTURE, *files])):
                     books = self.books(files, adventure=name == 'adventure')
                     documents.tokenise(books, path, processes=os.cpu_count() or 1)
-                self.unname(path)
+                if not held_out:
+                    self.unname(path)
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
         documents.tokenise_files(songs, self.text / 'lyrics.txt', 'verses')
+        scenes = self.text / 'scenes.txt'
+        if not origins.is_made(scenes, origins.of_files([SCENES])):
+            documents.tokenise(([passage] for _, passage in self.scene_passages), scenes)
         names = ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k')
         measured = flickr8k.read_names(self.data / 'flickr8k', 'dev')
         files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
@@ -313,6 +321,56 @@ class Recipe:
 
     # --- passages, styles and the decoder --------------------------------------------------------
 
+    @cached_property
+    def scene_passages(self) -> list[tuple[str, str]]:
+        """Captions of the pool, each with a passage that was written for it."""
+        known, pairs = set(self.pool), []
+        for number, line in enumerate(formats.read_lines(SCENES), 1):
+            caption, _, passage = line.partition('\t')
+            if caption not in known or not passage:
+                raise ValueError(
+                    f'{SCENES}: line {number}: expected a caption of the pool, a tab and a passage'
+                )
+            pairs.append((caption, passage))
+        return pairs
+
+    @cached_property
+    def scene_pairs(
+        self,
+    ) -> tuple[np.ndarray, np.ndarray, back_translation.BackTranslation, np.ndarray]:
+        """Those passages: spans, vectors, what photos of them are told of, and which to measure on.
+
+        A photo of a scene lies near its caption in the joint space, and so do the captions that are
+        found for it. Each passage stands here for several photos.
+        """
+        text, words = Corpus.with_all_words(self.text / 'scenes.txt', self.work / 'scenes_all')
+        spans = np.stack([text.documents[:-1], text.documents[1:]], 1)
+        facts = origins.of_files([SCENES])
+        facts['the encoder'] = origins.of_encoder(self.out)
+        vectors = passages.encode_passages(
+            text, spans, words, self.thoughts, self.work / 'scenes_vectors', made_from=facts
+        )
+        captions = sorted({caption for caption, _ in self.scene_passages})
+        row = {caption: i for i, caption in enumerate(captions)}
+        of_scene = np.array([row[caption] for caption, _ in self.scene_passages])
+        model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
+        joint = [encode_sentences(model, texts) for texts in (captions, self.pool)]
+        around, _ = nearest(*joint, AROUND)
+        rng = np.random.default_rng(4)
+        of_scene = np.tile(of_scene, PHOTOS_OF_SCENE)
+        chosen = rng.permuted(around[of_scene], axis=1)[:, :NEAREST]
+        thoughts = np.asarray(self.pool_thoughts, np.float32)
+        _, _, romance = self.all_pairs['romance']
+        content = np.stack([thoughts[rows].mean(0) - romance.c for rows in chosen])
+        found = replace(
+            romance,
+            content=content.astype(np.float16),
+            match=np.ones(len(content), np.float32),
+            style=np.zeros(len(content), np.int64),
+        )
+        spans, vectors = (np.tile(each, (PHOTOS_OF_SCENE, 1)) for each in (spans, vectors))
+        return spans, vectors, found, of_scene % MEASURED_SCENES == 0
+
     def spans(self, name: str) -> tuple[Corpus, Vocabulary, np.ndarray]:
         """The plain passages of a text with all its words, shuffled."""
         text, words = Corpus.with_all_words(self.text / f'{name}.txt', self.work / f'{name}_all')
@@ -416,6 +474,10 @@ class Recipe:
                 np.add.at(said, text.words(first, last), 1)
             listed = list(words)
             counts.update({listed[i]: int(said[i]) for i in np.flatnonzero(said)})
+        in_scenes, _ = documents.count_words([self.text / 'scenes.txt'])
+        counts.update({word: PHOTOS_OF_SCENE * count for word, count in in_scenes.items()})
+        for word in [word for word in counts if word.lower() in self.left_out]:
+            del counts[word]
         chosen = [word for word, _ in counts.most_common(DECODER_WORDS - 2)]
         vocabulary = Vocabulary(('<eos>', 'UNK', *chosen))
         known = np.array([counts[word] for word in vocabulary])
@@ -462,6 +524,12 @@ class Recipe:
             texts.append(self.corpus(STYLES[style], vocabulary, 'decoder'))
             vectors.append(thoughts)
             found.append(pairs)
+        own, thoughts, pairs, measured = self.scene_pairs
+        learned = np.flatnonzero(~measured)
+        spans.append(own[learned] + sum(map(len, texts)))
+        texts.append(self.corpus('scenes', vocabulary, 'decoder'))
+        vectors.append(thoughts[learned])
+        found.append(pairs.take(learned))
         order = np.random.default_rng(2).permutation(sum(map(len, spans)))  # styles mixed
         joined = back_translation.BackTranslation.joined(found).take(order)
         spans, vectors = np.concatenate(spans)[order], np.concatenate(vectors)[order]
@@ -470,14 +538,11 @@ class Recipe:
     def held_out_passages(
         self, vocabulary: Vocabulary, options: decoder.DecoderOptions
     ) -> passages.Passages:
-        """Passages of the novels that are kept from training, with captions like them."""
-        spans, vectors = self.told(HELD_OUT_TEXT)
-        found = self.all_pairs['romance'][2]
-        pairs = back_translation.back_translate(
-            vectors, self.pool_thoughts, found.c, found.b[0], NEAREST
-        )
-        text = self.corpus(HELD_OUT_TEXT, vocabulary, 'decoder')
-        return passages.Passages(text, spans, vectors, options, pairs=pairs)
+        """Passages of scenes that are kept from training."""
+        spans, vectors, found, measured = self.scene_pairs
+        rows = np.flatnonzero(measured)
+        text = self.corpus('scenes', vocabulary, 'decoder')
+        return passages.Passages(text, spans[rows], vectors[rows], options, pairs=found.take(rows))
 
     # --- photos ----------------------------------------------------------------------------------
 

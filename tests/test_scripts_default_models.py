@@ -64,6 +64,11 @@ def recipe(data, tmp_path, monkeypatch):
     (tmp_path / 'out').mkdir()
     captions = tmp_path / 'out' / 'captions.txt'
     captions.write_text('A dog runs .\nA cat sleeps .\n', encoding='utf-8')
+    passages = tmp_path / 'scenes.txt'
+    told = ['The dog ran to her. She wept.', 'He slept. The cat woke him.', 'The cat slept.']
+    lines = ('A dog runs .', 'A cat sleeps .', 'A cat sleeps .')
+    passages.write_text(''.join(f'{a}\t{b}\n' for a, b in zip(lines, told, strict=True)), 'utf-8')
+    monkeypatch.setattr(script, 'SCENES', passages)
     return lambda: Few(data, tmp_path / 'work', tmp_path / 'out', 1.0)
 
 
@@ -169,6 +174,50 @@ def test_names_are_pronouns_in_what_passages_are_cut_from(recipe, data):
     assert 'He walked and he sighed .' in unnamed
     assert 'Peter walked' not in unnamed
     assert len(unnamed.strip().splitlines()) == len(named.strip().splitlines())
+
+
+def test_a_passage_of_no_caption_of_the_pool_is_refused(recipe, tmp_path):
+    scenes = tmp_path / 'scenes.txt'
+    scenes.write_text('A dog runs .\tIt ran.\nA bird sings .\tIt sang.\n', encoding='utf-8')
+    with pytest.raises(ValueError, match=r'scenes\.txt: line 2: expected a caption of the pool'):
+        recipe().tokens()
+
+
+def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
+    recipe, tmp_path, monkeypatch
+):
+    script, parts = importlib.import_module('train_default_models'), recipe()
+    parts.tokens()
+    monkeypatch.setattr(script, 'AROUND', 2)
+    monkeypatch.setattr(script, 'NEAREST', 2)
+    monkeypatch.setattr(script, 'load_embedding', lambda *_, **__: None)
+    monkeypatch.setattr(script.origins, 'of_encoder', lambda _: 'an encoder')
+
+    class Encoder:
+        def encode(self, texts, **_):
+            return np.array([[len(text), 1.0] for text in texts], np.float32)
+
+    # Dogs lie to the right, cats above; of four captions those of one kind are the nearest two.
+    pool = ['A dog runs .', 'A dog sleeps .', 'A cat sleeps .', 'A cat runs .']
+    joint = {text: [1.0, 0.0] if 'dog' in text else [0.0, 1.0] for text in pool}
+    monkeypatch.setattr(script, 'encode_sentences', lambda _, x: np.array([joint[t] for t in x]))
+    c, b = np.array([1.0, 1.0], np.float32), np.array([[5.0, 5.0]], np.float32)
+    romance = script.back_translation.BackTranslation(
+        np.zeros((1, 2), np.float16), np.ones(1, np.float32), c, b, np.zeros(1, np.int64)
+    )
+    parts.__dict__ |= {
+        'pool': pool,
+        'thoughts': Encoder(),
+        'pool_thoughts': np.array([[2, 1], [4, 1], [1, 2], [1, 4]], np.float16),
+        'all_pairs': {'romance': (None, None, romance)},
+    }
+    spans, vectors, found, measured = parts.scene_pairs
+    assert len(spans) == len(vectors) == len(measured) == 3 * script.PHOTOS_OF_SCENE
+    np.testing.assert_array_equal(spans[:3], [[0, 2], [2, 4], [4, 5]])
+    dog, cat = [2.0, 0.0], [0.0, 2.0]  # the means of their captions, less c
+    np.testing.assert_allclose(found.content, [dog, cat, cat] * script.PHOTOS_OF_SCENE)
+    np.testing.assert_allclose(found.vectors(np.array([0])), [[7.0, 5.0]])
+    assert {tuple(each) for each in spans[measured]} == {(2, 4), (4, 5)}  # one caption of each 20
 
 
 def test_passages_that_overlap_and_those_near_to_everything_are_not_kept(recipe, tmp_path):

@@ -66,6 +66,8 @@ class Judges:
     styles : mapping of str to str
         More styles than novel, caption and lyric: name -> how the names of their novels' files
         begin.
+    learned : sequence of paths
+        Text files, beside the novels, that stories may have copied from.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Judges:
         work: PathLike,
         leave_out: frozenset[str] = frozenset(),
         styles: Mapping[str, str] | None = None,
+        learned: Sequence[PathLike] = (),
     ):
         self.held, self.leave_out = held, leave_out
         novels = [paragraph.split() for book in held.books for paragraph in book]
@@ -94,9 +97,11 @@ class Judges:
         self.common = stories.common_words(map(' '.join, novels))
         self.thoughts = held.caption_thoughts()
         files = documents.text_files(held.data / 'novels')
-        learned = [file for file in files if not file.name.startswith((held.shard, *SHARDS))]
+        novels_learned = [file for file in files if not file.name.startswith((held.shard, *SHARDS))]
         self.learned_from = Path(work) / 'learned_from.txt'
-        documents.tokenise_files(learned, self.learned_from)
+        documents.tokenise_files(novels_learned, self.learned_from)
+        lines = (line for path in learned for line in documents.read_text(path))
+        self.learned_too = [text.split() for text in preprocess(lines)]
 
     def figures(self, told: Sequence[str], photos: np.ndarray) -> dict[str, Any]:
         """Measure stories (B,) of photos (B,), numbers among those held out.
@@ -115,7 +120,7 @@ class Judges:
         captions = [self.held.captions[photo] for photo in photos]
         shuffled = [self.held.captions[photo] for photo in np.roll(photos, 1)]
         learned = map(str.split, documents.token_lines(self.learned_from))
-        copied = stories.longest_copied(told, learned)
+        copied = stories.longest_copied(told, itertools.chain(learned, self.learned_too))
         measured: dict[str, Any] = {
             'own_in_ten': 100.0 * (own <= 10),
             'shuffled_in_ten': 100.0 * (other <= 10),
