@@ -17,7 +17,7 @@ from storyteller import images
 from storyteller.cli.arguments import add_max_pixels, add_models, add_threads, run, use_threads
 from storyteller.io import picture_files
 from storyteller.io.extras import needed
-from storyteller.options import MAX_PIXELS, SearchSettings
+from storyteller.options import MAX_PIXELS, SearchSettings, StoryOptions
 
 MOST_MEGABYTES = 100  # of a photo; those of telephones with 200 megapixels take up to 60
 WAITING = 16  # people in the queue; more are asked to come back
@@ -87,8 +87,10 @@ def defaults(z: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def options_of(z: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """What `storyteller.generate.stories` is asked for; what cannot have an effect is left out."""
+def options_of(
+    z: dict[str, Any], chosen: dict[str, Any], max_pixels: int = MAX_PIXELS
+) -> StoryOptions:
+    """What the choices ask for; what cannot have an effect is left out."""
     numbers = {
         name: (int if step == 1 else float)(chosen[name]) for name, *_, step in SEARCH + CHANCE
     }
@@ -99,16 +101,17 @@ def options_of(z: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     style = chosen['style']
     if chosen['second'] and chosen['second'] != style:
         style = {style: 1 - share, chosen['second']: share}
-    return {
-        'style': style,
-        'strength': float(chosen['strength']),
-        'lyric': bool(chosen['lyric']),
-        'k': k,
-        'bw': bw,
-        'telling': telling.fitting(draw, bw),
-        'maxlen': usual_of(z).maxlen,
-        'seed': int(chosen['seed'] or 0) if draw else None,
-    }
+    return StoryOptions(
+        style=style,
+        strength=float(chosen['strength']),
+        lyric=bool(chosen['lyric']),
+        k=k,
+        bw=bw,
+        telling=telling.fitting(draw, bw),
+        maxlen=usual_of(z).maxlen,
+        seed=int(chosen['seed'] or 0) if draw else None,
+        max_pixels=max_pixels,
+    )
 
 
 def teller(z: dict[str, Any], max_pixels: int = MAX_PIXELS) -> Callable[..., tuple[str, str]]:
@@ -121,12 +124,12 @@ def teller(z: dict[str, Any], max_pixels: int = MAX_PIXELS) -> Callable[..., tup
         if not path:
             raise _sorry('Please choose a photo first.', 'No photo')
         try:
-            options = options_of(z, dict(zip(names, choices, strict=True)))
-            (told,) = generate.stories(z, [path], max_pixels=max_pixels, **options)
+            options = options_of(z, dict(zip(names, choices, strict=True)), max_pixels)
+            (told,) = generate.stories(z, [path], **vars(options))
         except (ValueError, OSError) as error:
             raise _sorry(f'This photo cannot be told: {_reason(error)}') from None
         captions = '\n'.join(f'- {caption}' for caption, _ in told.captions[:5])
-        return captions, '\n'.join(told.lines) if options['lyric'] else told.prose
+        return captions, '\n'.join(told.lines) if options.lyric else told.prose
 
     return tell
 

@@ -40,6 +40,7 @@ from storyteller.evaluation.held_out import LAYOUT, OURS, REAL, HeldOut, look_at
 from storyteller.evaluation.linear_ranking import Described, linear_ranking
 from storyteller.evaluation.panel_texts import panel_texts
 from storyteller.evaluation.stories import common_words
+from storyteller.options import StoryOptions
 from storyteller.training.data.captioned import CaptionedPhotos
 from storyteller.training.data.flickr8k import read_fc7
 from storyteller.training.data.prose import read_words
@@ -218,7 +219,7 @@ def judge_stories(args: argparse.Namespace) -> None:
     styles, learned = dict(args.style or ()), args.learned_from or ()
     judges = ablation.Judges(held, args.work, leave_out, styles, learned)
     chosen = search_from(args, z['search'])
-    way = vars(chosen) | {'telling': chosen.telling.changed(), 'seed': None}
+    options = StoryOptions(**vars(chosen))
     novels = judges.flaws_of_novels()
     say(accuracy_of_the_style_judge=judges.style.accuracy, flaws_of_novels=novels)
     found: dict[str, dict[str, Any]] = {}
@@ -229,7 +230,7 @@ def judge_stories(args: argparse.Namespace) -> None:
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            texts = writing.texts_of(z, shifted, way, z['bpos'], captions)
+            texts = writing.texts_of(z, shifted, options, z['bpos'], captions)
             told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)

@@ -22,12 +22,11 @@ from storyteller.batch import processes, results
 from storyteller.cli.arguments import (
     add_story,
     run,
-    search_from,
+    story_from,
     use_threads,
 )
 from storyteller.io import bundle, picture_files
 
-SETTINGS = ('lyric', 'seed', 'models')
 ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
 
 
@@ -157,13 +156,13 @@ def make_gallery(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace) -> results.Plan:
     """What the command line asks for."""
     files = config.resolve(args.models)
-    chosen = vars(search_from(args, bundle.search_settings(files['decmodel']), args.seed))
-    settings = chosen | {name: getattr(args, name) for name in SETTINGS}
-    settings['telling'] = results.plain(chosen['telling'].changed()) or None
-    settings['precision'] = None if args.precision == 'float32' else args.precision
-    settings['models_sha256'] = bundle.fingerprint(config.folders(files))
-    options = chosen | {name: getattr(args, name) for name in SETTINGS if name != 'models'}
-    options |= {name: getattr(args, name) for name in ('allow_truncated', 'max_pixels')}
+    options = story_from(args, bundle.search_settings(files['decmodel']))
+    settings = options.settings | {
+        'telling': results.plain(options.search.changed()) or None,
+        'models': args.models,
+        'precision': None if args.precision == 'float32' else args.precision,
+        'models_sha256': bundle.fingerprint(config.folders(files)),
+    }
     styles = tuple(args.style or [None])
     return results.Plan(args.models, styles, options, settings, args.precision)
 

@@ -22,7 +22,7 @@ from .cli.arguments import (
     add_story,
     drop_output,
     prepare_streams,
-    search_from,
+    story_from,
     use_threads,
     with_home,
 )
@@ -75,8 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(options: argparse.Namespace) -> int:
-    names = ('lyric', 'style', 'seed', 'allow_truncated', 'max_pixels')
-    told = {name: getattr(options, name) for name in names}
     with _no_search_for_garbage():
         # Here, after the arguments are read: it takes a while.
         from . import config, generate
@@ -87,7 +85,7 @@ def _tell(options: argparse.Namespace) -> int:
             _check(options)
             files = config.resolve(options.models)
             suiting = bundle.search_settings(files['decmodel'])
-            told |= vars(search_from(options, suiting, options.seed))
+            told = vars(story_from(options, suiting)) | {'style': options.style}
             _progress('loading the models')
             z = generate.load_all(files, precision=options.precision, threads=options.threads)
             generate.stories(z, [], **told)  # one complaint, not one for each photo

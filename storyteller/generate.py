@@ -9,7 +9,6 @@ With :mod:`storyteller.loading`, which it calls, this is what knows all the othe
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -23,9 +22,9 @@ from . import style as styling
 from .ahead import ahead
 from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
-from .images import Photo, is_tensor, load_image, photo_name
+from .images import Loaded, Photo, is_tensor, load_image, photo_name
 from .loading import load_all
-from .options import MAX_PIXELS, SearchSettings, Telling, check_count
+from .options import MAX_PIXELS, SearchSettings, StoryOptions, Telling, check_count
 from .story import Story, StoryError, captions_text, say
 from .writing import texts_of
 
@@ -40,8 +39,6 @@ __all__ = [
     'stories',
     'story',
 ]
-
-Read = tuple[np.ndarray, np.ndarray]  # a photo for the eye, and for the network
 
 
 def story(
@@ -110,11 +107,13 @@ def story(
     ValueError
         If an argument is out of range.
     """
-    said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
-    towards, settings = _way(z, lyric, style, seed, said)
-    photo = _reader(z, allow_truncated, max_pixels)(image_loc)
-    (told,) = _tell(z, [image_loc], [photo], towards, settings, 'raise', _show_captions)
-    assert isinstance(told, Story)  # what failed was raised
+    options, towards = _asked(
+        z, k=k, bw=bw, lyric=lyric, style=style, strength=strength, seed=seed, maxlen=maxlen,
+        telling=telling, allow_truncated=allow_truncated, max_pixels=max_pixels,
+    )  # fmt: skip
+    (told,) = _tell(z, [_read(z, image_loc, options)], options, towards, _show_captions)
+    _raise_first([told])
+    assert isinstance(told, Story)
     say(told.story_text)
     return told
 
@@ -170,19 +169,25 @@ def stories(
     check_count('batch_size', batch_size)
     if _is_one_photo(images):
         raise TypeError(f'images: expected a list of photos, found one: {photo_name(images)}')
-    said = {'k': k, 'bw': bw, 'strength': strength, 'maxlen': maxlen, 'telling': telling}
-    towards, settings = _way(z, lyric, style, seed, said)
-    photos, told = list(images), []
-    reader = _reader(z, allow_truncated, max_pixels)
+    options, towards = _asked(
+        z, k=k, bw=bw, lyric=lyric, style=style, strength=strength, seed=seed, maxlen=maxlen,
+        telling=telling, allow_truncated=allow_truncated, max_pixels=max_pixels,
+    )  # fmt: skip
+    read = _read if on_error == 'raise' else _read_or_not
 
-    def load(batch: list[Photo]) -> list[Any]:
-        return [_loaded(reader, image, on_error) for image in batch]
+    def load(batch: list[Photo]) -> list[Loaded | StoryError]:
+        return [read(z, image, options) for image in batch]
 
+    photos = list(images)
     batches = [photos[i : i + batch_size] for i in range(0, len(photos), batch_size)]
-    read = ahead(load, batches) if len(batches) > 1 else map(load, batches)
-    for batch, loaded in zip(batches, read, strict=True):
-        told += _tell(z, batch, loaded, towards, settings, on_error)
-    return told
+    results: list[Story | StoryError] = []
+    for loaded in ahead(load, batches) if len(batches) > 1 else map(load, batches):
+        told = _tell(z, [each for each in loaded if isinstance(each, Loaded)], options, towards)
+        if on_error == 'raise':
+            _raise_first(told)
+        next_told = iter(told).__next__
+        results += [each if isinstance(each, StoryError) else next_told() for each in loaded]
+    return results
 
 
 def _is_one_photo(images: Any) -> TypeGuard[Photo]:
@@ -196,102 +201,76 @@ def _is_one_photo(images: Any) -> TypeGuard[Photo]:
     )
 
 
-def _way(
-    z: Mapping[str, Any],
-    lyric: bool,
-    style: styling.Style | None,
-    seed: int | None,
-    said: Mapping[str, Any],
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Check the options of a story: the style's vector (D,), and all of them as plain values."""
-    towards = styling.choose(z['styles'], z['bpos'], style)
-    if seed is not None:
-        check_count('seed', seed, least=0)
-    chosen = z.get('search', SearchSettings()).chosen(seed is not None, **said)
-    settings = {
-        'k': int(chosen.k),
-        'bw': int(chosen.bw),
-        'lyric': bool(lyric),
-        'style': styling.label(style),
-        'strength': float(chosen.strength),
-        'seed': None if seed is None else int(seed),
-        'maxlen': int(chosen.maxlen),
-    }
-    telling = chosen.telling.changed()
-    if telling or said['telling'] is not None:
-        settings['telling'] = telling
-    return towards, settings
+def _asked(z: Mapping[str, Any], **said: Any) -> tuple[StoryOptions, np.ndarray]:
+    """The arguments of a caller, and the vector (D,) of their style."""
+    options = StoryOptions.of(z.get('search', SearchSettings()), **said)
+    return options, styling.choose(z['styles'], z['bpos'], options.style)
+
+
+def _read(z: Mapping[str, Any], image: Photo, options: StoryOptions) -> Loaded:
+    """A photo as the network of `z` sees it."""
+    seen = load_image(image, side=z['net'].get('side'), **options.reading)
+    return Loaded(photo_name(image), *seen)
+
+
+def _read_or_not(z: Mapping[str, Any], image: Photo, options: StoryOptions) -> Loaded | StoryError:
+    try:
+        return _read(z, image, options)
+    except ImageError as error:
+        return StoryError(error.path, error.reason)
 
 
 def _tell(
     z: Mapping[str, Any],
-    images: list[Photo],
-    told: list[Any],
+    photos: Sequence[Loaded],
+    options: StoryOptions,
     towards: np.ndarray,
-    settings: dict[str, Any],
-    on_error: str,
     show: Callable[[list[tuple[str, float]]], None] | None = None,
 ) -> list[Story | StoryError]:
-    """Put the stories of one batch in the places of its loaded photos; errors stay.
+    """Tell one batch of photos in the style `towards` (D,).
 
     `show` is given each photo's nearest captions as soon as they are known.
     """
-    rows = [row for row, item in enumerate(told) if not isinstance(item, StoryError)]
-    if not rows:
-        return told
-    pictures, inputs = zip(*(told[row] for row in rows), strict=True)
-    features = layers.unit_rows(compute_features(z['net'], np.concatenate(inputs)))  # (B, F)
+    if not photos:
+        return []
+    features = compute_features(z['net'], np.concatenate([photo.im for photo in photos]))
+    features = layers.unit_rows(features)  # (B, F)
     joint = embedding.encode_images(z['vse'], features)  # (B, E)
-    nearest, scores = pool.nearest(joint, z['cvec'], settings['k'])  # (B, k)
+    nearest, scores = pool.nearest(joint, z['cvec'], options.k)  # (B, k)
     captions = [
         [(z['cap'][j], float(score)) for j, score in zip(*found, strict=True)]
         for found in zip(nearest, scores, strict=True)
     ]
     if show is not None:
-        for found in captions:
-            show(found)
+        for shown in captions:
+            show(shown)
     thoughts = mean_thoughts(z, nearest)  # (B, D)
-    shifted = styling.shift(thoughts, z['bneg'], towards, settings['strength'])
-    told_texts = texts_of(
-        z, shifted, settings, towards, [[text for text, _ in found] for found in captions]
-    )
-    for i, (row, texts) in enumerate(zip(rows, told_texts, strict=True)):
-        name = photo_name(images[row])
-        if isinstance(texts, EmptyStoryError):
-            if on_error == 'raise':
-                raise EmptyStoryError(f'{name}: {texts}')
-            told[row] = StoryError(name, str(texts))
+    shifted = styling.shift(thoughts, z['bneg'], towards, options.strength)
+    texts = texts_of(z, shifted, options, towards, [[text for text, _ in c] for c in captions])
+    vectors = {'feature': features, 'joint': joint, 'thought': thoughts, 'shifted': shifted}
+    told: list[Story | StoryError] = []
+    for i, (photo, found) in enumerate(zip(photos, texts, strict=True)):
+        if isinstance(found, EmptyStoryError):
+            told.append(StoryError(photo.name, str(found)))
             continue
-        vectors = (features[i], joint[i], thoughts[i], shifted[i])
-        told[row] = Story(
-            image=name,
+        (passage, _), *others = found
+        story = Story(
+            image=photo.name,
             captions=captions[i],
-            passage=texts[0][0],
-            others=[(other, score) for other, score in texts[1:] if score is not None],
-            settings=dict(settings),
-            vectors=dict(zip(('feature', 'joint', 'thought', 'shifted'), vectors, strict=True)),
-            picture=pictures[i],
+            passage=passage,
+            others=[(other, score) for other, score in others if score is not None],
+            settings=options.settings | {'style': styling.label(options.style)},
+            vectors={name: rows[i] for name, rows in vectors.items()},
+            picture=photo.rawim,
         )
+        told.append(story)
     return told
 
 
-def _reader(z: Mapping[str, Any], allow_truncated: bool, max_pixels: int) -> Callable[..., Read]:
-    """What reads a photo as the network of `z` sees it."""
-    return functools.partial(
-        load_image,
-        side=z['net'].get('side'),
-        allow_truncated=allow_truncated,
-        max_pixels=max_pixels,
-    )
-
-
-def _loaded(read: Callable[..., Read], image: Photo, on_error: str) -> Read | StoryError:
-    try:
-        return read(image)
-    except ImageError as error:
-        if on_error == 'raise':
-            raise
-        return StoryError(error.path, error.reason)
+def _raise_first(told: Iterable[Story | StoryError]) -> None:
+    for each in told:
+        if isinstance(each, StoryError):
+            raise EmptyStoryError(str(each))
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

@@ -6,9 +6,12 @@ import math
 import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .style import Style
 
 MAX_PIXELS = 2**28  # of a photo's file; decoded, at four bytes each, they take a gigabyte
 PRECISIONS = ('float32', 'bfloat16')
@@ -252,6 +255,74 @@ class SearchSettings:
             return replace(found, telling=self.telling.fitting(drawn, found.bw))
         telling.check_for(drawn, found.bw)
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class StoryOptions:
+    """All that stories are told with, apart from the models: what `storyteller.generate` takes.
+
+    ``generate.stories(z, photos, **vars(options))`` asks for them.
+
+    Attributes
+    ----------
+    k, bw, maxlen, strength
+        As in :class:`SearchSettings`.
+    lyric : bool
+        Break the story into lines at commas.
+    style : str, path, (D,) array, mapping or None
+        See :func:`storyteller.generate.story`.
+    seed : int or None
+        Of samples; None searches for the most probable story.
+    telling : Telling or None
+        None is the search of 2015, where nobody asked for any.
+    allow_truncated, max_pixels
+        As for :func:`storyteller.images.load_image`.
+    """
+
+    k: int = 100
+    bw: int = 50
+    lyric: bool = False
+    style: Style | None = None
+    strength: float = 1.0
+    seed: int | None = None
+    maxlen: int = 1000
+    telling: Telling | None = None
+    allow_truncated: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        SearchSettings(self.k, self.bw, self.maxlen, self.strength, self.search)
+        if self.seed is not None:
+            check_count('seed', self.seed, least=0)
+        self.search.check_for(self.seed is not None, self.bw)
+        check_count('max_pixels', self.max_pixels)
+
+    @classmethod
+    def of(cls, suiting: SearchSettings, **said: Any) -> StoryOptions:
+        """Those of a caller's arguments, of which None leaves a setting to that of the models."""
+        searched = {each.name: said.get(each.name) for each in fields(suiting)}
+        chosen = suiting.chosen(said.get('seed') is not None, **searched)
+        asked = said.get('telling') is not None or chosen.telling.changed()
+        return cls(**said | vars(chosen) | {'telling': chosen.telling if asked else None})
+
+    @property
+    def search(self) -> Telling:
+        """`telling`, also where it is that of 2015."""
+        return Telling() if self.telling is None else self.telling
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Those for :func:`storyteller.images.load_image`."""
+        return {'allow_truncated': self.allow_truncated, 'max_pixels': self.max_pixels}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a `Story` says that it was told with; `style` is as it was given."""
+        seed = None if self.seed is None else int(self.seed)
+        found: dict[str, Any] = {'k': int(self.k), 'bw': int(self.bw), 'lyric': bool(self.lyric)}
+        found |= {'style': self.style, 'strength': float(self.strength)}
+        found |= {'seed': seed, 'maxlen': int(self.maxlen)}
+        return found if self.telling is None else found | {'telling': self.telling.changed()}
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import decoder, skipthoughts, style_passages
 from .errors import EmptyStoryError
-from .options import Telling
+from .options import StoryOptions, Telling
 from .search.candidates import nearest_first
 from .telling import tell
 
@@ -24,7 +24,7 @@ Texts = list[tuple[str, float | None]]  # with what they were compared by
 def texts_of(
     z: Mapping[str, Any],
     thoughts: np.ndarray,
-    settings: Mapping[str, Any],
+    options: StoryOptions,
     style: np.ndarray | None = None,
     captions: Sequence[Sequence[str]] | None = None,
 ) -> list[Texts | EmptyStoryError]:
@@ -36,9 +36,8 @@ def texts_of(
         From :func:`load_all`.
     thoughts : (B, D) array
         After the shift of style.
-    settings : mapping
-        ``bw``, ``maxlen``, ``seed``, which draws if it is not None, and, where it is not that of
-        2015, ``telling``, the changed fields.
+    options : StoryOptions
+        Of which the search counts, or, with a `seed`, the draw.
     style : (D,) array, optional
         b. Candidates are compared by how they differ from it, since it is most of any thought.
     captions : sequence of B sequences of str, optional
@@ -49,29 +48,49 @@ def texts_of(
     list of B lists of (str, float or None), or EmptyStoryError
         Texts and what they were compared by (None for the search of 2015), the best first.
     """
-    seed, bw, maxlen = (settings[name] for name in ('seed', 'bw', 'maxlen'))
-    if settings.get('telling'):
-        way = Telling(**settings['telling'])
-        vectors = contexts(z, thoughts, style, way)
-        each, width = vectors.shape[1:]
-        if captions is not None:
-            captions = [texts for texts in captions for _ in range(each)]
-        vectors = vectors.reshape(-1, width)
-        found = tell(z['dec'], vectors, way, bw, maxlen=maxlen, seed=seed, captions=captions)
-        found = [list(chain(*found[i : i + each])) for i in range(0, len(found), each)]
-        if way.compared:
-            b = np.zeros(1, np.float32) if style is None else style
-            encode = functools.partial(_read, z, b=b)
-            found = nearest_first([*map(_different, found)], thoughts - b, way.closeness, encode)
-        return [
-            [*texts[: way.n_best]] or EmptyStoryError('the rules leave no text for this story')
-            for texts in found
-        ]
-    if seed is None:
-        plain = decoder.run_samplers(z['dec'], thoughts, bw, maxlen=maxlen)
-    else:
-        plain = decoder.run_samplers(z['dec'], thoughts, 1, True, maxlen=maxlen, seed=seed)
+    way = options.search
+    if way == Telling.of_2015():
+        return _as_in_2015(z, thoughts, options)
+    found = _candidates(z, thoughts, options, style, captions)
+    if way.compared:
+        b = np.zeros(1, np.float32) if style is None else style
+        encode = functools.partial(_read, z, b=b)
+        found = nearest_first([*map(_different, found)], thoughts - b, way.closeness, encode)
+    return [
+        [*texts[: way.n_best]] or EmptyStoryError('the rules leave no text for this story')
+        for texts in found
+    ]
+
+
+def _as_in_2015(
+    z: Mapping[str, Any], thoughts: np.ndarray, options: StoryOptions
+) -> list[Texts | EmptyStoryError]:
+    drawn = options.seed is not None
+    width, length, seed = 1 if drawn else options.bw, options.maxlen, options.seed
+    plain = decoder.run_samplers(z['dec'], thoughts, width, drawn, maxlen=length, seed=seed)
     return [text if isinstance(text, EmptyStoryError) else [(text, None)] for text in plain]
+
+
+def _candidates(
+    z: Mapping[str, Any],
+    thoughts: np.ndarray,
+    options: StoryOptions,
+    style: np.ndarray | None,
+    captions: Sequence[Sequence[str]] | None,
+) -> list[list[tuple[str, float]]]:
+    """What the search by rules finds for each story, from all that is decoded for it."""
+    vectors = contexts(z, thoughts, style, options.search)
+    each, width = vectors.shape[1:]
+    found = tell(
+        z['dec'],
+        vectors.reshape(-1, width),
+        options.search,
+        options.bw,
+        maxlen=options.maxlen,
+        seed=options.seed,
+        captions=captions and [texts for texts in captions for _ in range(each)],
+    )
+    return [list(chain(*found[i : i + each])) for i in range(0, len(found), each)]
 
 
 def contexts(

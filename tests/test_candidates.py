@@ -12,7 +12,7 @@ from test_telling import CASES, exhaustive, random_model, rules_of
 
 from storyteller import decoder, skipthoughts, telling, writing
 from storyteller.formats import EmptyStoryError
-from storyteller.options import Telling
+from storyteller.options import StoryOptions, Telling
 from storyteller.search.candidates import nearest_first
 from storyteller.telling import Rules
 
@@ -125,7 +125,7 @@ def fluency_of(dec, context, text):
     ],
 )
 def test_stories_are_those_of_a_slow_version(z, thoughts, monkeypatch, asked, seed):
-    asked, settings, calls = Telling(**asked), {'bw': 6, 'maxlen': 60, 'seed': seed}, []
+    asked, calls = Telling(**asked), []
     found = telling.tell(z['dec'], thoughts, asked, 6, maxlen=60, seed=seed)
     for texts, thought in zip(found, thoughts, strict=True):
         assert len(texts) <= asked.wanted
@@ -143,7 +143,8 @@ def test_stories_are_those_of_a_slow_version(z, thoughts, monkeypatch, asked, se
         return encode(model, texts, *arguments, **options)
 
     monkeypatch.setattr(skipthoughts, 'encode', encode)
-    told = writing.texts_of(z, thoughts, settings | {'telling': asked.changed()})
+    options = StoryOptions(bw=6, maxlen=60, seed=seed, telling=asked)
+    told = writing.texts_of(z, thoughts, options)
     assert len(calls) == 1
     assert sum(map(len, expected)) > 5
     for texts, slow in zip(told, expected, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from test_story_folder import script  # noqa: F401, a fixture
 
 from storyteller.batch import processes
 from storyteller.batch.results import Found, Plan
+from storyteller.options import StoryOptions
 
-OPTIONS = {'k': 5, 'bw': 3, 'maxlen': 20}
+OPTIONS = StoryOptions(k=5, bw=3, maxlen=20)
 
 
 class Killed(Plan):
@@ -58,7 +60,9 @@ def test_the_rows_are_those_of_one_process(paths, jobs):
 
 def test_what_is_wrong_comes_back(paths, jobs):
     with pytest.raises(ValueError, match='bw'):
-        list(processes.tell(Plan(paths, (None,), OPTIONS | {'bw': 0}, {}), jobs, 1))
+        list(processes.tell(Plan(paths, (None,), replace(OPTIONS, bw=0), {}), jobs, 1))
+    with pytest.raises(OSError, match='gothic'):
+        list(processes.tell(Plan(paths, ('gothic',), OPTIONS, {}), jobs, 1))
     with pytest.raises(OSError, match='memory'):
         list(processes.tell(Killed(paths, (None,), OPTIONS, {}), jobs, 1))
 

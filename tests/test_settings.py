@@ -16,7 +16,7 @@ from storyteller.cli import check
 from storyteller.cli.arguments import add_search, search_from
 from storyteller.formats import ModelFileError
 from storyteller.io import bundle
-from storyteller.options import SearchSettings, Telling
+from storyteller.options import SearchSettings, StoryOptions, Telling
 
 MODELS = config.default_folder()
 PHOTO = np.tile(np.arange(240, dtype=np.uint8)[:, None, None], (1, 240, 3))
@@ -84,6 +84,31 @@ def test_there_are_as_many_groups_as_part_the_beam(bw, groups):
     assert (chosen.bw, chosen.telling.groups) == (bw, groups)
     with pytest.raises(ValueError, match='groups: 4 do not part'):
         OLD.chosen(bw=9, telling=Telling(groups=4))
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'words'),
+    [
+        ({'k': 0}, 'k: .*found 0'), ({'seed': -1}, 'seed: .*found -1'), ({'seed': True}, 'seed'),
+        ({'max_pixels': 0}, 'max_pixels'), ({'strength': None}, 'strength'),
+        ({'telling': {}}, 'telling: expected a'),
+        ({'seed': 3, 'telling': Telling(groups=2)}, 'groups=2 has no effect'),
+        ({'bw': 3, 'telling': Telling(groups=2)}, 'groups: 2 do not part'),
+    ],
+)  # fmt: skip
+def test_options_of_a_story_are_checked_when_they_are_made(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        StoryOptions(**wrong)
+
+
+def test_settings_of_a_story_are_plain_values():
+    options = StoryOptions.of(OURS, k=np.int64(3), seed=np.int32(4), lyric=1, bw=None)
+    json.dumps(options.settings)
+    assert options.settings['telling'] == {'no_repeat': 3, 'top_k': 9}
+    assert (options.k, options.bw, options.maxlen) == (3, 6, 25)
+    assert 'telling' not in StoryOptions.of(OLD).settings
+    assert StoryOptions.of(OLD, telling=Telling.of_2015()).settings['telling'] == {}
+    assert StoryOptions.of(OURS, **vars(options)).settings == options.settings
 
 
 # --- the card ------------------------------------------------------------------------------------

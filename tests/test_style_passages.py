@@ -7,7 +7,7 @@ import pytest
 
 from storyteller import generate, style_passages, writing
 from storyteller.errors import MismatchError, ModelFileError
-from storyteller.options import Telling
+from storyteller.options import StoryOptions, Telling
 from storyteller.style_passages import StylePassages
 
 RNG = np.random.default_rng(0)
@@ -117,10 +117,8 @@ def z():
 
 
 def texts(z, thoughts, style, **changes):
-    way = Telling(length_penalty=1.0, n_best=50, **changes).changed()
-    return writing.texts_of(
-        z, thoughts, {'seed': None, 'bw': 2, 'maxlen': 20, 'telling': way}, style
-    )
+    way = Telling(length_penalty=1.0, n_best=50, **changes)
+    return writing.texts_of(z, thoughts, StoryOptions(bw=2, maxlen=20, telling=way), style)
 
 
 def test_what_passages_tell_is_compared_with_what_the_shifted_thought_tells(z):

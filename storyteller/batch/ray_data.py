@@ -61,10 +61,7 @@ def _told(
             [{'name': p.name, 'path': str(p.path), 'style': style} for p in photos]
             for photos, style in jobs
         )
-        reading = {'side': side_of(config.resolve(plan.models)['vgg'])}
-        for name in ('allow_truncated', 'max_pixels'):
-            if name in plan.options:
-                reading[name] = plan.options[name]
+        reading = plan.options.reading | {'side': side_of(config.resolve(plan.models)['vgg'])}
         read = ray.data.from_items(list(items)).map(_read, fn_args=(reading,))
         told = read.map_batches(
             _Teller,

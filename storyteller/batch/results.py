@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from ..io.files import at_home, atomic_path
 from ..io.picture_files import read_suffixes, why_passed_over
+from ..options import StoryOptions
 
 BEGIN = b'{"image": '  # how every row begins
 
@@ -287,8 +288,8 @@ class Plan:
         As for `storyteller.generate.load_all`.
     styles : tuple of str or None
         None is the models' own.
-    options : dict
-        Of `storyteller.generate.stories`, style apart.
+    options : StoryOptions
+        Style apart.
     settings : dict
         What each row says it was told with.
     precision : str
@@ -297,7 +298,7 @@ class Plan:
 
     models: str | list[str] | None
     styles: tuple[str | None, ...]
-    options: dict[str, Any]
+    options: StoryOptions
     settings: dict[str, Any]
     precision: str = 'float32'
 
@@ -307,8 +308,11 @@ class Plan:
 
         z = generate.load_all(self.models, precision=self.precision)
         for style in self.styles:
-            generate.stories(z, [], style=style, **self.options)
+            generate.stories(z, [], **self._asked(style))
         return z
+
+    def _asked(self, style: str | None) -> dict[str, Any]:
+        return vars(self.options) | {'style': style}
 
     def rows(
         self, z: Mapping[str, Any], names: Sequence[str], photos: Sequence[Any], style: str | None
@@ -316,8 +320,8 @@ class Plan:
         """Tell photos in one style: a row for each, in order, also for what failed."""
         from .. import generate
 
-        options = self.options | {'style': style}
-        told = generate.stories(z, photos, on_error='return', batch_size=len(photos), **options)
+        asked = self._asked(style)
+        told = generate.stories(z, photos, on_error='return', batch_size=len(photos), **asked)
         for name, story in zip(names, told, strict=True):
             yield self.row(name, story, style)
 
@@ -326,7 +330,8 @@ class Plan:
         from ..ahead import photos_ahead
 
         batches = (([photo.path for photo in found], (found, style)) for found, style in jobs)
-        for photos, (found, style) in photos_ahead(batches, z['net'].get('side'), self.options):
+        side, reading = z['net'].get('side'), self.options.reading
+        for photos, (found, style) in photos_ahead(batches, side, reading):
             yield from self.rows(z, [photo.name for photo in found], photos, style)
 
     def row(self, name: str, told: Any, style: str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..io.extras import EXTRAS, MissingExtraError
 from ..io.files import at_home
-from ..options import MAX_PIXELS, PRECISIONS, SearchSettings, Telling, check_count
+from ..options import MAX_PIXELS, PRECISIONS, SearchSettings, StoryOptions, Telling, check_count
 
 T = TypeVar('T')
 
@@ -23,6 +23,7 @@ CLOSED_PIPE = 141  # the code of a program whose reader has gone, as shells know
 # What a user may have said on how the threads of OpenMP wait, and how many they are.
 WAITING = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'
 THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'
+OF_STORY = 'lyric', 'seed', 'allow_truncated', 'max_pixels'  # the search apart
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
@@ -125,6 +126,18 @@ def search_from(
         if (value := getattr(arguments, each.name)) is not None
     }
     return dataclasses.replace(chosen, telling=dataclasses.replace(chosen.telling, **changes))
+
+
+def story_from(arguments: argparse.Namespace, suiting: SearchSettings) -> StoryOptions:
+    """What the flags of :func:`add_story` ask for, style apart; else what suits the models.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range, or has no effect.
+    """
+    own = {name: getattr(arguments, name) for name in OF_STORY}
+    return StoryOptions(**own | vars(search_from(arguments, suiting, arguments.seed)))
 
 
 def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
