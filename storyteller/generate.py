@@ -24,11 +24,12 @@ from .convnet import build_convnet, compute_features
 from .formats import EmptyStoryError, ImageError
 from .images import Loaded, Photo, is_tensor, load_image, photo_name
 from .loading import load_all
-from .options import MAX_PIXELS, SearchSettings, StoryOptions, Telling, check_count
+from .options import MAX_PIXELS, SearchOptions, SearchSettings, StoryOptions, Telling, check_count
 from .story import Story, StoryError, captions_text, say
 from .writing import texts_of
 
 __all__ = [
+    'SearchOptions',
     'Story',
     'StoryError',
     'Telling',
@@ -52,7 +53,7 @@ def story(
     strength: float | None = None,
     seed: int | None = None,
     maxlen: int | None = None,
-    telling: Telling | None = None,
+    telling: SearchOptions | None = None,
     allow_truncated: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Story:
@@ -86,9 +87,9 @@ def story(
         of the bundle that only concern a search are ignored then.
     maxlen : int, optional
         Maximum number of words.
-    telling : Telling, optional
+    telling : SearchOptions, optional
         Search and sampling options, used as they are, without any of the bundle's.
-        ``Telling.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
+        ``SearchOptions.of_2015()`` is the search of 2015, `bw` and `maxlen` included.
     allow_truncated : bool
         Accept truncated image files.
     max_pixels : int
@@ -134,7 +135,7 @@ def stories(
     strength: float | None = None,
     seed: int | None = None,
     maxlen: int | None = None,
-    telling: Telling | None = None,
+    telling: SearchOptions | None = None,
     allow_truncated: bool = False,
     max_pixels: int = MAX_PIXELS,
     on_error: str = 'raise',

@@ -20,7 +20,7 @@ FOR_DRAWS = ('temperature', 'top_k', 'top_p')
 
 
 @dataclass(frozen=True)
-class Telling:
+class SearchOptions:
     """Search and sampling options; a text is sampled if there is a seed, else searched.
 
     Attributes
@@ -119,7 +119,7 @@ class Telling:
             raise ValueError(f'required, banned: {both[0]!r} is in both')
 
     @classmethod
-    def of_2015(cls) -> Telling:
+    def of_2015(cls) -> SearchOptions:
         """The search of 2015, regardless of the models' settings; its default beam width is 50."""
         return cls()
 
@@ -149,27 +149,30 @@ class Telling:
         if not drawn and beam_width % self.groups:
             raise ValueError(f'groups: {self.groups} do not part a beam width of {beam_width}')
 
-    def fitting(self, drawn: bool, beam_width: int = 1) -> Telling:
+    def fitting(self, drawn: bool, beam_width: int = 1) -> SearchOptions:
         """The same without what :meth:`check_for` would refuse.
 
         Options without effect are reset, and `groups` becomes a divisor of the beam width.
 
         Examples
         --------
-        >>> Telling(groups=4, top_k=9).fitting(drawn=False, beam_width=10).changed()
+        >>> SearchOptions(groups=4, top_k=9).fitting(drawn=False, beam_width=10).changed()
         {'groups': 2}
         """
         idle = self._idle(drawn)
         kept: dict[str, Any] = {k: value for k, value in self.changed().items() if k not in idle}
         if not drawn:
             kept['groups'] = math.gcd(self.groups, beam_width)
-        return Telling(**kept)
+        return SearchOptions(**kept)
 
     def _idle(self, drawn: bool) -> list[str]:
         """The fields without effect; `n_best` has one when several samples are ranked."""
         names, changed = FOR_SEARCH if drawn else FOR_DRAWS, self.changed()
         several = self.compared
         return [name for name in names if name in changed and not (several and name == 'n_best')]
+
+
+Telling = SearchOptions  # the older name
 
 
 @dataclass(frozen=True)
@@ -186,14 +189,14 @@ class SearchSettings:
         Maximum number of words.
     strength : float
         s in F(x) = x - s (c - b).
-    telling : Telling
+    telling : SearchOptions
     """
 
     k: int = 100
     bw: int = 50
     maxlen: int = 1000
     strength: float = 1.0
-    telling: Telling = field(default_factory=Telling)
+    telling: SearchOptions = field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
         for name in ('k', 'bw', 'maxlen'):
@@ -203,8 +206,8 @@ class SearchSettings:
             raise ValueError(f'strength: expected a number, found {strength!r}')
         if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
             raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
-        if not isinstance(self.telling, Telling):
-            raise ValueError(f'telling: expected a Telling, found {self.telling!r}')
+        if not isinstance(self.telling, SearchOptions):
+            raise ValueError(f'telling: expected SearchOptions, found {self.telling!r}')
 
     @classmethod
     def read(cls, values: Any) -> SearchSettings:
@@ -220,10 +223,10 @@ class SearchSettings:
         if not isinstance(values, Mapping):
             raise ValueError(f'expected settings by name, found {values!r}')
         own = {each.name for each in fields(cls)} - {'telling'}
-        inner = {each.name for each in fields(Telling)} - {'n_best'}
+        inner = {each.name for each in fields(SearchOptions)} - {'n_best'}
         if unknown := [name for name in values if name not in own | inner]:
             raise ValueError(f'{unknown[0]}: expected one of {", ".join(sorted(own | inner))}')
-        telling = Telling(**{name: value for name, value in values.items() if name in inner})
+        telling = SearchOptions(**{name: value for name, value in values.items() if name in inner})
         settings = cls(
             **{name: value for name, value in values.items() if name in own}, telling=telling
         )
@@ -239,13 +242,13 @@ class SearchSettings:
         drawn : bool
             Whether the text is sampled. Default options without effect are left out then.
         said
-            A given `Telling` replaces the default one as a whole. With :meth:`Telling.of_2015`,
-            `bw` and `maxlen` are those of 2015 too unless they are given.
+            `telling` replaces the default one as a whole. With :meth:`SearchOptions.of_2015`, `bw`
+            and `maxlen` are those of 2015 too unless they are given.
 
         Raises
         ------
         ValueError
-            If a field is out of range, or an option of the given `Telling` has no effect.
+            If a field is out of range, or an option of `telling` has no effect.
         """
         said = {name: value for name, value in said.items() if value is not None}
         old, telling = SearchSettings(), said.get('telling')
@@ -273,7 +276,7 @@ class StoryOptions:
         See :func:`storyteller.generate.story`.
     seed : int or None
         Of samples; None searches for the most probable story.
-    telling : Telling or None
+    telling : SearchOptions or None
         None is the search of 2015, where nobody asked for any.
     allow_truncated, max_pixels
         As for :func:`storyteller.images.load_image`.
@@ -286,7 +289,7 @@ class StoryOptions:
     strength: float = 1.0
     seed: int | None = None
     maxlen: int = 1000
-    telling: Telling | None = None
+    telling: SearchOptions | None = None
     allow_truncated: bool = False
     max_pixels: int = MAX_PIXELS
 
@@ -306,9 +309,9 @@ class StoryOptions:
         return cls(**said | vars(chosen) | {'telling': chosen.telling if asked else None})
 
     @property
-    def search(self) -> Telling:
+    def search(self) -> SearchOptions:
         """`telling`, also where it is that of 2015."""
-        return Telling() if self.telling is None else self.telling
+        return SearchOptions() if self.telling is None else self.telling
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class Story:
     passage : str
         The story as 2015 printed it: tokens between blanks.
     settings : dict
-        What it was told with: k, bw, lyric, style, strength, seed, maxlen, and of a `Telling` what
-        is not as in 2015.
+        What it was told with: k, bw, lyric, style, strength, seed, maxlen, and of
+        `SearchOptions` what is not as in 2015.
     vectors : dict of str to float32 array
         ``feature`` (F,), ``joint`` (E,), ``thought`` (D,) and ``shifted`` (D,).
     picture : (224, 224, 3) uint8 array

@@ -1,9 +1,9 @@
 """More ways to tell than that of 2015: other searches and other draws, by rules for the words.
 
-:class:`storyteller.options.Telling` says how; as it is by default, it is the search of 2015, which
-stands in :mod:`storyteller.search`. What is here takes the same step functions, and as that does,
-it searches (in :mod:`storyteller.search.group_beams`) or draws the texts of several contexts in one
-batch.
+:class:`storyteller.options.SearchOptions` says how; as it is by default, it is the search of 2015,
+which stands in :mod:`storyteller.search`. What is here takes the same step functions, and as that
+does, it searches (in :mod:`storyteller.search.group_beams`) or draws the texts of several contexts
+in one batch.
 
 Dimension letters: B contexts, R live texts, V vocabulary.
 """
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .decoder import at_once, network
 from .layers import inference
-from .options import Telling, check_count
+from .options import SearchOptions, check_count
+from .options import Telling as Telling
 from .search import START, Hypothesis, Step, generator, keywords
 from .search.group_beams import search
 from .search.rules import Rules, Texts
@@ -69,7 +70,7 @@ def draw(
     return [Hypothesis(text or [EOS], score) for text, score in zip(told, scores, strict=True)]
 
 
-def chances_of(logp: Tensor, telling: Telling) -> Tensor | None:
+def chances_of(logp: Tensor, telling: SearchOptions) -> Tensor | None:
     """Probabilities (V,) to draw from: `top_k`, then `temperature`, then `top_p`.
 
     None where no word has any.
@@ -97,7 +98,7 @@ def chances_of(logp: Tensor, telling: Telling) -> Tensor | None:
 def tell(
     dec: Mapping[str, Any],
     contexts: np.ndarray,
-    telling: Telling,
+    telling: SearchOptions,
     beam_width: int = 1,
     *,
     maxlen: int = 1000,
@@ -113,7 +114,7 @@ def tell(
         From `storyteller.decoder.load_model`.
     contexts : (B, D) array
         Thought vectors.
-    telling : Telling
+    telling : SearchOptions
     beam_width, maxlen : int
     seed : int, optional
         Draw each story by this number instead of searching.

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import decoder, skipthoughts, style_passages
 from .errors import EmptyStoryError
-from .options import StoryOptions, Telling
+from .options import SearchOptions, StoryOptions
 from .search.candidates import nearest_first
 from .telling import tell
 
@@ -49,7 +49,7 @@ def texts_of(
         Texts and what they were compared by (None for the search of 2015), the best first.
     """
     way = options.search
-    if way == Telling.of_2015():
+    if way == SearchOptions.of_2015():
         return _as_in_2015(z, thoughts, options)
     found = _candidates(z, thoughts, options, style, captions)
     if way.compared:
@@ -94,7 +94,7 @@ def _candidates(
 
 
 def contexts(
-    z: Mapping[str, Any], thoughts: np.ndarray, style: np.ndarray | None, way: Telling
+    z: Mapping[str, Any], thoughts: np.ndarray, style: np.ndarray | None, way: SearchOptions
 ) -> np.ndarray:
     """What is decoded for the shifted thoughts (B, D) of stories in a style (D,).
 

@@ -50,8 +50,8 @@ SURFACE = {
     'layers': 'unit_rows',
     'formats': 'read_model write_model ModelFileError MissingFileError MismatchError',
     'gallery': 'write_gallery',
-    'telling': 'Telling tell',
-    'options': 'Telling SearchSettings',
+    'telling': 'SearchOptions Telling tell',
+    'options': 'SearchOptions Telling SearchSettings StoryOptions',
     'errors': 'EmptyStoryError ImageError MismatchError MissingFileError ModelFileError',
     'teller': 'Storyteller',
 }
@@ -143,6 +143,12 @@ def test_a_folder_is_seen_at_a_glance(folder, most):
 def test_names_of_notebooks_are_where_they_were(module):
     found = importlib.import_module(f'storyteller.{module}')
     assert [name for name in SURFACE[module].split() if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize('module', ['options', 'generate', 'telling'])
+def test_the_older_name_of_search_options_is_where_it_was(module):
+    found = importlib.import_module(f'storyteller.{module}')
+    assert found.Telling is found.SearchOptions
 
 
 def test_keys_of_2015():

@@ -91,7 +91,7 @@ def test_there_are_as_many_groups_as_part_the_beam(bw, groups):
     [
         ({'k': 0}, 'k: .*found 0'), ({'seed': -1}, 'seed: .*found -1'), ({'seed': True}, 'seed'),
         ({'max_pixels': 0}, 'max_pixels'), ({'strength': None}, 'strength'),
-        ({'telling': {}}, 'telling: expected a'),
+        ({'telling': {}}, 'telling: expected SearchOptions'),
         ({'seed': 3, 'telling': Telling(groups=2)}, 'groups=2 has no effect'),
         ({'bw': 3, 'telling': Telling(groups=2)}, 'groups: 2 do not part'),
     ],

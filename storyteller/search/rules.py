@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..options import Telling
+from ..options import SearchOptions
 from ..text.function_words import content_words
 from ..vocabulary import EOS, UNK
 from . import Hypothesis
@@ -22,11 +22,11 @@ NONE = -1  # where there is no word
 
 @dataclass(frozen=True)
 class Rules:
-    """A :class:`Telling` with words as indices.
+    """The rules of :class:`SearchOptions`, with words as indices.
 
     Attributes
     ----------
-    telling : Telling
+    telling : SearchOptions
     banned, required : tuples of int
     use_unk : bool
     content : mapping of int to tuple of int
@@ -36,7 +36,7 @@ class Rules:
         the same, all have the same worth. Empty where nothing has any.
     """
 
-    telling: Telling = field(default_factory=Telling)
+    telling: SearchOptions = field(default_factory=SearchOptions)
     banned: tuple[int, ...] = ()
     required: tuple[int, ...] = ()
     use_unk: bool = False
@@ -46,7 +46,7 @@ class Rules:
     @classmethod
     def of(
         cls,
-        telling: Telling,
+        telling: SearchOptions,
         words: Mapping[str, int],
         use_unk: bool = False,
         worth: Sequence[Mapping[int, float]] = (),
