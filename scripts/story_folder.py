@@ -19,12 +19,7 @@ from tqdm import tqdm
 
 from storyteller import config
 from storyteller.batch import processes, results
-from storyteller.cli.arguments import (
-    add_story,
-    run,
-    story_from,
-    use_threads,
-)
+from storyteller.cli.arguments import add_story, check_counts, run, story_from, use_threads
 from storyteller.io import bundle, picture_files
 
 ADDRESS = re.compile(r'auto|local|(ray://)?[^/]+:\d+')  # of a Ray cluster
@@ -37,13 +32,7 @@ def parser() -> argparse.ArgumentParser:
         'photos', nargs='+', metavar='PHOTOS', help='folders, files, patterns, or - to read a list'
     )
     result.add_argument('--out', type=Path, required=True, metavar='DIR', help='output folder')
-    result.add_argument(
-        '--lyric', action='store_true', help='mark each row as to be broken into lines'
-    )
-    result.add_argument(
-        '--style', action='append', help='name of a style, or a .npy file; may be repeated'
-    )
-    add_story(result)
+    add_story(result, several_styles=True)
     result.add_argument('--batch-size', type=int, default=16, help='photos per batch (%(default)s)')
     result.add_argument(
         '--gallery', action='store_true', help='also write an HTML page of all results'
@@ -75,10 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f'story_folder: {message}', file=sys.stderr)
     try:
         picture_files.register_plugins()
-        for name in ('k', 'bw', 'batch_size', 'actors', 'processes', 'max_pixels'):
-            value = getattr(args, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name}: expected 1 or more, found {value}')
+        check_counts(args, 'batch_size', 'actors', 'processes')
         several = args.processes > 1
         if several and args.ray is not None:
             raise ValueError('--processes: on a Ray cluster, say --actors')

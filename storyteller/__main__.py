@@ -20,6 +20,7 @@ from . import __version__
 from .cli.arguments import (
     CLOSED_PIPE,
     add_story,
+    check_counts,
     drop_output,
     prepare_streams,
     story_from,
@@ -40,8 +41,6 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--check', action='store_true', help='verify the model files and their outputs'
     )
-    result.add_argument('--lyric', action='store_true', help='break lines at commas')
-    result.add_argument('--style', help='name of a style, or a .npy file')
     result.add_argument('--json', action='store_true', help='print one line of JSON per photo')
     add_story(result)
     return result
@@ -82,7 +81,7 @@ def _tell(options: argparse.Namespace) -> int:
 
         picture_files.register_plugins()
         try:
-            _check(options)
+            check_counts(options)
             files = config.resolve(options.models)
             suiting = bundle.search_settings(files['decmodel'])
             told = vars(story_from(options, suiting)) | {'style': options.style}
@@ -143,14 +142,6 @@ def _self_check(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _complain(error)
     return status
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what can be refused before models are loaded."""
-    for name in ('k', 'bw', 'max_pixels'):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f'{name}: expected 1 or more, found {value}')
 
 
 def _progress(what: str) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import text
-from ..errors import MissingFileError, ModelFileError, PathLike
+from ..errors import MissingFileError, PathLike
 from ..story import SHOWN
-from .results import begins_row
+from .results import parse
 
 FIRST_SETTINGS = ('style', 'lyric', 'strength', 'seed')  # the order on a button; others follow
 
@@ -75,16 +75,10 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f'{path}: no such file of results')
-    *lines, last = path.read_bytes().split(b'\n')
-    rows = [_parsed(line, path, number) for number, line in enumerate(lines, 1)]
-    if last:
-        try:
-            rows.append(_parsed(last, path, len(rows) + 1))
-        except ModelFileError:
-            if not begins_row(last):
-                raise
-            warnings.warn(f'{path}: the last line is cut, and left out', stacklevel=2)
-    return rows
+    rows, last, line = parse(path, _fault)
+    if line and not last:
+        warnings.warn(f'{path}: the last line is cut, and left out', stacklevel=2)
+    return rows + last
 
 
 def gather(rows: Iterable[Mapping[str, Any]]) -> list[Card]:
@@ -112,17 +106,6 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[Card]:
         Card(image, _versions(list(versions.values()), named), list(errors.get(image, ())))
         for image, versions in told.items()
     ]
-
-
-def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        reason = _fault(row)
-    except (ValueError, RecursionError):  # the second for brackets in brackets in brackets
-        reason = 'not a line of JSON'
-    if reason:
-        raise ModelFileError(f'{path}, line {number}: {reason}')
-    return row
 
 
 def _fault(row: Any) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..errors import ModelFileError
 from ..io.files import at_home, atomic_path
 from ..io.picture_files import read_suffixes, why_passed_over
 from ..options import StoryOptions
@@ -208,14 +209,10 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
     """
     if not path.exists():
         return {}
-    *lines, cut = path.read_bytes().split(b'\n')
-    rows: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            image, told_with = row['image'], dict(row['settings'])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f'{path}, line {number}: not a row that this script wrote') from None
+    written, _, cut = parse(path, _fault)
+    rows: dict[Key, dict[str, Any]] = {}
+    for row in written:
+        image, told_with = row['image'], row['settings']
         for name, value in settings.items():
             before = told_with.get(name) or USUAL.get(name, told_with.get(name))
             if name != 'style' and before != value:
@@ -226,17 +223,39 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
         key = image, told_with.get('style')
         if 'error' not in row or 'error' in rows.get(key, row):
             rows[key] = row
-    if not begins_row(cut):
-        raise ValueError(f'{path}, line {len(lines) + 1}: not a row that this script wrote')
     if cut:
         with open(path, 'rb+') as file:
             file.truncate(path.stat().st_size - len(cut))
     return rows
 
 
-def begins_row(line: bytes) -> bool:
-    """Whether a line is how a row begins, however soon it was cut."""
-    return line.startswith(BEGIN) or BEGIN.startswith(line)
+def parse(
+    path: Path, fault: Callable[[Any], str | None]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
+    """Read a file of rows.
+
+    `fault` says what keeps a value from being a row. Returned are the rows, the last one apart if
+    its line lacks its end, and that line; it may also be the mere beginning of a row.
+    """
+    *lines, last = path.read_bytes().split(b'\n')
+    rows = []
+    for number, line in enumerate([*lines, last], 1):
+        try:
+            row = json.loads(line)
+            reason = fault(row)
+        except (ValueError, RecursionError):  # the second for brackets in brackets in brackets
+            reason = 'not a line of JSON'
+        begun = line.startswith(BEGIN) or BEGIN.startswith(line)
+        if reason is None:
+            rows.append(row)
+        elif number <= len(lines) or not begun:
+            raise ModelFileError(f'{path}, line {number}: {reason}')
+    return rows[: len(lines)], rows[len(lines) :], last
+
+
+def _fault(row: Any) -> str | None:
+    ours = isinstance(row, Mapping) and isinstance(row.get('image'), str)
+    return None if ours and isinstance(row.get('settings'), Mapping) else 'not a row of results'
 
 
 def plain(values: Any) -> Any:

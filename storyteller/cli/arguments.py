@@ -92,16 +92,10 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
     )
     parser.add_argument('--bw', type=int, help=f'beam width ({suiting} {usual.bw})')
     if strength:
-        parser.add_argument(
-            '--strength',
-            type=float,
-            help=f'strength of the style shift ({suiting} {usual.strength})',
-        )
-    parser.add_argument(
-        '--search-2015',
-        action='store_true',
-        help='start from the search settings of 2015 instead of those of the models',
-    )
+        shift = f'strength of the style shift ({suiting} {usual.strength})'
+        parser.add_argument('--strength', type=float, help=shift)
+    start = 'start from the search settings of 2015 instead of those of the models'
+    parser.add_argument('--search-2015', action='store_true', help=start)
     names = [each.name for each in dataclasses.fields(SearchOptions)]
     add_options(parser, SearchOptions, **dict.fromkeys(names))
 
@@ -137,13 +131,7 @@ def search_from(
 
 
 def story_from(arguments: argparse.Namespace, suiting: SearchSettings) -> StoryOptions:
-    """What the flags of :func:`add_story` ask for, style apart; else what suits the models.
-
-    Raises
-    ------
-    ValueError
-        If a field is out of range, or has no effect.
-    """
+    """What the flags of :func:`add_story` ask for, style apart; else what suits the models."""
     own = {name: getattr(arguments, name) for name in OF_STORY}
     return StoryOptions(**own | vars(search_from(arguments, suiting, arguments.seed)))
 
@@ -166,14 +154,25 @@ def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
     )
 
 
-def add_story(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that tells stories: models, threads, seed, photos, search."""
+def add_story(parser: argparse.ArgumentParser, several_styles: bool = False) -> None:
+    """The options of every command that tells stories: style, models, threads, photos, search."""
+    style = 'name of a style, or a .npy file' + '; may be repeated' * several_styles
+    parser.add_argument('--lyric', action='store_true', help='break lines at commas')
+    parser.add_argument('--style', action='append' if several_styles else 'store', help=style)
     add_models(parser)
     add_precision(parser)
     add_threads(parser)
     parser.add_argument('--seed', type=int, help='sample with this seed instead of searching')
     add_reading(parser)
     add_search(parser)
+
+
+def check_counts(arguments: argparse.Namespace, *more: str) -> None:
+    """Refuse numbers below 1 before anything is loaded: of :func:`add_story`, and `more`."""
+    for name in ('k', 'bw', 'max_pixels', *more):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f'{name}: expected 1 or more, found {value}')
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
