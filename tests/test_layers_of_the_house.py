@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / 'storyteller'
 # may import from its own layer and from lower ones.
 LAYERS = [
     ('io', 'errors', 'options', 'config', 'formats', 'vocabulary'),
-    ('nn', 'layers'),
+    ('nn', 'layers', 'topk'),
     (
         *(
             'images',

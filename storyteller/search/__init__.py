@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..options import check_count
+from ..topk import topk
 from ..vocabulary import EOS as EOS
 from ..vocabulary import UNK as UNK
 
@@ -238,7 +239,7 @@ def _expand(
         raise ValueError('the step function gave log-probabilities that are NaN')
     heads = heads[grid].masked_fill(grid[:, :, None] < 0, torch.nan)  # (A, K, N)
     # In ascending order, so that places still stand for (hypothesis, word) in the second choice.
-    places = _cheapest(heads.flatten(1), k).sort(dim=1).values  # (A, <=k)
+    places = topk(heads.flatten(1), k, largest=False)[1].sort(dim=1).values  # (A, <=k)
     parents = grid.gather(1, places // heads.shape[2])[:, :, None]
     words = (places % heads.shape[2] * size)[:, :, None] + torch.arange(size, device=device)
 
@@ -247,10 +248,10 @@ def _expand(
     if not use_unk:
         costs.masked_fill_(words == UNK, BANNED)
     costs = costs.masked_fill_(missing, torch.nan).flatten(1)
-    order = _cheapest(costs, k)
+    cheapest, order = topk(costs, k, largest=False)
     parents, words = parents.expand_as(words).flatten(1), words.flatten(1)
-    found = [values.gather(1, order).cpu().numpy() for values in (costs, parents, words)]
-    return found[0], found[1], found[2]
+    found = cheapest, parents.gather(1, order), words.gather(1, order)
+    return found[0].cpu().numpy(), found[1].cpu().numpy(), found[2].cpu().numpy()
 
 
 def _heads(logp: Tensor, scores: Tensor, size: int, use_unk: bool) -> Tensor:
@@ -266,18 +267,6 @@ def _heads(logp: Tensor, scores: Tensor, size: int, use_unk: bool) -> Tensor:
         costs[:, UNK - first] = BANNED
         heads[:, UNK // size] = costs.amin(dim=1)
     return heads
-
-
-def _cheapest(costs: Tensor, k: int) -> Tensor:
-    """Places (A, <=k) of the k least costs of each row, best first, equal ones by place.
-
-    ``topk`` alone leaves the order of equal values open. So the place goes into the low half of
-    an integer whose high half holds the bits of the cost: bits of floats that are not negative
-    sort as the floats do, NaN behind inf.
-    """
-    places = torch.arange(costs.shape[1], device=costs.device)
-    keys = (costs.clamp(min=0).view(torch.int32).long() << 32) | places
-    return keys.topk(min(k, len(places)), dim=1, largest=False).indices
 
 
 # --- sampling ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..topk import topk
 from ..vocabulary import EOS
 from . import START, Hypothesis, Step
 from .rules import Rules, Texts
@@ -80,15 +81,10 @@ class _Choices:
     def __init__(self, logp: Tensor, scores: np.ndarray, k: int, rules: Rules):
         known = torch.from_numpy(scores).to(logp.device)[:, None]
         self.n_words = logp.shape[1]
-        found = logp.topk(min(k + 1, self.n_words), dim=1)
-        if found.values.isnan().any():
+        found, words = topk(logp - known, k)
+        if found.isnan().any():
             raise ValueError('the step function gave log-probabilities that are NaN')
-        costs, words = known - found.values, found.indices
-        if k < self.n_words:
-            for row in _tied(costs):  # at the edge: those with the least words stay
-                order = (known[row] - logp[row]).sort(stable=True)
-                costs[row], words[row] = (values[: k + 1] for values in order)
-            costs, words = costs[:, :k], words[:, :k]
+        costs = -found
         if rules.required:
             needed = torch.tensor([*rules.required], device=logp.device).expand(len(logp), -1)
             there = (words[:, :, None] == needed[:, None]).any(dim=1)
@@ -97,12 +93,6 @@ class _Choices:
         ascending = words.sort(dim=1)
         self.words = ascending.values.cpu().numpy()
         self.costs = costs.gather(1, ascending.indices).cpu().numpy()
-
-
-def _tied(costs: Tensor) -> list[int]:
-    """Rows of ascending costs where the last but one is finite and equals the last."""
-    edge = costs[:, -2]
-    return ((edge == costs[:, -1]) & edge.isfinite()).nonzero()[:, 0].tolist()
 
 
 class _Beams:
