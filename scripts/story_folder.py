@@ -8,6 +8,7 @@ failed is tried again, since the photo may have been mended.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -144,7 +145,7 @@ def plan_of(args: argparse.Namespace) -> results.Plan:
     files = config.resolve(args.models)
     options = story_from(args, bundle.search_settings(files['decmodel']))
     settings = options.settings | {
-        'telling': results.plain(options.search.changed()) or None,
+        'telling': json.loads(json.dumps(options.search.changed())) or None,  # as in a row
         'models': args.models,
         'precision': None if args.precision == 'float32' else args.precision,
         'models_sha256': bundle.fingerprint(config.folders(files)),

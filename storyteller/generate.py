@@ -10,7 +10,7 @@ With :mod:`storyteller.loading`, which it calls, this is what knows all the othe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -112,16 +112,10 @@ def story(
         z, k=k, bw=bw, lyric=lyric, style=style, strength=strength, seed=seed, maxlen=maxlen,
         telling=telling, allow_truncated=allow_truncated, max_pixels=max_pixels,
     )  # fmt: skip
-    (told,) = _tell(z, [_read(z, image_loc, options)], options, towards, _show_captions)
-    _raise_first([told])
-    assert isinstance(told, Story)
+    (told,) = _tell(z, [_read(z, image_loc, options)], options, towards, 'raise', aloud=True)
+    assert isinstance(told, Story)  # what failed was raised
     say(told.story_text)
     return told
-
-
-def _show_captions(captions: Sequence[tuple[str, float]]) -> None:
-    """Print the captions at once: the search for the story may take a while."""
-    say(captions_text(captions), flush=True)
 
 
 def stories(
@@ -174,20 +168,25 @@ def stories(
         z, k=k, bw=bw, lyric=lyric, style=style, strength=strength, seed=seed, maxlen=maxlen,
         telling=telling, allow_truncated=allow_truncated, max_pixels=max_pixels,
     )  # fmt: skip
-    read = _read if on_error == 'raise' else _read_or_not
+
+    def read(image: Photo) -> Loaded | StoryError:
+        try:
+            return _read(z, image, options)
+        except ImageError as error:
+            if on_error == 'raise':
+                raise
+            return StoryError(error.path, error.reason)
 
     def load(batch: list[Photo]) -> list[Loaded | StoryError]:
-        return [read(z, image, options) for image in batch]
+        return [read(image) for image in batch]
 
     photos = list(images)
     batches = [photos[i : i + batch_size] for i in range(0, len(photos), batch_size)]
     results: list[Story | StoryError] = []
     for loaded in ahead(load, batches) if len(batches) > 1 else map(load, batches):
-        told = _tell(z, [each for each in loaded if isinstance(each, Loaded)], options, towards)
-        if on_error == 'raise':
-            _raise_first(told)
-        next_told = iter(told).__next__
-        results += [each if isinstance(each, StoryError) else next_told() for each in loaded]
+        sound = [each for each in loaded if isinstance(each, Loaded)]
+        told = iter(_tell(z, sound, options, towards, on_error))
+        results += [each if isinstance(each, StoryError) else next(told) for each in loaded]
     return results
 
 
@@ -214,24 +213,15 @@ def _read(z: Mapping[str, Any], image: Photo, options: StoryOptions) -> Loaded:
     return Loaded(photo_name(image), *seen)
 
 
-def _read_or_not(z: Mapping[str, Any], image: Photo, options: StoryOptions) -> Loaded | StoryError:
-    try:
-        return _read(z, image, options)
-    except ImageError as error:
-        return StoryError(error.path, error.reason)
-
-
 def _tell(
     z: Mapping[str, Any],
     photos: Sequence[Loaded],
     options: StoryOptions,
     towards: np.ndarray,
-    show: Callable[[list[tuple[str, float]]], None] | None = None,
+    on_error: str,
+    aloud: bool = False,
 ) -> list[Story | StoryError]:
-    """Tell one batch of photos in the style `towards` (D,).
-
-    `show` is given each photo's nearest captions as soon as they are known.
-    """
+    """Tell one batch of photos in the style `towards` (D,); `aloud` prints their captions."""
     if not photos:
         return []
     features = compute_features(z['net'], np.concatenate([photo.im for photo in photos]))
@@ -242,9 +232,8 @@ def _tell(
         [(z['cap'][j], float(score)) for j, score in zip(*found, strict=True)]
         for found in zip(nearest, scores, strict=True)
     ]
-    if show is not None:
-        for shown in captions:
-            show(shown)
+    for shown in captions if aloud else ():
+        say(captions_text(shown), flush=True)  # at once: the search may take a while
     thoughts = mean_thoughts(z, nearest)  # (B, D)
     shifted = styling.shift(thoughts, z['bneg'], towards, options.strength)
     texts = texts_of(z, shifted, options, towards, [[text for text, _ in c] for c in captions])
@@ -252,6 +241,8 @@ def _tell(
     told: list[Story | StoryError] = []
     for i, (photo, found) in enumerate(zip(photos, texts, strict=True)):
         if isinstance(found, EmptyStoryError):
+            if on_error == 'raise':
+                raise EmptyStoryError(f'{photo.name}: {found}')
             told.append(StoryError(photo.name, str(found)))
             continue
         (passage, _), *others = found
@@ -266,12 +257,6 @@ def _tell(
         )
         told.append(story)
     return told
-
-
-def _raise_first(told: Iterable[Story | StoryError]) -> None:
-    for each in told:
-        if isinstance(each, StoryError):
-            raise EmptyStoryError(str(each))
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:

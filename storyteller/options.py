@@ -102,10 +102,10 @@ class SearchOptions:
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1e6):
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')
-        if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
-            raise ValueError(f'temperature: expected 0.001 to 1000, found {self.temperature!r}')
-        if not (_is_number(self.blend) and 0 <= self.blend <= 1):
-            raise ValueError(f'blend: expected 0 to 1, found {self.blend!r}')
+        for name, low, high in (('temperature', 0.001, 1000), ('blend', 0, 1)):
+            value = getattr(self, name)
+            if not (_is_number(value) and low <= value <= high):
+                raise ValueError(f'{name}: expected {low} to {high}, found {value!r}')
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f'top_p: expected above 0 and up to 1, found {self.top_p!r}')
         for name in ('required', 'banned'):

@@ -232,10 +232,9 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
 def parse(
     path: Path, fault: Callable[[Any], str | None]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
-    """Read a file of rows.
+    """The rows of a file; a last one whose line lacks its end; and that line, whole or cut.
 
-    `fault` says what keeps a value from being a row. Returned are the rows, the last one apart if
-    its line lacks its end, and that line; it may also be the mere beginning of a row.
+    `fault` says what keeps a value from being a row.
     """
     *lines, last = path.read_bytes().split(b'\n')
     rows = []
@@ -245,10 +244,9 @@ def parse(
             reason = fault(row)
         except (ValueError, RecursionError):  # the second for brackets in brackets in brackets
             reason = 'not a line of JSON'
-        begun = line.startswith(BEGIN) or BEGIN.startswith(line)
         if reason is None:
             rows.append(row)
-        elif number <= len(lines) or not begun:
+        elif number <= len(lines) or not (line.startswith(BEGIN) or BEGIN.startswith(line)):
             raise ModelFileError(f'{path}, line {number}: {reason}')
     return rows[: len(lines)], rows[len(lines) :], last
 
@@ -256,11 +254,6 @@ def parse(
 def _fault(row: Any) -> str | None:
     ours = isinstance(row, Mapping) and isinstance(row.get('image'), str)
     return None if ours and isinstance(row.get('settings'), Mapping) else 'not a row of results'
-
-
-def plain(values: Any) -> Any:
-    """Values as they are read again from JSON."""
-    return json.loads(json.dumps(values))
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -327,11 +320,8 @@ class Plan:
 
         z = generate.load_all(self.models, precision=self.precision)
         for style in self.styles:
-            generate.stories(z, [], **self._asked(style))
+            generate.stories(z, [], **vars(self.options) | {'style': style})
         return z
-
-    def _asked(self, style: str | None) -> dict[str, Any]:
-        return vars(self.options) | {'style': style}
 
     def rows(
         self, z: Mapping[str, Any], names: Sequence[str], photos: Sequence[Any], style: str | None
@@ -339,7 +329,7 @@ class Plan:
         """Tell photos in one style: a row for each, in order, also for what failed."""
         from .. import generate
 
-        asked = self._asked(style)
+        asked = vars(self.options) | {'style': style}
         told = generate.stories(z, photos, on_error='return', batch_size=len(photos), **asked)
         for name, story in zip(names, told, strict=True):
             yield self.row(name, story, style)
