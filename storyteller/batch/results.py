@@ -21,6 +21,7 @@ from ..options import StoryOptions
 
 BEGIN = b'{"image": '  # how every row begins
 
+Row = dict[str, Any]
 Key = tuple[str, str | None]  # photo and style
 
 
@@ -190,7 +191,7 @@ USUAL = {'telling': None, 'precision': None, 'maxlen': 1000}
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, Any]]:
+def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, Row]:
     """The rows that an earlier run wrote, by photo and style; none if there is no such file.
 
     Of several rows of a photo in a style the last one counts, but a story before any failure. A
@@ -210,7 +211,7 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
     if not path.exists():
         return {}
     written, _, cut = parse(path, _fault)
-    rows: dict[Key, dict[str, Any]] = {}
+    rows: dict[Key, Row] = {}
     for row in written:
         image, told_with = row['image'], row['settings']
         for name, value in settings.items():
@@ -229,9 +230,7 @@ def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, dict[str, An
     return rows
 
 
-def parse(
-    path: Path, fault: Callable[[Any], str | None]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
+def parse(path: Path, fault: Callable[[Any], str | None]) -> tuple[list[Row], list[Row], bytes]:
     """The rows of a file; a last one whose line lacks its end; and that line, whole or cut.
 
     `fault` says what keeps a value from being a row.
@@ -325,7 +324,7 @@ class Plan:
 
     def rows(
         self, z: Mapping[str, Any], names: Sequence[str], photos: Sequence[Any], style: str | None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Row]:
         """Tell photos in one style: a row for each, in order, also for what failed."""
         from .. import generate
 
@@ -334,7 +333,7 @@ class Plan:
         for name, story in zip(names, told, strict=True):
             yield self.row(name, story, style)
 
-    def told(self, z: Mapping[str, Any], jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
+    def told(self, z: Mapping[str, Any], jobs: Iterable[Job]) -> Iterator[Row]:
         """Tell batches: a row for each photo. The next batch is read while one is told."""
         from ..ahead import photos_ahead
 
@@ -343,7 +342,7 @@ class Plan:
         for photos, (found, style) in photos_ahead(batches, side, reading):
             yield from self.rows(z, [photo.name for photo in found], photos, style)
 
-    def row(self, name: str, told: Any, style: str | None) -> dict[str, Any]:
+    def row(self, name: str, told: Any, style: str | None) -> Row:
         """The row of a `Story` or a `StoryError`."""
         row = told.to_dict() | {'image': name}
         kept = row.get('settings', {}) | self.settings | {'style': style}

@@ -15,14 +15,7 @@ from typing import Any, TypeVar
 
 from ..io.extras import EXTRAS, MissingExtraError
 from ..io.files import at_home
-from ..options import (
-    MAX_PIXELS,
-    PRECISIONS,
-    SearchOptions,
-    SearchSettings,
-    StoryOptions,
-    check_count,
-)
+from ..options import PRECISIONS, SearchOptions, SearchSettings, StoryOptions, check_count
 
 T = TypeVar('T')
 
@@ -218,7 +211,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         '--max-pixels',
         type=int,
         metavar='N',
-        default=MAX_PIXELS,
+        default=StoryOptions.max_pixels,
         help='maximum number of pixels of a photo; each takes at least four bytes (%(default)s)',
     )
 
