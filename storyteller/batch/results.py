@@ -263,14 +263,9 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def drop_replaced(path: Path, settings: Mapping[str, Any]) -> None:
-    """Take off a file the rows that do not count, as of failures that were tried again.
+    """Take off a file what :func:`read_rows` leaves out, as failures that were tried again.
 
     What remains keeps the order in which photos came first.
-
-    Parameters
-    ----------
-    path, settings
-        As for :func:`read_rows`.
     """
     lines = [json.dumps(row) + '\n' for row in read_rows(path, settings).values()]
     if lines and len(lines) < path.read_bytes().count(b'\n'):

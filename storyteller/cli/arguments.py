@@ -71,14 +71,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
-    """Add the search flags; by default the settings of the models apply.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-    strength : bool
-        Also ``--strength``.
-    """
+    """Add the flags of the search and, with `strength`, its own; by default those of the models."""
     usual, suiting = SearchSettings(), 'default: that of the models, else'
     parser.add_argument(
         '-k', '--k', type=int, help=f'number of captions to average ({suiting} {usual.k})'
@@ -96,21 +89,10 @@ def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:
 def search_from(
     arguments: argparse.Namespace, suiting: SearchSettings, seed: int | None = None
 ) -> SearchSettings:
-    """The search settings: those given by flags, else the defaults.
+    """The search settings: those given by flags, else those of the models.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        With the flags of :func:`add_search`.
-    suiting : SearchSettings
-        Those of the models.
-    seed : int, optional
-        What stories are sampled with; None: they are searched.
-
-    Raises
-    ------
-    ValueError
-        If a field is out of range.
+    With the `seed` of a sample, theirs that only concern a search are left out. A ValueError says
+    which field is out of range.
     """
     said = {name: getattr(arguments, name, None) for name in ('k', 'bw', 'strength')}
     said['telling'] = SearchOptions.of_2015() if arguments.search_2015 else None
@@ -130,14 +112,7 @@ def story_from(arguments: argparse.Namespace, suiting: SearchSettings) -> StoryO
 
 
 def add_models(parser: argparse.ArgumentParser, several: bool = True) -> None:
-    """Add ``--models``, which `storyteller.generate.load_all` takes.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-    several : bool
-        Whether it may be said more than once.
-    """
+    """Add ``--models``, which `storyteller.generate.load_all` takes, once or `several` times."""
     more = '; may be repeated, for parts that the first lacks' if several else ''
     parser.add_argument(
         '--models',
