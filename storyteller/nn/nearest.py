@@ -15,6 +15,7 @@ import torch
 
 from ..formats import MismatchError
 from ..layers import inference
+from ..topk import topk
 from .packed import Linear
 
 SCORES_AT_ONCE = 1 << 20  # numbers in a block of scores: 4 MB of float32
@@ -59,14 +60,21 @@ def nearest(queries: np.ndarray, vectors: Any, k: int) -> tuple[np.ndarray, np.n
     vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, np.float32)
     k = _checked_search(queries, vectors, k)
     many = np.atleast_2d(queries)
-    best = np.empty((len(many), 0), dtype=np.int64)
+    best, rows = np.empty((len(many), 0), np.float32), np.empty((len(many), 0), np.int64)
     step = max(k, SCORES_AT_ONCE // max(1, len(many)))
     products = _products(many)
     for start in range(0, len(vectors), step):
         scores = products(np.asarray(vectors[start : start + step], dtype=np.float32))
-        best = _largest(np.hstack([best, _keys(scores, start, best, k)]), k)
-    indices, scores = _from_keys(np.sort(best, axis=1)[:, ::-1])
-    return (indices, scores) if queries.ndim == 2 else (indices[0], scores[0])
+        if np.isnan(scores).any():
+            raise ValueError('vectors: a value is not finite')
+        # Nearly all columns fall away here. The later ones first: of equal scores these are taken.
+        hopeful = (scores >= best[:, -1:]).any(axis=0) if best.shape[1] == k else slice(None)
+        new: np.ndarray = np.arange(start, start + scores.shape[1])[hopeful][::-1]
+        scores = np.hstack([scores[:, hopeful][:, ::-1], best])
+        rows = np.hstack([np.broadcast_to(new, (len(many), len(new))), rows])
+        found, places = topk(torch.from_numpy(scores), k)
+        best, rows = found.numpy(), np.take_along_axis(rows, places.numpy(), axis=1)
+    return (rows, best) if queries.ndim == 2 else (rows[0], best[0])
 
 
 def _products(queries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -102,37 +110,3 @@ def _checked_search(queries: np.ndarray, vectors: np.ndarray, k: int) -> int:
     if k > len(vectors):
         warnings.warn(f'k={k}, but there are only {len(vectors)} rows: all of them', stacklevel=3)
     return min(int(k), len(vectors))
-
-
-# A score and its row make one int64: the float's bits, arranged so that integers sort as the floats
-# do, above the row's index. No two keys are equal, so the order of equal scores is settled without
-# a stable sort, and the running best is a plain partition.
-
-
-def _keys(scores: np.ndarray, first: int, best: np.ndarray, k: int) -> np.ndarray:
-    """Keys of the columns of `scores` (B, n) that may still be among some query's best."""
-    if np.isnan(scores).any():
-        raise ValueError('vectors: a value is not finite')
-    rows: np.ndarray = np.arange(first, first + scores.shape[1], dtype=np.int64)
-    if best.shape[1] == k:  # nearly all columns fall away here
-        worst = _from_keys(best.min(axis=1, keepdims=True))[1]
-        hopeful = (scores >= worst).any(axis=0)
-        scores, rows = scores[:, hopeful], rows[hopeful]
-    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0 into 0
-    return (_sortable(bits) << 32) + rows
-
-
-def _from_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    bits = _sortable(keys >> 32).astype(np.int32)
-    return keys & 0xFFFFFFFF, bits.view(np.float32)
-
-
-def _sortable(bits: np.ndarray) -> np.ndarray:
-    """Bits of a float32 to an integer of the same order, or back."""
-    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-
-
-def _largest(keys: np.ndarray, k: int) -> np.ndarray:
-    if keys.shape[1] <= k:
-        return keys
-    return np.partition(keys, -k, axis=1)[:, -k:]
