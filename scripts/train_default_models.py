@@ -37,7 +37,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from storyteller import formats, generate, skipthoughts, style_passages
+from storyteller import formats, generate, skipthoughts
 from storyteller.captions import stored
 from storyteller.cli import check
 from storyteller.embedding import encode_sentences
@@ -86,8 +86,6 @@ VERSES = 35, 80  # words of the passages of songs
 CUTS = 3  # passages are cut anew so often: other borders, other vectors
 HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of one
 BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions fit best
-KEPT = {'romance': 8000, 'adventure': 3500, 'lyric': 2500}  # passages that stories are drawn to
-QUERIES, AMONG, MOST_OFTEN = 3000, 12, 20  # of them, a passage is near to so many at most
 NEAREST = 100  # captions that a story is told of
 AROUND = 200  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 6  # so often
@@ -126,7 +124,6 @@ FILES = {
     'romance_style.npy': ('b, the style of romance', 'plain passages of novels'),
     'adventure_style.npy': ('b, the style of adventure', 'plain passages of adventure novels'),
     'lyric_style.npy': ('b, the style of songs', 'songs and ballads'),
-    style_passages.FILE: ('thoughts of passages of each style', 'plain passages, songs'),
 }
 
 UNI = training_skipthoughts.SkipThoughtsOptions(
@@ -431,35 +428,6 @@ class Recipe:
         formats.write_array(self.out / 'caption_style.npy', self.all_pairs['romance'][2].c)
         for style, (_, _, found) in self.all_pairs.items():
             formats.write_array(self.out / f'{style}_style.npy', found.b[0])
-
-    def style_passages(self) -> None:
-        """Keep the thoughts of the passages that captions fit best, no two of which overlap.
-
-        In spaces of many dimensions a few points are near to everything (Radovanovic et al. 2010,
-        "Hubs in Space"), and half of all photos would share their stories. So passages that are
-        among the nearest of too many captions' surroundings are left out.
-        """
-        styles = {}
-        for style, (spans, vectors, found) in self.all_pairs.items():
-            order = np.argsort(-found.match, kind='stable')
-            rows = order[_apart(spans[order])]
-            away = unit_rows(np.asarray(vectors[rows], np.float32) - found.b[0])
-            often = np.zeros(len(rows), np.int64)
-            for query in self.surroundings:
-                often[np.argpartition(-(away @ query), AMONG)[:AMONG]] += 1
-            rows = rows[often <= MOST_OFTEN][: KEPT[style]]
-            styles[style] = style_passages.StylePassages.of(vectors[rows], found.b[0])
-        style_passages.write(self.out / style_passages.FILE, styles)
-
-    @cached_property
-    def surroundings(self) -> np.ndarray:
-        """Directions as photos have them, (Q, D): means of the captions nearest to some of them."""
-        away = np.asarray(self.pool_thoughts, np.float32)
-        away = away - away.mean(0)
-        unit = unit_rows(away)
-        chosen = np.random.default_rng(3).choice(len(unit), QUERIES, replace=False)
-        near = (np.argpartition(-(unit @ unit[i]), NEAREST)[:NEAREST] for i in chosen)
-        return unit_rows(np.stack([away[rows].mean(0) for rows in near]))
 
     def story_words(self) -> tuple[Vocabulary, np.ndarray]:
         """The decoder's vocabulary: what the passages say most; and how often they say it."""
@@ -783,7 +751,7 @@ class Recipe:
             path = self.out / name
             files[name] = {'what': what, 'learned from': learned_from}
             files[name] |= {'bytes': path.stat().st_size, 'sha256': bundle.sha256(path)}
-            if path.suffix == '.safetensors' and name not in (stored.FILE, style_passages.FILE):
+            if path.suffix == '.safetensors' and name != stored.FILE:
                 files[name]['made'] = formats.read_model(path)[1]
         widths = {'D': UNI.dim + 2 * BI.dim, 'E': EMBEDDING.dim, 'F': EMBEDDING.dim_image}
         card = {'format': 1, 'case': 'as written', 'widths': widths, 'files': files}
@@ -802,23 +770,11 @@ class Recipe:
         yield 'bi', lambda: self.encoder('bi')
         yield 'words', self.leave_out
         yield 'styles', self.styles
-        yield 'passages', self.style_passages
         yield 'embedding', self.embedding
         yield 'images', self.image_layers
         yield 'vectors', self.vectors
         yield 'decoder', self.decoder
         yield 'describe', self.describe
-
-
-def _apart(spans: np.ndarray) -> np.ndarray:
-    """The rows of passages (P, 2), in order, that share no sentence with an earlier one of them."""
-    taken: set[int] = set()
-    rows = []
-    for row, (first, last) in enumerate(spans.tolist()):
-        if taken.isdisjoint(range(first, last)):
-            taken.update(range(first, last))
-            rows.append(row)
-    return np.array(rows)
 
 
 def _capitals(words: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import captions as pool
-from . import config, decoder, embedding, layers, skipthoughts, style_passages
+from . import config, decoder, embedding, layers, skipthoughts
 from . import style as styling
 from .captions import stored as stored_pool
 from .convnet import build_convnet
@@ -106,9 +106,6 @@ def load_all(
     for key, entry in (('bneg', 'negbias'), ('bpos', 'posbias')):
         z[key] = _fitting_style(files[entry], width, files['skmodels'])
     z['styles'] = _styles_beside(files, width)
-    beside = Path(files['posbias']).with_name(style_passages.FILE)
-    if known := style_passages.read(beside, width):
-        z['passages'] = known
     z['cvec'] = vectors.result()
     if z['cvec'] is None:
         z['cvec'] = pool.caption_vectors(z['vse'], z['cap'], verbose=None)

@@ -66,12 +66,6 @@ class SearchOptions:
         share; a word in a part of them earns that part (see ``storyteller.search.keywords``; after
         Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). A search
         ranks texts with it; 0: none.
-    passages : int
-        Number of passages of the style, those whose vectors are nearest to F(x), that are decoded
-        beside F(x) itself (see ``storyteller.style_passages``); their texts are candidates like
-        its own. Without effect for a style that has none; 0: only F(x).
-    blend : float
-        Share of a passage in the vector that is decoded; F(x) is the rest.
     """
 
     n_best: int = 1
@@ -89,23 +83,19 @@ class SearchOptions:
     candidates: int = 1
     closeness: float = 1.0
     keywords: float = 0.0
-    passages: int = 0
-    blend: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (
             ('n_best', 1), ('min_words', 0), ('no_repeat', 0), ('groups', 1), ('top_k', 0),
-            ('no_echo', 0), ('candidates', 1), ('passages', 0),
+            ('no_echo', 0), ('candidates', 1),
         ):  # fmt: skip
             check_count(name, getattr(self, name), least)
         for name in ('length_penalty', 'diversity', 'closeness', 'keywords'):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1e6):
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')
-        for name, low, high in (('temperature', 0.001, 1000), ('blend', 0, 1)):
-            value = getattr(self, name)
-            if not (_is_number(value) and low <= value <= high):
-                raise ValueError(f'{name}: expected {low} to {high}, found {value!r}')
+        if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
+            raise ValueError(f'temperature: expected 0.001 to 1000, found {self.temperature!r}')
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f'top_p: expected above 0 and up to 1, found {self.top_p!r}')
         for name in ('required', 'banned'):
@@ -127,11 +117,6 @@ class SearchOptions:
     def wanted(self) -> int:
         """Number of finished texts needed."""
         return max(self.n_best, self.candidates)
-
-    @property
-    def compared(self) -> bool:
-        """Whether several texts are compared by what they say."""
-        return self.candidates > 1 or self.passages > 0
 
     def changed(self) -> dict[str, object]:
         """The fields that differ from 2015, with their values."""
@@ -168,7 +153,7 @@ class SearchOptions:
     def _idle(self, drawn: bool) -> list[str]:
         """The fields without effect; `n_best` has one when several samples are ranked."""
         names, changed = FOR_SEARCH if drawn else FOR_DRAWS, self.changed()
-        several = self.compared
+        several = self.candidates > 1
         return [name for name in names if name in changed and not (several and name == 'n_best')]
 
 

@@ -177,7 +177,7 @@ def _scored(
     dec: Mapping[str, Any], hypotheses: Iterable[Hypothesis], rules: Rules
 ) -> list[tuple[str, float]]:
     """Texts that are not empty, and what they are compared by."""
-    score = _fluency if rules.telling.compared else rules.score
+    score = _fluency if rules.telling.candidates > 1 else rules.score
     words = dec['word_idict']
     return [(' '.join(words[i] for i in h.text), score(h)) for h in hypotheses if h.text]
 

@@ -23,7 +23,6 @@ LAYERS = [
             'captions',
             'skipthoughts',
             'style',
-            'style_passages',
             'writing',
         ),
         *('decoder', 'search', 'telling', 'text', 'convert'),

@@ -218,33 +218,3 @@ def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
     np.testing.assert_allclose(found.content, [dog, cat, cat] * script.PHOTOS_OF_SCENE)
     np.testing.assert_allclose(found.vectors(np.array([0])), [[7.0, 5.0]])
     assert {tuple(each) for each in spans[measured]} == {(2, 4), (4, 5)}  # one caption of each 20
-
-
-def test_passages_that_overlap_and_those_near_to_everything_are_not_kept(recipe, tmp_path):
-    script, parts = importlib.import_module('train_default_models'), recipe()
-    rng = np.random.default_rng(0)
-    passages = rng.normal(size=(60, 8)).astype(np.float32)
-    passages[0] = 100  # in the direction of all queries
-    spans = np.stack([np.arange(60) * 2, np.arange(60) * 2 + 2], 1)
-    spans[3] = spans[2]  # the same sentences
-    match = np.linspace(1, 0, 60).astype(np.float32)
-    content = np.zeros_like(passages)
-    found = script.back_translation.BackTranslation(
-        content,
-        match,
-        np.zeros(8, np.float32),
-        np.zeros((1, 8), np.float32),
-        np.zeros(60, np.int64),
-    )
-    parts.__dict__['all_pairs'] = {style: (spans, passages, found) for style in script.STYLES}
-    queries = np.abs(rng.normal(size=(script.MOST_OFTEN + 1, 8)))
-    parts.__dict__['surroundings'] = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    parts.style_passages()
-    known = script.style_passages.read(tmp_path / 'out' / script.style_passages.FILE, 8)
-    assert set(known) == set(script.STYLES)
-    kept = known['romance'].vectors(np.arange(len(known['romance'].codes)))
-
-    def is_kept(row):
-        return np.abs(kept - passages[row]).max(1).min() < 0.05
-
-    assert not is_kept(0) and is_kept(2) and not is_kept(3)
