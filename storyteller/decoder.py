@@ -243,7 +243,7 @@ def run_sampler(
     Parameters
     ----------
     dec, c, stochastic, use_unk, maxlen, argmax, seed
-        As for :func:`gen_sample`.
+        As for :func:`gen_sample`, with the same errors.
     beam_width : int
         Beam width.
 
@@ -258,8 +258,6 @@ def run_sampler(
         If the search found nothing but the empty text.
     MismatchError
         If the dictionary has no word for an index of the text.
-    ValueError
-        As for :func:`gen_sample`.
     """
     c = _one_context(c)
     (story,) = run_samplers(

@@ -257,9 +257,7 @@ def read_array(path: PathLike) -> np.ndarray:
 
 
 def require(
-    params: Mapping[str, np.ndarray],
-    shapes: Mapping[str, tuple[int | None, ...]],
-    path: PathLike,
+    params: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]], path: PathLike
 ) -> None:
     """Check that `params`, read from `path`, has the named arrays in these shapes.
 

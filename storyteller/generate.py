@@ -95,10 +95,6 @@ def story(
     max_pixels : int
         Maximum number of pixels of a photo; see :func:`storyteller.images.load_image`.
 
-    Returns
-    -------
-    Story
-
     Raises
     ------
     ImageError

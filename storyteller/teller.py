@@ -62,16 +62,8 @@ class Storyteller:
         photo : path, PIL image, binary file object, array or torch.Tensor
         **options
             Those of :func:`storyteller.generate.story`, by name: `style`, `strength`, `k`, `bw`,
-            `lyric`, `seed`, `maxlen`, `telling`, `allow_truncated`, `max_pixels`.
-
-        Returns
-        -------
-        Story
-
-        Raises
-        ------
-        ImageError, EmptyStoryError, ValueError
-            As by :func:`storyteller.generate.story`.
+            `lyric`, `seed`, `maxlen`, `telling`, `allow_truncated`, `max_pixels`; with the same
+            errors (ImageError, EmptyStoryError, ValueError).
         """
         (told,) = generate.stories(self.z, [photo], on_error='raise', **options)
         assert isinstance(told, Story)  # what failed was raised
@@ -88,17 +80,13 @@ class Storyteller:
         on_error : {'raise', 'return'}
             Whether a photo that fails raises an exception, or gives a `StoryError` in its place.
         **options
-            The others of :func:`storyteller.generate.stories`: those of `tell`, and `batch_size`.
+            The others of :func:`storyteller.generate.stories`, with the same errors: those of
+            `tell`, and `batch_size`.
 
         Returns
         -------
         list of Story or StoryError
             One for each photo, in order.
-
-        Raises
-        ------
-        ImageError, EmptyStoryError, ValueError
-            As by :func:`storyteller.generate.stories`.
         """
         return generate.stories(self.z, photos, on_error=on_error, **options)
 

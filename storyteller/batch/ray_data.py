@@ -103,20 +103,14 @@ class _Teller:
         rows = []
         for style in sorted(set(batch['style'])):
             chosen = np.flatnonzero(batch['style'] == style)
-            names = [str(batch['name'][i]) for i in chosen]
             sound = [i for i in chosen if not batch['reason'][i]]
+            names = [str(batch['name'][i]) for i in sound]
             photos = [
                 Loaded(str(batch['path'][i]), batch['rawim'][i], batch['im'][i]) for i in sound
             ]
-            told = iter(
-                self.plan.rows(
-                    self.z, [str(batch['name'][i]) for i in sound], photos, style or None
-                )
-                if photos
-                else ()
-            )
-            for i, name in zip(chosen, names, strict=True):
-                reason = str(batch['reason'][i])
-                broken = StoryError(str(batch['path'][i]), reason)
+            told = self.plan.rows(self.z, names, photos, style or None)  # begins with the first
+            for i in chosen:
+                name, path, reason = (str(batch[key][i]) for key in ('name', 'path', 'reason'))
+                broken = StoryError(path, reason)
                 rows.append(self.plan.row(name, broken, style or None) if reason else next(told))
         return {'row': np.array([json.dumps(row) for row in rows], object)}

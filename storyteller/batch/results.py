@@ -70,19 +70,16 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
         If an input names nothing, or holds no photo.
     """
     given = [os.fspath(each) for each in inputs]
-    if len(given) == 1 and given[0] != '-' and not _is_file_or_pattern(given[0]):
-        names, passed = _in_folder(Path(given[0]))
-        return Finds([Found(name, Path(given[0], name)) for name in names], passed)
+    alone = len(given) == 1 and given[0] != '-' and not _is_file_or_pattern(given[0])
     found: dict[str, Found] = {}
     over: dict[str, str] = {}
     for each in _expanded(given, listed):
-        if Path(each).is_dir():
-            below, passed = _in_folder(Path(each))
-            names = [Path(each, name).as_posix() for name in below]
-            over |= {Path(each, name).as_posix(): reason for name, reason in passed.items()}
+        if alone or Path(each).is_dir():
+            paths, passed = _in_folder(Path(each), alone)
+            over |= passed
         else:
-            names = _matching(each)
-        found |= {name: Found(name, Path(name)) for name in names}
+            paths = {name: Path(name) for name in _matching(each)}
+        found |= {name: Found(name, path) for name, path in paths.items()}
     if not found:
         raise FileNotFoundError('no photos are named')
     return Finds(list(found.values()), {n: why for n, why in over.items() if n not in found})
@@ -102,25 +99,28 @@ def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
             yield each
 
 
-def _in_folder(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Photos below a folder, and what looks like one but is passed over, with the reason."""
+def _in_folder(folder: Path, alone: bool) -> tuple[dict[str, Path], dict[str, str]]:
+    """Photos below a folder by name, and what looks like one but is passed over, with the reason.
+
+    Where the folder stands `alone`, names are paths from there.
+    """
     if not folder.is_dir():
         raise NotADirectoryError(f'{folder}: no such folder of photos')
     suffixes = read_suffixes()
-    names: list[str] = []
+    found: dict[str, Path] = {}
     passed: dict[str, str] = {}
     for path in sorted(folder.rglob('*')):
         below, named = path.relative_to(folder), path.suffix.lower() in suffixes
         hidden = any(part[0] == '.' for part in below.parts)
+        name = (below if alone else path).as_posix()
         if named and not hidden and path.is_file():
-            names.append(below.as_posix())
+            found[name] = path
         elif reason := _why_not(path, named, hidden):
-            passed[below.as_posix()] = reason
-    names.sort()
-    if not names:
+            passed[name] = reason
+    if not found:
         looked = f'{folder}: no photos there ({" ".join(sorted(suffixes))})'
         raise FileNotFoundError('; '.join([looked, *said_of(passed)]))
-    return names, passed
+    return dict(sorted(found.items())), passed
 
 
 def _why_not(path: Path, named: bool, hidden: bool) -> str | None:

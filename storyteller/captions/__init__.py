@@ -194,10 +194,7 @@ def _content_hash(before: str, captions: list[str]) -> str:
 
 
 def _embedded(
-    vse: dict[str, Any],
-    captions: list[str],
-    verbose: bool | None,
-    parts: pathlib.Path,
+    vse: dict[str, Any], captions: list[str], verbose: bool | None, parts: pathlib.Path
 ) -> Iterator[np.ndarray]:
     """Blocks of vectors; those of a large pool are kept in `parts`, and taken from there."""
     hidden, delay = (None, 1) if verbose is None else (not verbose, 0)

@@ -8,7 +8,7 @@ multimodal neural language models" (arXiv:1411.2539): `i2t` looks up the caption
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,10 +59,6 @@ def i2t(
     captions_per_image : int or (M,) sequence of int, default 5
         How many captions each image has.
 
-    Returns
-    -------
-    Ranking
-
     Raises
     ------
     MismatchError
@@ -84,11 +80,7 @@ def i2t(
     """
     images, captions, owner = _checked(images, captions, captions_per_image)
     queries = images[: _limit(npts, len(images))]
-    ranks = [
-        _ranks(scores, owner[None, :] == rows[:, None])
-        for rows, scores in _score_blocks(queries, captions)
-    ]
-    return _summary(np.concatenate(ranks))
+    return _search(queries, np.arange(len(queries)), captions, owner)
 
 
 def t2i(
@@ -103,18 +95,9 @@ def t2i(
     Parameters
     ----------
     images, captions, captions_per_image
-        As for `i2t`.
+        As for `i2t`, with the same errors.
     npts : int, optional
         Search with the captions of the first `npts` images only. All images are still searched.
-
-    Returns
-    -------
-    Ranking
-
-    Raises
-    ------
-    MismatchError, ValueError
-        As for `i2t`.
 
     Examples
     --------
@@ -125,12 +108,7 @@ def t2i(
     """
     images, captions, owner = _checked(images, captions, captions_per_image)
     owner = owner[owner < _limit(npts, len(images))]
-    columns = np.arange(len(images))
-    ranks = [
-        _ranks(scores, columns[None, :] == owner[rows, None])
-        for rows, scores in _score_blocks(captions[: len(owner)], images)
-    ]
-    return _summary(np.concatenate(ranks))
+    return _search(captions[: len(owner)], owner, images, np.arange(len(images)))
 
 
 def in_folds(
@@ -151,18 +129,9 @@ def in_folds(
     search : function
         `i2t` or `t2i`.
     images, captions, captions_per_image
-        As for these.
+        As for these, with the same errors.
     folds : int, default 5
-        Must divide the number of images.
-
-    Returns
-    -------
-    Ranking
-
-    Raises
-    ------
-    MismatchError, ValueError
-        As for `i2t`, and if the images cannot be parted equally.
+        Must divide the number of images, else a ValueError is raised.
 
     Examples
     --------
@@ -230,14 +199,19 @@ def _limit(npts: int | None, n_images: int) -> int:
     return min(int(npts), n_images)
 
 
-def _score_blocks(
-    queries: np.ndarray, candidates: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (rows, scores): the score matrix in bands, so that it never stands whole in memory."""
+def _search(
+    queries: np.ndarray, wanted: np.ndarray, candidates: np.ndarray, owner: np.ndarray
+) -> Ranking:
+    """Look for the candidates (N, E) of an owner (N,) that each query (M, E) wants (M,).
+
+    The score matrix is made in bands, so that it never stands whole in memory.
+    """
     step = max(1, SCORES_AT_ONCE // len(candidates))
-    for start in range(0, len(queries), step):
-        band = queries[start : start + step]
-        yield np.arange(start, start + len(band)), band @ candidates.T
+    bands = [slice(start, start + step) for start in range(0, len(queries), step)]
+    found = [_ranks(queries[b] @ candidates.T, owner == wanted[b, None]) for b in bands]
+    ranks = np.concatenate(found)
+    r1, r5, r10 = (100.0 * float(np.mean(ranks < n)) for n in (1, 5, 10))
+    return Ranking(r1, r5, r10, float(np.floor(np.median(ranks)) + 1), float(ranks.mean() + 1))
 
 
 def _ranks(scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
@@ -250,8 +224,3 @@ def _ranks(scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     last_target = scores.shape[1] - 1 - np.argmax((tied & is_target)[:, ::-1], axis=1)
     later = np.arange(scores.shape[1]) > last_target[:, None]
     return (scores > best).sum(axis=1) + (tied & later).sum(axis=1)
-
-
-def _summary(ranks: np.ndarray) -> Ranking:
-    r1, r5, r10 = (100.0 * float(np.mean(ranks < n)) for n in (1, 5, 10))
-    return Ranking(r1, r5, r10, float(np.floor(np.median(ranks)) + 1), float(ranks.mean() + 1))

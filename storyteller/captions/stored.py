@@ -191,7 +191,4 @@ def read(path: PathLike, vse: dict[str, Any], captions: Sequence[str]) -> Stored
 def _made_of(vse: dict[str, Any], captions: Sequence[str]) -> dict[str, str]:
     """What the vectors depend on, as it stands in the file."""
     text = '\n'.join(captions).encode('utf-8', 'surrogatepass')
-    return {
-        'captions': hashlib.sha256(text).hexdigest(),
-        'embedding': embedding.fingerprint(vse),
-    }
+    return {'captions': hashlib.sha256(text).hexdigest(), 'embedding': embedding.fingerprint(vse)}

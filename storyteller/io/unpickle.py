@@ -14,6 +14,7 @@ import io
 import math
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,6 +127,16 @@ def _plain(keys: Any) -> Any:
     return keys
 
 
+def _of_plain(code: bytes, keys: slice) -> Callable[[Any], None]:
+    """A step of a pickle that refuses keys, where they lie on the stack, unless they are plain."""
+
+    def step(reader: Any) -> None:
+        _plain(reader.stack[keys])
+        PythonUnpickler.dispatch[code[0]](reader)
+
+    return step
+
+
 def _ordered(items: Any = ()) -> collections.OrderedDict:
     pairs = [(key, value) for key, value in items]
     _plain([key for key, _ in pairs])
@@ -207,40 +218,15 @@ class Unpickler(PythonUnpickler):
         (size,) = struct.unpack('<Q', self.read(8))
         self.append(bytearray(self.read(size)))
 
-    def load_setitem(self) -> None:
-        """A key and its value into a dict."""
-        _plain(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        """Keys and values, in turn, since the last mark."""
-        _plain(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        """A dict of keys and values, in turn, since the last mark."""
-        _plain(self.stack[::2])
-        super().load_dict()
-
-    def load_additems(self) -> None:
-        """Items of a set, since the last mark."""
-        _plain(self.stack)
-        super().load_additems()
-
-    def load_frozenset(self) -> None:
-        """A frozenset of the items since the last mark."""
-        _plain(self.stack)
-        super().load_frozenset()
-
     dispatch = {  # noqa: RUF012
         **PythonUnpickler.dispatch,
         pickle.BUILD[0]: load_build,
         pickle.BYTEARRAY8[0]: load_bytearray8,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.ADDITEMS[0]: load_additems,
-        pickle.FROZENSET[0]: load_frozenset,
+        pickle.SETITEM[0]: _of_plain(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _of_plain(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: _of_plain(pickle.DICT, slice(None, None, 2)),
+        pickle.ADDITEMS[0]: _of_plain(pickle.ADDITEMS, slice(None)),
+        pickle.FROZENSET[0]: _of_plain(pickle.FROZENSET, slice(None)),
     }
 
 

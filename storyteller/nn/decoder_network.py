@@ -41,11 +41,7 @@ class Decoder(nn.Module):
     (torch.Size([1, 9]), torch.Size([1, 3]))
     """
 
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        device: str | torch.device | None = None,
-    ):
+    def __init__(self, params: Mapping[str, np.ndarray], device: str | torch.device | None = None):
         super().__init__()
         device = layers.pick_device(device or 'cpu')
         self.embedding = nn.Embedding.from_pretrained(torch.from_numpy(params['Wemb']).to(device))

@@ -89,9 +89,7 @@ def last_states(
 
 
 def states_by_prefix(
-    module: packed.GRU,
-    sequences: Sequence[np.ndarray],
-    lookup: Callable[[np.ndarray], np.ndarray],
+    module: packed.GRU, sequences: Sequence[np.ndarray], lookup: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """What :func:`last_states` gives, in any order of lengths; equal beginnings are read once.
 

@@ -281,12 +281,8 @@ def fit(
                 f'found shape {thoughts.shape}'
             )
         about = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
-    kept = asdict(options) | {
-        'dimctx': some.shape[1],
-        'n_words': n_words,
-        'encoder': 'gru',
-        'decoder': 'gru',
-    }
+    sizes = {'dimctx': some.shape[1], 'n_words': n_words}
+    kept = asdict(options) | sizes | {'encoder': 'gru', 'decoder': 'gru'}
 
     def cost(batch):
         batch = distributed.part(batch)

@@ -236,11 +236,10 @@ def fit(
     sources : sequence of Pairs
         Several where photos come with the features of two networks; a batch is of one source.
         The options are those of the first.
-    training : TrainOptions
+    training, checkpoint, device
+        As for :func:`storyteller.training.decoder.fit`.
     out : path-like
         ``.npz`` or ``.safetensors``; the dictionary is written beside it.
-    checkpoint : path-like
-        Where training goes on from, if it is there; see :func:`storyteller.training.loop.train`.
     vocabulary : Vocabulary
         Of the captions in `sources`.
     params : mapping, optional
@@ -248,8 +247,6 @@ def fit(
     report : function, optional
         Figures for the metrics, such as recalls on held-out photos; where ``sum_of_recalls`` is
         among them, it decides what is best, as in 2015.
-    device : str or torch.device, optional
-        None takes a GPU if there is one.
     """
     distributed.join()
     device, options = layers.pick_device(device), sources[0].options

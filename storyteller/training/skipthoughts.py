@@ -241,21 +241,12 @@ def fit(
     Parameters
     ----------
     units : Units
-    training : TrainOptions
+    training, checkpoint, n_words, counts, table, device
+        As for :func:`storyteller.training.decoder.fit`; V is the size of the corpora's vocabulary.
     out : path-like
         ``.npz`` (the pair of 2015: ``uni_skip.npz``, ``bi_skip.npz``) or ``.safetensors``.
-    checkpoint : path-like
-        Where training goes on from, if it is there; see :func:`storyteller.training.loop.train`.
-    n_words : int
-        V, the size of the vocabulary of the corpora.
-    counts : (V,) array, optional
-        Word counts, for a sampled softmax; the output bias starts at their logarithms.
-    table : (V, W) array, optional
-        Word vectors to begin with, instead of random ones.
     held_out : Units, optional
         Its costs go into the metrics; that of the neighbours decides what is best.
-    device : str or torch.device, optional
-        None takes a GPU if there is one.
     """
     distributed.join()
     device, options = layers.pick_device(device), units.options

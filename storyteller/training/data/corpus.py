@@ -153,10 +153,7 @@ def _borders(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def passages(
-    corpus: Corpus,
-    rng: np.random.Generator,
-    shortest: int = 40,
-    longest: int = 140,
+    corpus: Corpus, rng: np.random.Generator, shortest: int = 40, longest: int = 140
 ) -> np.ndarray:
     """Cut every document into passages: consecutive sentences, `shortest` to `longest` words.
 
