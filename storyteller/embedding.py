@@ -226,17 +226,9 @@ def feature_widths(model: dict[str, Any]) -> list[int]:
 
 
 def fingerprint(model: dict[str, Any]) -> str:
-    """A hash of everything that the vector of a sentence depends on.
+    """A hash, 64 hexadecimal digits, of everything that the vector of a sentence depends on.
 
-    Parameters
-    ----------
-    model : dict
-        From `load_model`.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits. Models that differ only in their image matrices share it.
+    Models that differ only in their image matrices share it.
     """
     return model['_fingerprint']
 

@@ -256,18 +256,9 @@ def _tell(
 
 
 def mean_thoughts(z: Mapping[str, Any], nearest: np.ndarray) -> np.ndarray:
-    """The vector x of each photo: the mean over its nearest captions.
+    """The vectors x (B, D), float32: the mean over the captions `nearest` (B, k) to each photo.
 
-    Parameters
-    ----------
-    z : dict
-        From :func:`load_all`.
-    nearest : (B, k) int array
-        For each photo, places in ``z['cap']``.
-
-    Returns
-    -------
-    (B, D) float32 array
+    `z` comes from :func:`load_all`; captions are given as places in ``z['cap']``.
     """
     used, where = np.unique(nearest, return_inverse=True)
     vectors = skipthoughts.encode(z['stv'], [z['cap'][i] for i in used], verbose=False)

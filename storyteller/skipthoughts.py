@@ -79,12 +79,8 @@ def load_model(
         formats.read_model(path, 'encoder') for path in (uni, bi)
     )
     utable, btable = _load_tables(pathlib.Path(path_to_tables))
-    model: dict[str, Any] = {
-        'uoptions': uoptions,
-        'boptions': boptions,
-        'utable': utable,
-        'btable': btable,
-    }
+    model: dict[str, Any] = {'uoptions': uoptions, 'boptions': boptions}
+    model |= {'utable': utable, 'btable': btable}
     parts = (
         ('_uni', uparams, 'encoder', uni, utable),
         ('_forward', bparams, 'encoder', bi, btable),

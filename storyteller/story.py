@@ -159,7 +159,11 @@ class Story:
             If the file cannot be written.
         """
         path = Path(at_home(path))
-        contents = {'.html': self._page, '.json': self._json, '.txt': self._printed}
+        contents = {
+            '.html': self._page,
+            '.json': lambda: json.dumps(self.to_dict()) + '\n',
+            '.txt': lambda: f'{self}\n',
+        }
         if (suffix := path.suffix.lower()) not in contents:
             raise ValueError(
                 f'{path}: expected a name that ends in {", ".join(contents)}, found {suffix!r}'
@@ -172,12 +176,6 @@ class Story:
         # A bare name: where the photo lay concerns no reader of the page.
         title = f'A story of {Path(self.image).name}'
         return PAGE.format(title=html.escape(title), body=self._repr_html_())
-
-    def _json(self) -> str:
-        return json.dumps(self.to_dict()) + '\n'
-
-    def _printed(self) -> str:
-        return f'{self}\n'
 
 
 @dataclass(frozen=True)

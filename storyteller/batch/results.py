@@ -70,7 +70,8 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
         If an input names nothing, or holds no photo.
     """
     given = [os.fspath(each) for each in inputs]
-    alone = len(given) == 1 and given[0] != '-' and not _is_file_or_pattern(given[0])
+    alone = len(given) == 1 and given[0] != '-'
+    alone = alone and not (Path(given[0]).is_file() or _is_pattern(given[0]))
     found: dict[str, Found] = {}
     over: dict[str, str] = {}
     for each in _expanded(given, listed):
@@ -85,8 +86,8 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     return Finds(list(found.values()), {n: why for n, why in over.items() if n not in found})
 
 
-def _is_file_or_pattern(path: str) -> bool:
-    return Path(path).is_file() or (glob.has_magic(path) and not Path(path).exists())
+def _is_pattern(path: str) -> bool:
+    return glob.has_magic(path) and not Path(path).exists()
 
 
 def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
@@ -145,7 +146,7 @@ def said_of(passed_over: Mapping[str, str]) -> list[str]:
 
 def _matching(pattern: str) -> list[str]:
     """A file itself, also one that is not there and will be a row with its error; or a pattern."""
-    if Path(pattern).exists() or not glob.has_magic(pattern):
+    if not _is_pattern(pattern):
         return [pattern]
     names = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
     if not names:
@@ -194,14 +195,9 @@ USUAL = {'telling': None, 'precision': None, 'maxlen': 1000}
 def read_rows(path: Path, settings: Mapping[str, Any]) -> dict[Key, Row]:
     """The rows that an earlier run wrote, by photo and style; none if there is no such file.
 
-    Of several rows of a photo in a style the last one counts, but a story before any failure. A
-    last line without its end was cut by a kill: it is taken off the file, and its photo told again.
-
-    Parameters
-    ----------
-    path : path
-    settings : mapping
-        What all rows must have been told with, style apart.
+    All rows must have been told with the `settings`, style apart. Of several rows of a photo in a
+    style the last one counts, but a story before any failure. A last line without its end was cut
+    by a kill: it is taken off the file, and its photo told again.
 
     Raises
     ------
@@ -290,7 +286,7 @@ class Plan:
 
     Attributes
     ----------
-    models : str, list of str or None
+    models, precision
         As for `storyteller.generate.load_all`.
     styles : tuple of str or None
         None is the models' own.
@@ -298,8 +294,6 @@ class Plan:
         Style apart.
     settings : dict
         What each row says it was told with.
-    precision : str
-        See `storyteller.generate.load_all`.
     """
 
     models: str | list[str] | None

@@ -146,19 +146,9 @@ def write(
 
 
 def read(path: PathLike, vse: dict[str, Any], captions: Sequence[str]) -> StoredPool | None:
-    """The vectors of a pool as they stand in a file.
+    """The vectors of a pool as they stand in a file, for an embedding and its N captions.
 
-    Parameters
-    ----------
-    path : path-like
-    vse : dict
-        From `storyteller.embedding.load_model`.
-    captions : sequence of N str
-
-    Returns
-    -------
-    StoredPool or None
-        None if there is no file, or one of other captions, or of another embedding.
+    None if there is no file, or one of other captions, or of another embedding.
 
     Raises
     ------

@@ -118,7 +118,8 @@ class Linear(nn.Module):
     @classmethod
     def of(cls, params: Params, name: str, device: torch.device | None = None) -> Linear:
         """The affine layer ``{name}_W`` (in, out) and ``{name}_b`` of 2015."""
-        return cls(*affine_tensors(params, name, device))
+        weight, bias = (torch.from_numpy(params[f'{name}_{kind}']) for kind in 'Wb')
+        return cls(weight.T.to(device), bias.to(device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows (..., in) to (..., out), float32 or wider; products are of the weight's type."""
@@ -190,14 +191,6 @@ def gru_for(
     if device.type == 'cpu' and can_pack(torch.empty(1, dtype=dtype, device='cpu')):
         return GRU(params, prefix, device, dtype)
     return gru(params, prefix).to(device)
-
-
-def affine_tensors(
-    params: Params, name: str, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Weight (out, in) and bias of an affine layer of 2015; on a CPU without a copy."""
-    weight, bias = (torch.from_numpy(params[f'{name}_{kind}']) for kind in 'Wb')
-    return weight.T.to(device), bias.to(device)
 
 
 class Conv2d(nn.Conv2d):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from .data.passages import Passages
 from .decoder_report import goal_of, perplexity, shown
 from .loop import train
 from .ops.recurrence import run_gru
-from .ops.softmax import SampledSoftmax, full_cost, log_frequencies
+from .ops.softmax import cost_of_words, log_frequencies
 from .ops.whitening import WhitenedAffine, Whitening
 from .options import TrainOptions, check
 from .speed import check_bfloat16
@@ -149,11 +148,7 @@ class ConditionalGRU(nn.Module):
         self.hidden = layers.affine(params, 'ff_hid') if options.doutput else None
         self.output = layers.affine(params, 'ff_logit')
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-        self.word_cost: Callable = partial(full_cost, dtype=self.dtype)
-        if options.samples:
-            if counts is None:
-                raise ValueError('samples: a sampled softmax needs the counts of the words')
-            self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
+        self.word_cost = cost_of_words(options.samples, counts, self.dtype)
         middle = np.zeros(len(params['ff_state_W'])) if mean is None else mean
         self.register_buffer('mean', torch.tensor(middle, dtype=torch.float32), persistent=False)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from . import distributed
 from .data.sentence_windows import Units
 from .loop import train
 from .ops.recurrence import run_gru
-from .ops.softmax import Rows, SampledSoftmax, full_cost, log_frequencies
+from .ops.softmax import Rows, cost_of_words, full_cost, log_frequencies
 from .options import TrainOptions, check
 from .speed import check_bfloat16
 
@@ -141,11 +140,7 @@ class SkipThoughts(nn.Module):
         self.output = layers.affine(params, 'ff_logit')
         self.own_words = layers.affine(params, 'own_words') if options.own_words else None
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-        self.word_cost: Callable = partial(full_cost, dtype=self.dtype)
-        if options.samples:
-            if counts is None:
-                raise ValueError('samples: a sampled softmax needs the counts of the words')
-            self.word_cost = SampledSoftmax(torch.as_tensor(counts), options.samples)
+        self.word_cost = cost_of_words(options.samples, counts, self.dtype)
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """The last states (B, H or 2H) of texts (T, B); the mask says where each ends."""

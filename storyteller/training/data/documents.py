@@ -220,7 +220,8 @@ def _flat(documents: Iterable[Sequence[str]]) -> Iterator[str]:
 def _write(lines: Iterable[str], out: PathLike, split: bool, processes: int, desc: str) -> None:
     """Tokenise a stream of lines, piece by piece, into a token file."""
     begun = False  # whether the last document has a sentence yet
-    pieces = _pieces(tqdm(lines, desc=desc, unit=' lines'), LINES_IN_A_PIECE)
+    stream = iter(tqdm(lines, desc=desc, unit=' lines'))
+    pieces = iter(lambda: list(itertools.islice(stream, LINES_IN_A_PIECE)), [])
     work = functools.partial(_tokenised, split=split)
     with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         for piece in _mapped(work, pieces, processes):
@@ -230,12 +231,6 @@ def _write(lines: Iterable[str], out: PathLike, split: bool, processes: int, des
                 begun = line != BORDER
         if begun:
             file.write('\n')
-
-
-def _pieces(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    lines = iter(lines)
-    while piece := list(itertools.islice(lines, size)):
-        yield piece
 
 
 def _mapped(function, items: Iterable[list[str]], processes: int) -> Iterator[list[str]]:

@@ -6,7 +6,9 @@ output layer, so a model trained with either is exported in the same form.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,17 +37,27 @@ class Rows(NamedTuple):
         return nn.functional.linear(hidden, *self)
 
 
+def _costs_of_told(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The cost of words of probability p, and by what the gradient of -log p is multiplied."""
+    return -torch.log(p + _EPSILON), p / (p + _EPSILON)
+
+
+def _costs_of_unlikely(p: Tensor) -> tuple[Tensor, Tensor]:
+    return -torch.log(1 - p + _MARGIN), -p / (1 - p + _MARGIN)
+
+
 def full_cost(
     hidden: Tensor,
     targets: Tensor,
     output: nn.Linear | Rows,
     dtype: torch.dtype | None = None,
     rows: int | None = None,
+    costs_of: Callable[[Tensor], tuple[Tensor, Tensor]] = _costs_of_told,
 ) -> Tensor:
     """The summed loss -log(p + 1e-8) of 2015 over the whole vocabulary, a () tensor.
 
     The (n, V) matrix of logits is never kept: gradients are computed block by block while it is
-    at hand.
+    at hand, and only if there are any to come.
 
     Parameters
     ----------
@@ -57,35 +69,10 @@ def full_cost(
         Of the matrix products; None: that of `hidden`.
     rows : int, optional
         Size of a block. None: 1024, on a GPU 8192.
+    costs_of : callable
+        Another loss: probabilities of the targets to their costs, and to what the gradient of
+        -log p is multiplied by.
     """
-    return _blocked(hidden, targets, output, dtype, rows, _costs_of_told)
-
-
-def unlikely_cost(
-    hidden: Tensor,
-    targets: Tensor,
-    output: nn.Linear | Rows,
-    dtype: torch.dtype | None = None,
-    rows: int | None = None,
-) -> Tensor:
-    """The summed unlikelihood loss -log(1 - p) (Welleck et al. 2020).
-
-    Arguments as in :func:`full_cost`.
-    """
-    return _blocked(hidden, targets, output, dtype, rows, _costs_of_unlikely)
-
-
-def _costs_of_told(p: Tensor) -> tuple[Tensor, Tensor]:
-    """The cost of words of probability p, and by what the gradient of -log p is multiplied."""
-    return -torch.log(p + _EPSILON), p / (p + _EPSILON)
-
-
-def _costs_of_unlikely(p: Tensor) -> tuple[Tensor, Tensor]:
-    return -torch.log(1 - p + _MARGIN), -p / (1 - p + _MARGIN)
-
-
-def _blocked(hidden, targets, output, dtype, rows, costs_of) -> Tensor:
-    """Without gradients to come, only the costs are computed."""
     learns = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, output.weight, output.bias)
     )
@@ -95,6 +82,10 @@ def _blocked(hidden, targets, output, dtype, rows, costs_of) -> Tensor:
     return _BlockedSoftmax.apply(
         hidden, output.weight, output.bias, targets, dtype, rows, costs_of, learns
     )
+
+
+# The summed unlikelihood loss -log(1 - p) (Welleck et al. 2020).
+unlikely_cost = functools.partial(full_cost, costs_of=_costs_of_unlikely)
 
 
 class _BlockedSoftmax(torch.autograd.Function):
@@ -181,3 +172,12 @@ class SampledSoftmax(nn.Module):
         against = against.masked_fill(targets[:, None] == drawn, -torch.inf)
         aim = (hidden * weights[self.samples :]).sum(1) + output.bias[targets]  # (n,)
         return (torch.logaddexp(against.logsumexp(1), aim) - aim).sum()
+
+
+def cost_of_words(samples: int, counts: np.ndarray | None, dtype: torch.dtype) -> Callable:
+    """The full loss; with a number of `samples` the sampled one, which needs word counts (V,)."""
+    if not samples:
+        return functools.partial(full_cost, dtype=dtype)
+    if counts is None:
+        raise ValueError('samples: a sampled softmax needs the counts of the words')
+    return SampledSoftmax(torch.as_tensor(counts), samples)
