@@ -76,8 +76,10 @@ def find_photos(inputs: Sequence[str | os.PathLike], listed: TextIO | None = Non
     over: dict[str, str] = {}
     for each in _expanded(given, listed):
         if alone or Path(each).is_dir():
-            paths, passed = _in_folder(Path(each), alone)
-            over |= passed
+            below, passed = _in_folder(Path(each))
+            start = Path() if alone else Path(each)  # of the names
+            paths = {(start / name).as_posix(): Path(each, name) for name in below}
+            over |= {(start / name).as_posix(): reason for name, reason in passed.items()}
         else:
             paths = {name: Path(name) for name in _matching(each)}
         found |= {name: Found(name, path) for name, path in paths.items()}
@@ -100,28 +102,25 @@ def _expanded(inputs: Iterable[str], listed: TextIO | None) -> Iterator[str]:
             yield each
 
 
-def _in_folder(folder: Path, alone: bool) -> tuple[dict[str, Path], dict[str, str]]:
-    """Photos below a folder by name, and what looks like one but is passed over, with the reason.
-
-    Where the folder stands `alone`, names are paths from there.
-    """
+def _in_folder(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Photos below a folder, and what looks like one but is passed over, with the reason."""
     if not folder.is_dir():
         raise NotADirectoryError(f'{folder}: no such folder of photos')
     suffixes = read_suffixes()
-    found: dict[str, Path] = {}
+    names: list[str] = []
     passed: dict[str, str] = {}
     for path in sorted(folder.rglob('*')):
         below, named = path.relative_to(folder), path.suffix.lower() in suffixes
         hidden = any(part[0] == '.' for part in below.parts)
-        name = (below if alone else path).as_posix()
         if named and not hidden and path.is_file():
-            found[name] = path
+            names.append(below.as_posix())
         elif reason := _why_not(path, named, hidden):
-            passed[name] = reason
-    if not found:
+            passed[below.as_posix()] = reason
+    names.sort()
+    if not names:
         looked = f'{folder}: no photos there ({" ".join(sorted(suffixes))})'
         raise FileNotFoundError('; '.join([looked, *said_of(passed)]))
-    return dict(sorted(found.items())), passed
+    return names, passed
 
 
 def _why_not(path: Path, named: bool, hidden: bool) -> str | None:
