@@ -6,9 +6,23 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'storyteller/__init__.py').read_text())[1]
+# Scripts that are subcommands, and so are installed; the others are for a checkout.
+SUBCOMMANDS = (HERE / 'storyteller/cli/subcommands.py').read_text(encoding='utf-8')
+SCRIPTS = re.findall(r"'(\w+)\.py'", SUBCOMMANDS)
+
+
+class BuildInstalled(build_py):
+    """Leaves out the scripts that are not installed."""
+
+    def find_package_modules(self, package, package_dir):
+        """The modules of a package, as (package, name, file)."""
+        found = super().find_package_modules(package, package_dir)
+        return [each for each in found if package != 'storyteller.scripts' or each[1] in SCRIPTS]
+
 
 setup(
     name='storyteller',
@@ -35,13 +49,16 @@ setup(
     packages=[
         *find_packages(include=['storyteller', 'storyteller.*'], exclude=['*.models']),
         'storyteller.models',
+        'storyteller.scripts',
     ],
-    # The bundle lies beside the package in a checkout, and inside it once installed.
-    package_dir={'storyteller.models': 'models'},
+    # These lie beside the package in a checkout, and inside it once installed.
+    package_dir={'storyteller.models': 'models', 'storyteller.scripts': 'scripts'},
     package_data={
         'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
+        'storyteller.scripts': ['scene_passages.txt', 'words_to_leave_out.txt'],  # of evaluate.py
     },
+    cmdclass={'build_py': BuildInstalled},
     entry_points={'console_scripts': ['storyteller = storyteller.__main__:main']},
     install_requires=[
         'torch>=2.6,<2.14',  # this range resolves to a build for CPUs

@@ -1,7 +1,8 @@
 """Command line: ``python -m storyteller PHOTO`` prints the nearest captions and a story.
 
 Once installed, ``storyteller PHOTO`` does the same. Several photos have their names above
-their stories, and a blank line between them.
+their stories, and a blank line between them. Subcommands do the other jobs: ``storyteller --help``
+lists them, and a photo that is called like one is reached by ``./NAME``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .cli import subcommands
 from .cli.arguments import (
     CLOSED_PIPE,
+    add_models,
     add_story,
+    add_threads,
     check_counts,
     drop_output,
     prepare_streams,
@@ -29,13 +33,20 @@ from .cli.arguments import (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser, with the name under which this was called."""
-    installed = Path(*sys.argv[:1]).stem == 'storyteller'  # else it is __main__, or a program's own
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The argument parser of a subcommand, with the name under which this was called."""
+    program, listing = _program(), '' if command else '\n\n' + subcommands.listing(_program())
     result = argparse.ArgumentParser(
-        prog='storyteller' if installed else 'python -m storyteller',
-        description='Tell a little story about a photograph.',
+        prog=f'{program} {command}' if command else program,
+        description=f'Tell a little story about a photograph.{listing}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if command == 'check':
+        result.description = 'Verify the model files and their outputs.'
+        result.set_defaults(photos=[], check=True, json=False)
+        add_models(result)
+        add_threads(result)
+        return result
     result.add_argument('--version', action='version', version=f'storyteller {__version__}')
     result.add_argument('photos', nargs='*', metavar='PHOTO', help='an image file')
     result.add_argument(
@@ -46,12 +57,24 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _program() -> str:
+    installed = Path(*sys.argv[:1]).stem == 'storyteller'  # else it is __main__, or a program's own
+    return 'storyteller' if installed else 'python -m storyteller'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 on success, else 2, with a line on stderr for each failed photo."""
+    arguments, command = list(sys.argv[1:] if arguments is None else arguments), None
+    if arguments and arguments[0] in subcommands.SUBCOMMANDS:
+        command = arguments.pop(0)
+        if subcommands.SUBCOMMANDS[command][0]:
+            subcommands.run(command, _program(), arguments)  # which exits if that fails
+            return 0
     prepare_streams()
-    line = parser()
-    arguments = with_home(sys.argv[1:] if arguments is None else arguments)
-    options = line.parse_intermixed_args(arguments)  # photos may stand between the options
+    if command is None and (near := subcommands.meant(arguments)):
+        _complain(f"{arguments[0]}: no such file; did you mean '{_program()} {near}'?")
+    line = parser(command)
+    options = line.parse_intermixed_args(with_home(arguments))  # photos may stand between options
     if bool(options.photos) == options.check or (options.check and options.json):
         line.error('expected photos, or --check alone')
     try:

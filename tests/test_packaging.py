@@ -15,6 +15,7 @@ import venv
 import pytest
 
 from storyteller import __version__
+from storyteller.cli.subcommands import SUBCOMMANDS
 from storyteller.nn import efficientnet
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
@@ -82,7 +83,8 @@ def test_tests_and_scripts_import_nothing_that_is_not_installed_for_them(argumen
 def test_every_package_is_listed(arguments):
     folders = {path.parent for path in (CHECKOUT / 'storyteller').rglob('*.py')}
     packages = {'.'.join(folder.relative_to(CHECKOUT).parts) for folder in folders}
-    assert set(arguments['packages']) == packages | {'storyteller.models'}
+    beside = {'storyteller.models', 'storyteller.scripts'}
+    assert set(arguments['packages']) == packages | beside
 
 
 def test_the_command_is_there(arguments):
@@ -115,7 +117,8 @@ def checkout(tmp_path_factory):
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(CHECKOUT / name, copy)
     ignore = shutil.ignore_patterns('__pycache__')
-    shutil.copytree(CHECKOUT / 'storyteller', copy / 'storyteller', ignore=ignore)
+    for name in ('storyteller', 'scripts'):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=ignore)
     (copy / 'tests').mkdir()
     (copy / 'tests' / 'test_nothing.py').touch()
     (copy / 'models').mkdir()
@@ -202,12 +205,31 @@ def test_the_installed_command_runs_and_its_status_says_how_it_went(
 
 
 @pytest.mark.slow
+def test_installed_scripts_are_those_of_subcommands(checkout, interpreter, tmp_path):
+    install(interpreter, str(checkout))
+    (packages,) = (tmp_path / 'venv').glob('lib/python*/site-packages')
+    names = {path.name for path in (packages / 'storyteller' / 'scripts').iterdir()}
+    scripts = {script for script, _ in SUBCOMMANDS.values() if script}
+    assert names - {'__pycache__'} == scripts | {'scene_passages.txt', 'words_to_leave_out.txt'}
+    assert not (packages / 'scripts').exists()
+    for command in ([interpreter, '-m', 'storyteller'], [interpreter.parent / 'storyteller']):
+        shown = 'python -m storyteller' if '-m' in command else 'storyteller'
+        done = run(*command, 'folder', '--help', folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f'usage: {shown} folder [-h]')
+    help = run(*command, 'evaluate', 'stories', '--help', folder=tmp_path, COLUMNS='300').stdout
+    for name in ('scene_passages.txt', 'words_to_leave_out.txt'):
+        assert str(packages.resolve() / 'storyteller' / 'scripts' / name) in help.replace("'", '')
+
+
+@pytest.mark.slow
 def test_editable_install_uses_the_checkout(checkout, interpreter, tmp_path):
     install(interpreter, '-e', str(checkout))
     check(report(interpreter, tmp_path), checkout / 'storyteller', checkout / 'models')
     (checkout / 'storyteller' / 'later.py').write_text('there = True\n')
     done = subprocess.run([interpreter, '-c', 'import storyteller.later'], cwd=tmp_path)
     assert done.returncode == 0
+    assert run(interpreter, '-m', 'storyteller', 'convert', '-h', folder=tmp_path).returncode == 0
 
 
 @pytest.mark.slow
