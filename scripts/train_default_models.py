@@ -88,7 +88,7 @@ HE_OR_SHE = 'he him his himself', 'she her hers herself'  # a passage speaks of 
 BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions fit best
 NEAREST = 100  # captions that a story is told of
 AROUND = 200  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
-PHOTOS_OF_SCENE = 6  # so often
+PHOTOS_OF_SCENE = 4  # so often
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -470,7 +470,7 @@ class Recipe:
         origins.is_made(self.work / 'decoder.pt', facts)
         decoder.fit(
             self.passages(vocabulary, options),
-            self.training('decoder', lr=4e-4 if self.start else 1e-3),
+            self.training('decoder', lr=8e-4 if self.start else 1e-3),
             self.work / 'decoder.npz',
             self.work / 'decoder.pt',
             n_words=len(vocabulary),
