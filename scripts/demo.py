@@ -17,7 +17,7 @@ from storyteller import images
 from storyteller.cli.arguments import add_max_pixels, add_models, add_threads, run, use_threads
 from storyteller.io import picture_files
 from storyteller.io.extras import needed
-from storyteller.options import MAX_PIXELS, SearchSettings, StoryOptions
+from storyteller.options import MAX_PIXELS, SearchSettings, StoryOptions, check_count
 
 MOST_MEGABYTES = 100  # of a photo; those of telephones with 200 megapixels take up to 60
 WAITING = 16  # people in the queue; more are asked to come back
@@ -267,6 +267,10 @@ def main() -> None:
     add_max_pixels(parser)
     add_threads(parser)
     args = parser.parse_args()
+    check_count('max-megabytes', args.max_megabytes)
+    check_count('max-pixels', args.max_pixels)
+    if not 0 <= args.port < 2**16:  # before the models are loaded too
+        raise ValueError(f'port: expected 0 to 65535, found {args.port}')
     use_threads(args.threads)
     needed('gradio')  # before the models are loaded
     picture_files.register_plugins()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def load_all(
         vectors = workers.submit(
             lambda: _known_vectors(joint.result(), captions.result(), files['captions'])
         )
+        wait([*loading.values(), vectors])  # an interrupt of a join would leave threads running
     z = {name: part.result() for name, part in loading.items()}
     try:
         Rules.of(suiting.telling, words_of(z['dec']))

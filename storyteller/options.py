@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -90,21 +89,25 @@ class SearchOptions:
             ('no_echo', 0), ('candidates', 1),
         ):  # fmt: skip
             check_count(name, getattr(self, name), least)
+            object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's go into no JSON
         for name in ('length_penalty', 'diversity', 'closeness', 'keywords'):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1e6):
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')
+            object.__setattr__(self, name, float(value))
         if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
             raise ValueError(f'temperature: expected 0.001 to 1000, found {self.temperature!r}')
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f'top_p: expected above 0 and up to 1, found {self.top_p!r}')
+        for name in ('temperature', 'top_p'):
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ('required', 'banned'):
             words = getattr(self, name)
             several = isinstance(words, Collection) and not isinstance(words, (str, Mapping))
             if not several or not all(isinstance(word, str) for word in words):
                 hint = f'; did you mean {(words,)!r}?' if isinstance(words, str) else ''
                 raise ValueError(f'{name}: expected words, found {words!r}{hint}')
-            object.__setattr__(self, name, tuple(words))
+            object.__setattr__(self, name, tuple(map(str, words)))
         if both := sorted(set(self.required) & set(self.banned)):
             raise ValueError(f'required, banned: {both[0]!r} is in both')
 
@@ -187,12 +190,14 @@ class SearchSettings:
         for name in ('k', 'bw', 'maxlen'):
             check_count(name, getattr(self, name))
         strength = self.strength
-        if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
+        if not _is_number(strength):
             raise ValueError(f'strength: expected a number, found {strength!r}')
         if not abs(strength) <= 1e6:  # also NaN; far beyond any story, far within float32
             raise ValueError(f'strength: expected a finite number up to 1e6, found {strength!r}')
         if not isinstance(self.telling, SearchOptions):
             raise ValueError(f'telling: expected SearchOptions, found {self.telling!r}')
+        for name, kind in (('k', int), ('bw', int), ('maxlen', int), ('strength', float)):
+            object.__setattr__(self, name, kind(getattr(self, name)))  # of uint8, 200 * 2 is 144
 
     @classmethod
     def read(cls, values: Any) -> SearchSettings:
@@ -314,7 +319,7 @@ class StoryOptions:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:

@@ -305,3 +305,18 @@ def test_the_main_job_uses_them(folder, tmp_path, capsys, monkeypatch):
     assert given[0]['telling'] == {'no_repeat': 4, 'groups': 2} and given[0]['bw'] == 6
     assert given[1]['telling'] == {} and (given[1]['bw'], given[1]['k']) == (2, 7)
     capsys.readouterr()
+
+
+# --- numbers of NumPy ----------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_taken_and_become_plain():
+    telling = Telling(
+        n_best=np.int64(2), length_penalty=np.float32(0.5), banned=np.array(['sea'])
+    )  # fmt: skip
+    said = {'k': np.int64(3), 'bw': np.uint8(200), 'strength': np.float32(0.5)}
+    options = StoryOptions.of(OLD, telling=telling, **said)
+    assert options.bw * 2 == 400
+    assert json.loads(json.dumps(options.settings))['telling'] == {
+        'n_best': 2, 'length_penalty': 0.5, 'banned': ['sea'],
+    }  # fmt: skip

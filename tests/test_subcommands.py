@@ -115,6 +115,16 @@ def test_arguments_and_the_main_module_are_as_before(monkeypatch, capsys):
     assert sys.argv == ['/usr/bin/storyteller', 'gallery', '--help']
 
 
+def test_an_interrupt_while_it_imports_ends_with_130(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subcommands.SourceFileLoader, 'exec_module', stop)
+    with pytest.raises(SystemExit) as stopped:
+        main(['gallery', '--help'])
+    assert stopped.value.code == 130 and capsys.readouterr().err == ''
+
+
 def test_scripts_set_threads_before_torch_is_loaded(monkeypatch, tmp_path):
     (tmp_path / 'torch.py').write_text('import os\nexit(os.environ["OMP_WAIT_POLICY"])\n')
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from tqdm import tqdm
 
 from ..io.picture_files import register_plugins
 from .results import Job, Plan
@@ -71,6 +74,7 @@ def _start(plan: Plan) -> None:
     global _plan
     _plan = plan
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a process that is ended leaves
     register_plugins()
 
 

@@ -67,5 +67,7 @@ def run(name: str, program: str, arguments: Sequence[str]) -> None:
     sys.argv, sys.modules['__main__'] = [f'{program} {name}', *arguments], main
     try:
         SourceFileLoader('__main__', str(script)).exec_module(main)
+    except KeyboardInterrupt:  # while it imports; later the script itself sees to it
+        sys.exit(130)
     finally:
         sys.argv, sys.modules['__main__'] = before
