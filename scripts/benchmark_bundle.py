@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import resource
 import subprocess
@@ -20,7 +19,7 @@ from benchmark_stages import Bench, Run, Stage, full_step, seconds_of, watched
 from PIL import Image
 
 from storyteller import captions as pool
-from storyteller import convnet, decoder, embedding, generate, layers, skipthoughts, writing
+from storyteller import convnet, decoder, embedding, generate, layers, skipthoughts
 from storyteller.batch import processes
 from storyteller.captions.stored import StoredPool
 from storyteller.search import candidates
@@ -66,16 +65,13 @@ def suiting(bench: Bench) -> tuple[Callable[[], list], np.ndarray, int]:
     way = bench.z['search']
     (told,) = generate.stories(bench.z, bench.photos[:1])
     shifted = told.vectors['shifted']
-    vectors = writing.contexts(bench.z, shifted[None], bench.z['bpos'], way.telling)[0]
-    captions = [[caption for caption, _ in told.captions]] * len(vectors)
+    captions = [[caption for caption, _ in told.captions]]
 
     def search() -> list:
-        found = tell(
-            bench.z['dec'], vectors, way.telling, way.bw, maxlen=way.maxlen, captions=captions
-        )
-        return [list(itertools.chain(*found))]
+        vectors, maxlen = shifted[None], way.maxlen
+        return tell(bench.z['dec'], vectors, way.telling, way.bw, maxlen=maxlen, captions=captions)
 
-    return search, shifted, way.telling.candidates * len(vectors)
+    return search, shifted, way.telling.candidates
 
 
 def step(bench: Bench) -> Stage:
