@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +28,20 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Res
     [1, 2, 0]
     """
     with ThreadPoolExecutor(1, thread_name_prefix='ahead') as thread:
-        last = None
-        for item in items:
-            begun = thread.submit(work, item)
-            if last is not None:
-                yield last.result()
-            last = begun
-        if last is not None:
-            yield last.result()
+        yield from mapped(thread, work, items, most=2)
+
+
+def mapped(
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int
+) -> Iterator[Result]:
+    """What ``pool.map(work, items)`` gives, with at most so many given out: no more are read."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def photos_ahead(

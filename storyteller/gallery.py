@@ -28,7 +28,7 @@ from .batch.gallery_rows import Card, gather, writable
 from .batch.gallery_rows import read_rows as read_rows
 from .errors import ImageError, MissingFileError, PathLike
 from .formats import atomic_path
-from .io.extras import way_to
+from .io.extras import needed
 from .options import MAX_PIXELS
 
 SIDE = 480  # pixels of the longer side of a thumbnail: sharp in a card, also on a fine screen
@@ -90,8 +90,8 @@ def write_gallery(
         If there are no rows, one of them is none of ours, or `out` is no name of a page.
     MissingFileError
         If there is no such folder of photos.
-    ModuleNotFoundError
-        Without jinja2.
+    MissingExtraError
+        If jinja2 is not installed.
     """
     folder, out = Path(photos_folder), Path(out)
     if out.suffix.lower() not in ('.html', '.htm') or out.is_dir():
@@ -170,12 +170,7 @@ def _sweep(folder: Path, addresses: Sequence[str]) -> None:
 
 
 def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise ModuleNotFoundError(
-            f'a gallery needs jinja2: {way_to("gallery")}', name='jinja2'
-        ) from None
+    jinja2 = needed('jinja2')
     surroundings = jinja2.Environment(
         autoescape=True,
         loader=jinja2.PackageLoader('storyteller', 'data'),

@@ -107,7 +107,7 @@ def load_image(
     """
     if isinstance(file, Loaded):
         return file.rawim, file.im
-    picture = _read(file, allow_truncated, max_pixels)
+    picture = read_rgb(file, allow_truncated=allow_truncated, max_pixels=max_pixels)
     pixels = _resize_and_crop(picture)  # (224, 224, 3) float64, RGB
     rawim = pixels.astype(np.uint8)  # truncates, as in 2015
     if side is not None:
@@ -115,13 +115,6 @@ def load_image(
         pixels = np.asarray(whole, np.float64)
     im = pixels[:, :, ::-1] - np.array(MEAN_BGR)
     return rawim, np.ascontiguousarray(im.transpose(2, 0, 1)[None], dtype=np.float32)
-
-
-def read_rgb(
-    file: Photo, *, allow_truncated: bool = False, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Read a whole photo, upright, as an (H, W, 3) array of uint8; the rest as `load_image`."""
-    return _read(file, allow_truncated, max_pixels)
 
 
 def photo_name(file: Photo) -> str:
@@ -135,7 +128,10 @@ def photo_name(file: Photo) -> str:
     return str(getattr(file, 'filename', None) or getattr(file, 'name', None) or '<picture>')
 
 
-def _read(file: Photo, allow_truncated: bool, max_pixels: int) -> np.ndarray:
+def read_rgb(
+    file: Photo, *, allow_truncated: bool = False, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read a whole photo, upright, as an (H, W, 3) array of uint8; the rest as `load_image`."""
     check_count('max_pixels', max_pixels)
     name = photo_name(file)
     if isinstance(file, np.ndarray):

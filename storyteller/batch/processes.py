@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..ahead import mapped
 from ..io.picture_files import register_plugins
 from .results import Job, Plan
 
@@ -48,13 +48,8 @@ def tell(plan: Plan, jobs: Iterable[Job], count: int) -> Iterator[dict[str, Any]
     before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _start, (plan,))
     try:
-        given: deque[Any] = deque()
-        for job in jobs:
-            given.append(pool.submit(_rows, job))
-            if len(given) >= WAITING * count:
-                yield from given.popleft().result()
-        while given:
-            yield from given.popleft().result()
+        for rows in mapped(pool, _rows, jobs, WAITING * count):
+            yield from rows
     except BrokenProcessPool:
         raise OSError('--processes: the system ended one; is there memory for so many?') from None
     except BaseException:  # an interrupt above all: nobody waits for what is no more asked for

@@ -128,10 +128,19 @@ def add_story(parser: argparse.ArgumentParser, several_styles: bool = False) -> 
     parser.add_argument('--lyric', action='store_true', help='break lines at commas')
     parser.add_argument('--style', action='append' if several_styles else 'store', help=style)
     add_models(parser)
-    add_precision(parser)
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='float32',
+        help='of computations on a CPU: bfloat16 encodes captions faster, with small deviations '
+        '(%(default)s)',
+    )
     add_threads(parser)
     parser.add_argument('--seed', type=int, help='sample with this seed instead of searching')
-    add_reading(parser)
+    parser.add_argument(
+        '--allow-truncated', action='store_true', help='accept truncated image files'
+    )
+    add_max_pixels(parser)
     add_search(parser)
 
 
@@ -172,14 +181,6 @@ class _OneOrMore(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add ``--allow-truncated`` and ``--max-pixels``."""
-    parser.add_argument(
-        '--allow-truncated', action='store_true', help='accept truncated image files'
-    )
-    add_max_pixels(parser)
-
-
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Add ``--max-pixels``."""
     parser.add_argument(
@@ -188,17 +189,6 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         default=StoryOptions.max_pixels,
         help='maximum number of pixels of a photo; each takes at least four bytes (%(default)s)',
-    )
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add ``--precision``, the numeric precision of the models."""
-    parser.add_argument(
-        '--precision',
-        choices=PRECISIONS,
-        default='float32',
-        help='of computations on a CPU: bfloat16 encodes captions faster, with small deviations '
-        '(%(default)s)',
     )
 
 

@@ -11,11 +11,13 @@ EXTRAS = {
     'gensim': 'expand',
     'gradio': 'demo',
     'huggingface_hub': 'hub',
+    'jinja2': 'gallery',
     'joblib': 'eval',
     'matplotlib': 'train',
     'ray': 'scale',
     'scipy': 'eval',
     'sklearn': 'eval',
+    'tensorboard': 'train',
 }
 
 

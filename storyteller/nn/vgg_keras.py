@@ -1,20 +1,19 @@
 """VGG-19 from Keras's ``.h5`` file of weights.
 
-The HDF5 library finds the arrays in the file and tells where their numbers lie; the numbers are
-read from there. So no filter runs, no other file is opened, and no size is believed that the file
-does not fill.
+Only arrays that lie in the file itself, in one piece, are read. So no filter runs, no other file is
+opened, and no size is believed that the file does not fill.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import MissingFileError
-from ..io.arrays import read_into
 from ..io.extras import way_to
 from .architecture import MEAN_BGR, VGG19
 
@@ -38,32 +37,25 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         raise MissingFileError(
             f'{path}: to read an HDF5 file takes h5py: {way_to("keras")}'
         ) from None
-    ranks = {name: len(shape) for name, shape in VGG19.shapes().items()}
     params: dict[str, np.ndarray] = {}
-    places = {}
     with h5py.File(path, 'r') as root:
-        for name, rank in ranks.items():
+        for name, shape in VGG19.shapes().items():
             layer = name.removesuffix('_W').removesuffix('_b')
             group = layer.replace('conv', 'block').replace('_', '_conv').replace('fc6', 'fc1')
-            places[name] = _place(h5py, root, group.replace('fc7', 'fc2'), rank)
-    size = path.stat().st_size
-    for name, (_, dtype, shape) in places.items():
-        if min(shape) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize > size:
-            raise ValueError(f'{name} has the shape {shape}, the file has {size} bytes')
-    with open(path, 'rb') as file:
-        for name, (offset, dtype, shape) in places.items():
-            file.seek(offset)
+            array = _array(h5py, root, group.replace('fc7', 'fc2'), len(shape))
+            size = path.stat().st_size
+            if math.prod(array.shape) * array.dtype.itemsize > size:
+                raise ValueError(f'{name} has the shape {array.shape}, the file has {size} bytes')
             if name == 'fc6_W':
-                params[name] = _by_channels(file, dtype, shape, len(params[LAST]))
+                params[name] = _by_channels(array, len(params[LAST]))
             else:
-                array = read_into(file, np.empty(shape, dtype))
-                array = array.transpose(KERNEL) if len(shape) == 4 else array
-                params[name] = np.ascontiguousarray(array, np.float32)
+                numbers = array[()].transpose(KERNEL) if len(shape) == 4 else array[()]
+                params[name] = np.ascontiguousarray(numbers, np.float32)
     return params, MEAN_BGR
 
 
-def _place(h5py: Any, root: Any, name: str, rank: int) -> tuple[int, np.dtype, tuple[int, ...]]:
-    """Offset, dtype and shape of the only array with `rank` axes in the group of a layer."""
+def _array(h5py: Any, root: Any, name: str, rank: int) -> Any:
+    """The only array with `rank` axes in the group of a layer."""
     if not isinstance(group := _member(h5py, root, name), h5py.Group):
         raise ValueError(f'it holds no layer {name!r}')
     found = [array for array in _arrays(h5py, group) if len(array.shape or ()) == rank]
@@ -72,9 +64,9 @@ def _place(h5py: Any, root: Any, name: str, rank: int) -> tuple[int, np.dtype, t
     (array,) = found
     if array.dtype.kind != 'f':
         raise ValueError(f'{name} holds an array of {array.dtype}, expected floats')
-    if (offset := array.id.get_offset()) is None:
+    if array.id.get_offset() is None:
         raise ValueError(f'{name} holds an array that is compressed or lies in pieces')
-    return offset, array.dtype, array.shape
+    return array
 
 
 def _arrays(h5py: Any, group: Any, depth: int = 0) -> Iterator[Any]:
@@ -96,14 +88,12 @@ def _member(h5py: Any, group: Any, name: str) -> Any:
     return group[name]
 
 
-def _by_channels(
-    file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...], channels: int
-) -> np.ndarray:
+def _by_channels(array: Any, channels: int) -> np.ndarray:
     """Rows for (height, width, channel) read as rows for (channel, height, width)."""
-    if not channels or shape[0] % channels:
-        raise ValueError(f'fc1 has {shape[0]} rows, expected some for each of {channels} channels')
-    pixels = shape[0] // channels
-    array = np.empty((channels, pixels, shape[1]), np.float32)
-    for pixel in range(pixels):
-        array[:, pixel] = read_into(file, np.empty((channels, shape[1]), dtype))
-    return array.reshape(shape)
+    rows, width = array.shape
+    if not channels or rows % channels:
+        raise ValueError(f'fc1 has {rows} rows, expected some for each of {channels} channels')
+    found = np.empty((channels, rows // channels, width), np.float32)
+    for pixel in range(rows // channels):
+        found[:, pixel] = array[pixel * channels : (pixel + 1) * channels]
+    return found.reshape(rows, width)

@@ -13,7 +13,7 @@ import pickle
 import reprlib
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -52,7 +52,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         made_by = 'Caffe' if 'classifier.1.weight' in state else 'torchvision'
         names = _names(CLASSIFIERS[made_by])
         found = {name: state[theirs] for name, theirs in names.items() if theirs in state}
-        _check(found, size)
+        wanted = sum(tensor.size * tensor.dtype.itemsize for tensor in found.values())
+        if wanted > size:
+            raise ValueError(f'its tensors have {wanted} bytes, the file has {size}')
         params = {name: _read(tensor, stream) for name, tensor in found.items()}
     if made_by == 'Caffe':
         return params, MEAN_BGR
@@ -207,13 +209,6 @@ def _state(state: Any) -> dict[str, _Tensor]:
     if not isinstance(state, dict):
         raise ValueError(f'expected a state dict, found {kind_of(state)}')
     return {_text(name): item for name, item in state.items() if isinstance(item, _Tensor)}
-
-
-def _check(tensors: Mapping[str, _Tensor], size: int) -> None:
-    """Refuse tensors that are larger, all together, than the file."""
-    wanted = sum(tensor.size * tensor.dtype.itemsize for tensor in tensors.values())
-    if wanted > size:
-        raise ValueError(f'its tensors have {wanted} bytes, the file has {size}')
 
 
 def _read(tensor: _Tensor, stream: Stream) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 from ..formats import PathLike, atomic_path
-from ..io.extras import way_to
+from ..io.extras import needed
 from .process_state import say
 
 
@@ -26,15 +25,14 @@ class Metrics:
 
     Raises
     ------
-    ValueError
+    MissingExtraError
         If a package that is needed is not installed.
     """
 
     def __init__(self, checkpoint: Path, curves: bool = False, tensorboard: bool = False):
         wanted = {'matplotlib': curves, 'tensorboard': tensorboard}
-        for package in (name for name, needed in wanted.items() if needed):
-            if importlib.util.find_spec(package) is None:
-                raise ValueError(f'{package} is not installed: {way_to("train")}')
+        for package in (name for name, asked in wanted.items() if asked):
+            needed(package)
         self.checkpoint, self.curves = checkpoint, curves
         self.file = checkpoint.with_suffix('.jsonl')
         self.board = None

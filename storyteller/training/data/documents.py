@@ -10,14 +10,15 @@ import functools
 import itertools
 import os
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ... import text
+from ...ahead import mapped
 from ...formats import ModelFileError, PathLike, atomic_path
 from ...vocabulary import SPECIAL
 from . import origins
@@ -239,13 +240,7 @@ def _mapped(function, items: Iterable[list[str]], processes: int) -> Iterator[li
         yield from map(function, items)
         return
     with ProcessPoolExecutor(processes) as pool:
-        waiting: deque[Future] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 4 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from mapped(pool, function, items, 4 * processes)
 
 
 def _tokenised(lines: Sequence[str], split: bool) -> list[str]:

@@ -17,12 +17,8 @@ from ...formats import PathLike, read_lines
 from ...vocabulary import Vocabulary
 from .corpus import Corpus, passages
 
-_SPEAKERS = """
-    i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm
-"""
-_ARCHAIC = """
-    thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea
-"""
+_SPEAKERS = "i me my mine myself we us our ours ourselves you your yours yourself yourselves 'm"
+_ARCHAIC = 'thee thou thy thine thyself ye hath doth hast dost art wert shalt wilt oft ere nay yea'
 _LOOSE = '-- : ( ) [ ] { } * _ ... # & / \\ < > = + | @ % $'
 # A photo shows what is. A sentence with one of these opposes, doubts, denies or supposes, and a
 # decoder that has read many writes of nothing but what is not.
