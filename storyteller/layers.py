@@ -101,19 +101,9 @@ def require_gru(
 
 
 def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
-    """Build a GRU from six arrays of 2015.
+    """Build a GRU from its six arrays of 2015, ``{prefix}_W``, ``_U``, ``_b`` and their ``x``.
 
-    Parameters
-    ----------
-    params : mapping of str to array
-        Holds ``{prefix}_W``, ``_U``, ``_b``, ``_Wx``, ``_Ux`` and ``_bx``.
-    prefix : str
-        ``'encoder'``, ``'encoder_r'``, ``'decoder'``, ...
-
-    Returns
-    -------
-    torch.nn.GRU
-        Takes (T, B, W), gives (T, B, H). Its hidden bias is zero and not trained.
+    It takes (T, B, W) and gives (T, B, H). Its hidden bias is zero and not trained.
     """
     width, hidden = params[f'{prefix}_Wx'].shape
     module = _empty(nn.GRU, width, hidden)

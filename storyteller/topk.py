@@ -8,22 +8,10 @@ from torch import Tensor, cat
 def topk(values: Tensor, k: int, largest: bool = True) -> tuple[Tensor, Tensor]:
     """As ``values.topk(k)`` of rows (R, N), with equal values in the order of their places.
 
+    Gives values and places, each (R, k), the best first; (R, N) if N is less. NaN counts as the
+    greatest.
     ``topk`` leaves open which of equal values are taken, and in which order; a stable sort takes
     long. So only where equal ones stand on both sides of the edge are those chosen anew.
-
-    Parameters
-    ----------
-    values : Tensor, shape (R, N)
-        NaN counts as the greatest.
-    k : int
-        More than N gives N.
-    largest : bool
-        Else the least ones.
-
-    Returns
-    -------
-    values, places : Tensor, shape (R, <=k)
-        The best first.
 
     Examples
     --------

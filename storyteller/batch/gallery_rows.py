@@ -54,18 +54,9 @@ class Card:
 
 
 def read_rows(path: PathLike) -> list[dict[str, Any]]:
-    """Read a results file.
+    """Read a results file, as ``scripts/story_folder.py`` writes it: one row of JSON per line.
 
-    Parameters
-    ----------
-    path : path-like
-        JSON, one row per line, as ``scripts/story_folder.py`` writes it. A last line that was cut
-        while it was written is left out, with a warning.
-
-    Returns
-    -------
-    list of dict
-        For `gather` and `storyteller.gallery.write_gallery`.
+    A last line that was cut while it was written is left out, with a warning.
 
     Raises
     ------
@@ -84,10 +75,7 @@ def read_rows(path: PathLike) -> list[dict[str, Any]]:
 def gather(rows: Iterable[Mapping[str, Any]]) -> list[Card]:
     """The cards of a page, in order of the first row of each photo.
 
-    Raises
-    ------
-    ValueError
-        If there are no rows, or one is none of ours; the message has its number.
+    A ValueError says that there are no rows, or which one is none of ours.
     """
     told: dict[str, dict[str, Mapping[str, Any]]] = {}  # photo -> settings -> row
     errors: dict[str, dict[str, None]] = {}

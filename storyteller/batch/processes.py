@@ -34,16 +34,7 @@ def cores() -> int:
 def tell(plan: Plan, jobs: Iterable[Job], count: int) -> Iterator[dict[str, Any]]:
     """Tell all jobs in so many processes; the rows come in order.
 
-    Parameters
-    ----------
-    plan : Plan
-    jobs : iterable of (photos, style)
-    count : int
-
-    Raises
-    ------
-    ValueError, OSError
-        As telling in this process would, or if a process was ended by the system.
+    Raises what telling in this process would, and an OSError if the system ended a process.
     """
     before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _start, (plan,))

@@ -30,15 +30,8 @@ def tell(
 ) -> Iterator[dict[str, Any]]:
     """Process all jobs; the rows arrive in any order.
 
-    Parameters
-    ----------
-    plan : Plan
-    jobs : iterable of (photos, style)
-        The largest is the size of the batches.
-    address : str, optional
-        Of a cluster, ``auto`` for the one that this machine belongs to; None starts one here.
-    actors : int
-        How many hold the models at a time.
+    The largest job is the size of the batches. `address` is that of a cluster, ``auto`` for the one
+    that this machine belongs to; None starts one here. As many `actors` hold the models.
 
     Raises
     ------

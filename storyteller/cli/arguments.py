@@ -27,17 +27,11 @@ OF_STORY = 'lyric', 'seed', 'allow_truncated', 'max_pixels'  # the search apart
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
-    """Add a flag for each field of an option dataclass.
+    """Add a flag for each field of an option dataclass, described by its section ``Attributes``.
 
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-    kind : dataclass
-        Its docstring describes the fields in a section ``Attributes``. The flag of a tuple takes
-        one value and may be said again: one that took several would take photos for words.
-    defaults
-        What takes the place of the class' own defaults; None, of a field that is not said, is not
-        shown.
+    The flag of a tuple takes one value and may be said again: one that took several would take
+    photos for words. `defaults` take the place of the class' own; None, of a field that is not
+    said, is not shown.
 
     Examples
     --------
@@ -200,15 +194,10 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def use_threads(count: int | None = None) -> None:
-    """Set how threads wait, and their number. torch must not be loaded yet.
+    """Set how threads wait, and their number, 1 or more. torch must not be loaded yet.
 
     By itself OpenMP lets a thread that has nothing to do keep its core busy. Beside another program
     that has work to do, each step then waits for a thread that waits for a core.
-
-    Raises
-    ------
-    ValueError
-        If the count is not 1 or more.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'

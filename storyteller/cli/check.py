@@ -34,10 +34,7 @@ class Finding(NamedTuple):
 def check(models: PathLike | Sequence[PathLike] | None = None) -> Iterator[Finding]:
     """Check the versions, the files and the outputs of the models, one finding at a time.
 
-    Parameters
-    ----------
-    models : path-like or sequence of path-like, optional
-        As for `storyteller.generate.load_all`; None is what `config.paths` names.
+    `models` is as for `storyteller.generate.load_all`; None is what `config.paths` names.
     """
     yield Finding('Python', True, platform.python_version())
     for package in PACKAGES:

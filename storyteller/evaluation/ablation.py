@@ -62,10 +62,9 @@ class Judges:
     work : path
         Folder where the novels that the decoder learned from are kept as tokens.
     leave_out : frozenset of str
-        Words that no story should say; see `flaws.read_words`.
+        Words that no story should say; see `flaws.flaws`.
     styles : mapping of str to str
-        More styles than novel, caption and lyric: name -> how the names of their novels' files
-        begin.
+        More styles than novel, caption and lyric: name -> how their novels' files are called first.
     learned : sequence of paths
         Text files, beside the novels, that stories may have copied from.
     """

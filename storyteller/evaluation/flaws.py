@@ -72,9 +72,8 @@ def flaws(
     Returns
     -------
     dict of str to (S,) bool array
-        ``word_twice``, :func:`twice_in_a_clause`; ``run_again``, :func:`run_again`;
-        ``with_a_name``, :func:`names`; ``cut_off``, :func:`cut_off`; ``left_out_word`` if there are
-        words in `leave_out`.
+        By :func:`twice_in_a_clause` (``word_twice``), :func:`run_again`, :func:`names`
+        (``with_a_name``) and :func:`cut_off`; ``left_out_word`` if there are words in `leave_out`.
     """
     found = {
         'word_twice': [twice_in_a_clause(story) for story in told],

@@ -44,13 +44,8 @@ SHARDS = ('romance-13', 'more-26')  # of novels, which are held out from trainin
 class HeldOut:
     """The development photos of Flickr8k, a shard of novels, songs, and a loaded bundle.
 
-    Parameters
-    ----------
-    data : path
-        Laid out as `LAYOUT` says, with one file of novels whose name begins with `shard`.
-    z : dict
-        From `storyteller.generate.load_all`.
-    shard : str
+    `data` is laid out as `LAYOUT` says, with one file of novels whose name begins with `shard`; `z`
+    comes from `storyteller.generate.load_all`.
     """
 
     def __init__(self, data: Path, z: Mapping[str, Any], shard: str = 'romance-13'):
@@ -107,12 +102,8 @@ class HeldOut:
     def novels(self, which: str, most: int = 20) -> list[list[str]]:
         """Paragraphs of some novels, tokens between blanks.
 
-        Parameters
-        ----------
-        which : str
-            How the names of their files begin, or a file of authors, one per line.
-        most : int
-            So many novels are enough of such authors.
+        `which` is how the names of their files begin, or a file of authors, one per line, of whom
+        `most` novels are enough.
         """
         if Path(which).is_file():
             authors, files = read_words(which), documents.text_files(self.data / 'novels')

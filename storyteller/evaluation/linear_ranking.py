@@ -45,15 +45,7 @@ def linear_ranking(
 ) -> dict[str, Ranking]:
     """Learn both maps on `train`, keep those of the best epoch on `dev`; i2t and t2i of `test`.
 
-    Parameters
-    ----------
-    train, dev, test : Described
-    dim : int
-        E.
-    margin, lr, epochs, batch_size, seed
-        Of the training; a batch holds an image once. The best epoch has the largest sum of recalls.
-    verbose : bool
-        Show progress on stderr.
+    `dim` is E. A batch holds an image once; the best epoch has the largest sum of recalls.
     """
     widths = [x.shape[1] for x in (train.images, train.sentences)]
     with torch.random.fork_rng(devices=[]):

@@ -44,14 +44,7 @@ Key = dict[str, dict[int, str]]  # sheet -> number -> source
 
 @dataclass(frozen=True)
 class Text:
-    """A text as it is presented to readers, under a caption.
-
-    Attributes
-    ----------
-    source : str
-        Who wrote it; readers are not told.
-    caption, prose : str
-    """
+    """A text as it is presented to readers, under a caption; who wrote it, they are not told."""
 
     source: str
     caption: str
@@ -79,10 +72,7 @@ def check_free(folder: PathLike) -> None:
 def write_panel(folder: PathLike, dealt: Sequence[Sequence[Text]]) -> list[Path]:
     """Write the sheets, one for each reader, a form for each, and the key; gives the sheets.
 
-    Raises
-    ------
-    ValueError
-        If a panel is there already.
+    A ValueError says that a panel is there already.
     """
     check_free(folder)
     folder, numbers = Path(folder), itertools.count(1)
@@ -114,20 +104,10 @@ def read_key(folder: PathLike) -> Key:
 
 
 def read_marks(path: PathLike, key: Key) -> Marks:
-    """The validated marks of a reader.
+    """The validated marks of a reader, from a form that was filled in, under any name.
 
-    Parameters
-    ----------
-    path : path-like
-        A form that was filled in, under any name.
-    key : dict
-        From :func:`read_key`.
-
-    Raises
-    ------
-    ValueError
-        If a column or a row of the sheet is missing, a number is not of it or there twice, or a
-        mark is none; the message names it.
+    A ValueError names what is wrong: if a column or a row of the sheet is missing, a number is not
+    of it (by the key, see :func:`read_key`) or there twice, or a mark is none.
     """
     reader = csv.DictReader(read_lines(path), skipinitialspace=True)
     if missing := [name for name in ('number', *MARKS) if name not in (reader.fieldnames or ())]:

@@ -34,13 +34,7 @@ class MissingExtraError(ModuleNotFoundError, ValueError):
 
 
 def needed(module: str) -> ModuleType:
-    """A module, imported now, of a package in :data:`EXTRAS`.
-
-    Raises
-    ------
-    MissingExtraError
-        If its package is not installed.
-    """
+    """A module, imported now, of a package in :data:`EXTRAS`, or a MissingExtraError."""
     package = module.partition('.')[0]
     try:
         importlib.import_module(package)

@@ -15,20 +15,10 @@ from ..errors import PathLike
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block succeeds.
+    """A temporary path beside `path`, of the same suffix, that replaces it when the block succeeds.
 
     A reader sees the old file or the new one, never a part: the temporary file is flushed to disk
-    before it is renamed, and removed if the block raises.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write. Missing folders above it are made.
-
-    Yields
-    ------
-    pathlib.Path
-        The path to write to, with the same suffix.
+    before it is renamed, and removed if the block raises. Missing folders above are made.
 
     Examples
     --------

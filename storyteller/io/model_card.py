@@ -47,12 +47,8 @@ def completed(folder: PathLike) -> dict[str, Any]:
     """The card of a folder (see `storyteller.io.bundle.read_card`) with all its models in it.
 
     Files that were trained anew are struck off a card, and a folder that was trained from nothing
-    has none. What a card lists and is not there is left out.
-
-    Raises
-    ------
-    ModelFileError
-        If a file is not the one that the card describes, or none that can be given away.
+    has none. What a card lists and is not there is left out. A ModelFileError says that a file is
+    not the one that the card describes, or none that can be given away.
     """
     folder = Path(folder)
     card = bundle.read_card(folder) or {'format': 1, 'files': {}}
@@ -88,10 +84,7 @@ def contents(
 ) -> dict[str, Path | bytes]:
     """What `storyteller.io.hub.share` uploads: the files of a completed card, it, and the page.
 
-    Raises
-    ------
-    ValueError
-        If neither the card nor `licence` says under which terms.
+    A ValueError says that neither the card nor `licence` tells the terms.
     """
     folder = Path(folder)
     own = folder / PAGE
@@ -103,17 +96,10 @@ def contents(
 
 
 def page(card: Mapping[str, Any], name: str, licence: str | None = None, more: str = '') -> str:
-    """The page as Markdown, with the metadata that a hub reads.
+    """The page of a bundle ``OWNER/NAME`` as Markdown, with the metadata that a hub reads.
 
-    Parameters
-    ----------
-    card : mapping
-    name : str
-        ``OWNER/NAME``.
-    licence : str, optional
-        Its short name on the hub, such as ``mit`` or ``other``; else what the card says.
-    more : str
-        What follows, such as an account that the folder has already.
+    `licence` is its short name on the hub, such as ``mit`` or ``other``, else what the card says;
+    `more` is what follows, such as an account that the folder has already.
     """
     licence = licence or card.get('licence')
     if not isinstance(licence, str) or not re.fullmatch(r'[\w.+-]+', licence):

@@ -101,14 +101,8 @@ def _refuse(reader: ObjectRows) -> None:
 class ObjectRows(PythonUnpickler):
     """Unpickler of an array of objects, each a row of floats.
 
-    Parameters
-    ----------
-    stream : Stream
-        At the beginning of the pickle.
-    count : int
-        How many rows there must be.
-    write : callable
-        Gets W, and the bytes of one or more rows (n, W) of little-endian float32.
+    From the beginning of a pickle in `stream` it reads `count` rows, and gives `write` their width
+    W, and the bytes of one or more of them (n, W) in little-endian float32.
     """
 
     def __init__(self, stream: Stream, count: int, write: Callable[[int, bytes], Any]):

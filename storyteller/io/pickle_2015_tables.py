@@ -37,16 +37,10 @@ def holds_objects(path: PathLike) -> bool:
 
 
 def write_plain(path: PathLike, out: PathLike) -> None:
-    """Write a table of Python objects as a plain (V, W) float32 ``.npy``.
+    """Write a table of Python objects as a plain (V, W) float32 ``.npy``, as a stream, atomically.
 
-    The file is read as a stream and the other is written atomically, a row at a time.
-
-    The table is a ``.npy`` array (V,) of objects, each of them an array (W,) or (1, W) of floats.
-
-    Raises
-    ------
-    ModelFileError
-        If the file holds anything else.
+    The table is a ``.npy`` array (V,) of objects, each an array (W,) or (1, W) of floats; a
+    ModelFileError says that the file holds anything else.
     """
     with atomic_path(out) as temporary, open(temporary, 'wb') as file:
         _copy_rows(path, file)
@@ -55,14 +49,9 @@ def write_plain(path: PathLike, out: PathLike) -> None:
 def open_plain(path: PathLike) -> np.ndarray:
     """Open the plain form of a table of Python objects, converting it if it is not cached.
 
-    Without a cache that can be written, it is made for this process alone, with a warning.
-
-    The plain form is a (V, W) float32 array, mapped and read-only.
-
-    Raises
-    ------
-    ModelFileError
-        If the file holds anything else, or there is no room for its plain form.
+    It is a (V, W) float32 array, mapped and read-only. Without a cache that can be written, it is
+    made for this process alone, with a warning. A ModelFileError says that the file holds anything
+    else, or that there is no room.
     """
     trouble = 'there is no folder for a cache'
     if folder := cache_folder():

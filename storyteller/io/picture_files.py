@@ -116,17 +116,9 @@ def open_picture(stream: BinaryIO, path: str = '') -> Image.Image:
     But how large it may be is for our caller to say: Pillow's own limit is one for the whole
     program, and nobody should have to move it for a photo of a telephone.
 
-    Parameters
-    ----------
-    stream : binary file
-        It can be sought in.
-    path : str
-        Of the file, if it has one: what is not compressed is read from there.
-
-    Raises
-    ------
-    PIL.Image.UnidentifiedImageError
-        If it is of no known format, or begins like one and does not go on so.
+    The stream can be sought in; `path` is that of its file, if it has one: what is not compressed
+    is read from there. A PIL.UnidentifiedImageError says that it is of no known format, or begins
+    like one and does not go on so.
     """
     stream = without_metadata(stream)
     stream.seek(0)

@@ -37,12 +37,8 @@ _STAND_INS = {
 def existing(path: PathLike, purpose: str) -> Path:
     """Return `path` if it is a regular file, and neither a Git-LFS pointer nor a web page.
 
-    Raises
-    ------
-    MissingFileError
-        If nothing, a folder, or something that is no regular file is there.
-    ModelFileError
-        If it is a Git-LFS pointer, or a web page.
+    Where nothing, a folder, or no regular file is there, a MissingFileError is raised, and a
+    ModelFileError for a pointer or a page.
     """
     path = Path(path)
     if path.is_dir():
@@ -66,14 +62,8 @@ def stand_in(path: PathLike) -> str | None:
 def load_pickles(path: PathLike) -> list[Any]:
     """Read all consecutive pickles in a file without running any code.
 
-    Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not.
-
-    Raises
-    ------
-    MissingFileError
-        If the file is not there.
-    ModelFileError
-        If it is no pickle, or asks for anything but arrays and plain containers.
+    Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not. A
+    ModelFileError says that it is no pickle, or asks for anything but arrays and plain containers.
     """
     path = existing(path, 'a pickle')
     objects = []

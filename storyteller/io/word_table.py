@@ -24,12 +24,8 @@ def write_table(
 class WordTable(Mapping):
     """Word vectors by word, read from disk on demand.
 
-    Parameters
-    ----------
-    index : dict of str to int
-        Words in the order in which they were first seen, and their rows.
-    rows : (V, W) array
-        float16, float32 or float64; usually memory-mapped.
+    `index` holds the words in the order in which they were first seen, and their rows in `rows`,
+    a (V, W) array of float16, float32 or float64, usually memory-mapped.
 
     Examples
     --------
@@ -52,10 +48,7 @@ class WordTable(Mapping):
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Rows (n,) of the table to word vectors (n, W), float32.
 
-        Raises
-        ------
-        ModelFileError
-            If one of them is not finite; the table as a whole is never read.
+        A ModelFileError says that one of them is not finite; the table as a whole is never read.
         """
         vectors = np.asarray(self._rows[rows], dtype=np.float32)
         if not np.isfinite(vectors.sum()) and not np.isfinite(vectors).all():

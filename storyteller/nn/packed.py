@@ -81,13 +81,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """``x W' + b`` for inference, from the weight (out, in) and bias of a plain layer.
+    """``x W' + b`` for inference, from the weight (out, in) and bias (out,) of a plain layer.
 
-    Parameters
-    ----------
-    weight : (out, in) tensor
-        Not kept if it is packed, so that it need not stay in memory.
-    bias : (out,) tensor or None
+    The weight is not kept if it is packed, so that it need not stay in memory.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
@@ -143,14 +139,8 @@ class Linear(nn.Module):
 class GRU(nn.Module):
     """A GRU for inference, stepped from outside; see :mod:`storyteller.layers` for its form.
 
-    Parameters
-    ----------
-    params : mapping of str to array
-        Holds the six arrays of 2015 under `prefix`.
-    prefix : str
-    device : torch.device, optional
-    dtype : torch.dtype
-        Of the products: float32, or bfloat16, which is faster and coarser.
+    It is made of the six arrays of 2015 that `params` holds under `prefix`. Products are of type
+    `dtype`: float32, or bfloat16, which is faster and coarser.
     """
 
     def __init__(

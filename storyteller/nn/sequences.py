@@ -29,12 +29,8 @@ def as_texts(X: str | Iterable[str]) -> list[str]:
 def batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Batches (B,) of rows by descending length, so that a lack of memory shows at once.
 
-    Parameters
-    ----------
-    lengths : sequence of N int
-        Words in each sequence, 1 or more.
-    batch_size : int
-        The most rows in a batch; long sequences stand in smaller ones.
+    `lengths` are the words of each of N sequences, 1 or more. A batch has `batch_size` rows at
+    most; long sequences stand in smaller ones.
 
     Examples
     --------
@@ -62,13 +58,8 @@ def last_states(
     in the batch, so there is no padding and no mask, and the inputs of all words are projected in
     one product. A very long sequence is read in pieces.
 
-    Parameters
-    ----------
-    module : torch.nn.GRU or packed.GRU
-    sequences : sequence of B int arrays
-        Word indices, 1 or more each, by descending length.
-    lookup : callable
-        Indices (n,) to word vectors (n, W), float32.
+    The B sequences are word indices, 1 or more each, by descending length; `lookup` takes indices
+    (n,) to word vectors (n, W), float32.
     """
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):

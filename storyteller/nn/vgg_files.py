@@ -41,11 +41,7 @@ _READERS = {
 def read(path: PathLike) -> tuple[Architecture, Params]:
     """The layer sizes and the parameters in a file of VGG-19, under any name.
 
-    Returns
-    -------
-    Architecture
-    dict of str to array
-        With all that `Architecture.shapes` names; of these shapes, unless the file lies.
+    The arrays are all that `Architecture.shapes` names; of these shapes, unless the file lies.
 
     Raises
     ------

@@ -92,7 +92,7 @@ def back_translate(
     *,
     block: int = 1024,
 ) -> BackTranslation:
-    """Find each passage's captions, and take their mean.
+    """Find the k captions of each passage, and take their mean.
 
     Parameters
     ----------
@@ -102,8 +102,6 @@ def back_translate(
         Those of the pool.
     c, b : (D,) array
         The mean vectors of captions and of passages.
-    k : int
-        Captions for a passage, as many as a story is told of.
     block : int
         Passages at once; changes the speed, not the result.
 
@@ -135,14 +133,9 @@ def back_translate(
 
 
 def best_rows(match: np.ndarray, best: float) -> np.ndarray:
-    """The ``ceil(best * P)`` passages that match best, as rows in order of the passages.
+    """The ``ceil(best * P)`` passages that `match` (P,) best, as rows in order of the passages.
 
-    Parameters
-    ----------
-    match : (P,) array
-        As of :class:`BackTranslation`.
-    best : float
-        Above 0, at most 1, which keeps all. Of equals at the border, the first are kept.
+    `best` is above 0, and at most 1, which keeps all. Of equals at the border, the first are kept.
 
     Examples
     --------

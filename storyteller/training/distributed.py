@@ -58,10 +58,7 @@ def number() -> int:
 def part(batch: Any) -> Any:
     """The items of a batch for this process: every `count`-th, from its rank on.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer items than processes; :func:`enough` says which batches to leave out.
+    A ValueError says that there are fewer than processes; :func:`enough` tells such batches.
     """
     if len(batch) < count():
         raise ValueError(f'a batch of {len(batch)} cannot be shared among {count()} processes')

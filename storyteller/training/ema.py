@@ -17,12 +17,8 @@ from torch import Tensor, nn
 class Average:
     """The moving average of a module's trained weights.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    past : float
-        What the past counts at a step, below 1; the first 1 / (1 - past) steps count alike.
-        0: there is no mean, and nothing here does anything.
+    The past counts `past` at a step, below 1; the first 1 / (1 - past) steps count alike. With 0
+    there is no mean, and nothing here does anything.
     """
 
     def __init__(self, module: nn.Module, past: float):

@@ -68,15 +68,13 @@ def fit_image_layer(
         Unit rows.
     photos : (N,) int array
         The photo of each caption, a row of the views.
-    training : TrainOptions
-    checkpoint : path-like
-        See :func:`storyteller.training.loop.train`.
+    training, checkpoint
+        As for :func:`storyteller.training.loop.train`.
     options : ImageLayerOptions, optional
 
     Returns
     -------
-    weight : (F, E) float32 array
-    bias : (E,) float32 array
+    weight, bias : (F, E) and (E,) float32 arrays
         A photo is at ``unit_rows(features @ weight + bias)``.
 
     Raises

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 from ..formats import PathLike, atomic_path
-from ..io.extras import needed
+from ..io.extras import MissingExtraError
 from .process_state import say
 
 
 class Metrics:
     """Writes the metrics of a training run, beside its checkpoint.
 
-    Parameters
-    ----------
-    checkpoint : path
-        The metrics have its name with the suffix ``.jsonl``: an object a line. What the model
-        showed is added to ``.txt``; curves are drawn as ``.png``.
-    curves : bool
-        Draw the curves each time; needs matplotlib.
-    tensorboard : bool
-        Keep the figures in a folder ``tensorboard`` too; needs tensorboard.
-
-    Raises
-    ------
-    MissingExtraError
-        If a package that is needed is not installed.
+    They have its name with the suffix ``.jsonl``: an object a line. What the model showed is added
+    to ``.txt``; `curves` are drawn as ``.png`` each time; with `tensorboard` the figures also go
+    into a folder of that name. A MissingExtraError says that what is needed is not installed.
     """
 
     def __init__(self, checkpoint: Path, curves: bool = False, tensorboard: bool = False):
         wanted = {'matplotlib': curves, 'tensorboard': tensorboard}
-        for package in (name for name, asked in wanted.items() if asked):
-            needed(package)
+        for package in (name for name, needed in wanted.items() if needed):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(package)
         self.checkpoint, self.curves = checkpoint, curves
         self.file = checkpoint.with_suffix('.jsonl')
         self.board = None

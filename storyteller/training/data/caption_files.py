@@ -25,33 +25,22 @@ Written = Iterator[tuple[tuple[str, ...], str, bool]]
 
 
 def read_captions(path: PathLike) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """The captions of a file, each with its photo.
+    """The captions of a file, each with its photo: names, and words.
 
-    Parameters
-    ----------
-    path : path-like
-        UTF-8 text, which may be ``.gz`` or ``.xz``. By what stands in it, it is one of
+    It is UTF-8 text, which may be ``.gz`` or ``.xz``. By what stands in it, it is one of
 
-        - lines ``photo<TAB>caption``, as our own are: fields between are ignored, words stand
-          between blanks. Of ``name.jpg#0``, as in Flickr8k and Flickr30k, the number is dropped;
-        - CSV whose first line names the columns, such as ``image,caption`` or
-          ``image_name| comment_number| comment``, as on Kaggle;
-        - JSON as of COCO, with ``images`` and ``annotations``;
-        - JSON as of Karpathy, with the ``sentences`` of each of its ``images``. Photos of the
-          split ``test`` are left out.
+    - lines ``photo<TAB>caption``, as our own are: fields between are ignored, words stand between
+      blanks. Of ``name.jpg#0``, as in Flickr8k and Flickr30k, the number is dropped;
+    - CSV whose first line names the columns, such as ``image,caption`` or
+      ``image_name| comment_number| comment``, as on Kaggle;
+    - JSON as of COCO, with ``images`` and ``annotations``;
+    - JSON as of Karpathy, with the ``sentences`` of each of its ``images``. Photos of the split
+      ``test`` are left out.
 
-    Yields
-    ------
-    names : tuple of str
-        Names that the photo may go by, the best first: in Karpathy's with its folder, then without.
-    words : list of str
-        Tokens. Captions of CSV and JSON, which are written as people write, are parted here; so
-        are lines if most of them end in a word with a full stop on it.
-
-    Raises
-    ------
-    MissingFileError, ModelFileError
-        If there is no such file, or it is none of these.
+    The names are those that the photo may go by, the best first: in Karpathy's with its folder,
+    then without. Captions of CSV and JSON, which are written as people write, are parted here; so
+    are lines if most of them end in a word with a full stop on it. A MissingFileError or
+    ModelFileError says that there is no such file, or that it is none of these.
     """
     for names, caption, typed in as_written(path):
         yield names, _words(caption) if typed else caption.split()

@@ -59,14 +59,7 @@ class CaptionedPhotos:
         """The layout of 2015: ``{prefix}_{split}_caps.txt`` and ``{prefix}_{split}_ims.npy``.
 
         Captions are lines, as many for each photo (five, in the data sets of 2015); features are
-        rows, one a photo, or one a caption.
-
-        Raises
-        ------
-        MissingFileError, ModelFileError
-            If a file is missing or not what it should be.
-        MismatchError
-            If the numbers of captions and of features do not fit.
+        rows, one a photo, or one a caption. A MismatchError says that their numbers do not fit.
         """
         texts, rows = (Path(f'{prefix}_{split}_{end}') for end in ('caps.txt', 'ims.npy'))
         captions = [line.split() for line in documents.read_text(texts)]
@@ -92,12 +85,8 @@ class CaptionedPhotos:
         """A file of captions, the photos' names, and a row of features (P, F) for each name.
 
         Captions may be laid out in any way that :func:`caption_files.read_captions` reads. Those of
-        other photos are passed over, and so are photos without a caption.
-
-        Raises
-        ------
-        MismatchError
-            If there are not as many rows as names, or no caption is of a named photo.
+        other photos are passed over, and so are photos without a caption. A MismatchError says that
+        there are not as many rows as names, or that no caption is of a named photo.
         """
         if features.ndim != 2 or len(features) != len(names):
             raise MismatchError(f'{len(names)} photos, but {len(features)} rows of features')
@@ -123,14 +112,8 @@ class CaptionedPhotos:
         """Photos in a folder, seen through a network, with captions as for :meth:`from_files`.
 
         Photos that have no caption are not looked at; one that cannot be read is passed over, and
-        said. The features are kept in the folder `cache`.
-
-        Raises
-        ------
-        MissingFileError
-            If none of the photos is there.
-        MismatchError
-            If the features that are kept are of other photos or another network.
+        said. The features are kept in the folder `cache`: a MismatchError says that those there are
+        of other photos or another network, a MissingFileError that none of the photos is there.
         """
         found: dict[tuple[str, ...], str | None] = {}
         for known, _ in read_captions(captions):
@@ -164,10 +147,7 @@ class CaptionedPhotos:
     def with_mirrored(self, features: np.ndarray) -> CaptionedPhotos:
         """The same with features (M, F) of the first M photos mirrored.
 
-        Raises
-        ------
-        MismatchError
-            If their width is another, or there are more rows than photos.
+        A MismatchError says that their width is another, or that there are more rows than photos.
         """
         if features.ndim != 2 or features.shape[1] != self.features.shape[1]:
             shape = ' x '.join(map(str, features.shape))
@@ -179,13 +159,7 @@ class CaptionedPhotos:
         return replace(self, mirrored=unit_rows(features))
 
     def hold_out(self, count: int, seed: int = 0) -> tuple[CaptionedPhotos, CaptionedPhotos]:
-        """Sample a number of photos: the rest, and those.
-
-        Raises
-        ------
-        ValueError
-            If nothing would be left to train on.
-        """
+        """Sample a number of photos: the rest, and those; a ValueError if nothing would be left."""
         if not 0 < count < len(self.features):
             raise ValueError(f'of {len(self.features)} photos {count} cannot be held out')
         order = np.random.default_rng(seed).permutation(len(self.features))
@@ -239,8 +213,6 @@ class Pairs:
         For each caption, the row of `features`.
     features : (P, F) array
         Unit rows, as the image encoder takes them.
-    options : EmbeddingOptions
-    seed : int
     once : bool
         Whether a batch takes a photo once at most. Where few photos have many captions, those of
         the same photo would otherwise stand against each other.

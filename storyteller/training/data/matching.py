@@ -45,19 +45,10 @@ class Matches:
         pool: Sequence[str],
         words: Callable[[str], Sequence[str]],
     ) -> Matches:
-        """Match a pool to photos.
+        """Match a pool to photos, of each of which `own` holds the captions.
 
-        Parameters
-        ----------
-        own : sequence of sequences of str
-            The captions of each photo.
-        pool : sequence of str
-        words : function
-            A caption -> the words that carry its meaning.
-
-        Notes
-        -----
-        Needs scikit-learn, which comes with the extra ``eval``.
+        `words` gives the words of a caption that carry its meaning. Needs scikit-learn, which comes
+        with the extra ``eval``.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -76,16 +67,10 @@ class Matches:
 
 
 class Candidates:
-    """Captions of a pool as candidates for the photos of a batch.
+    """Captions of a pool, as word indices, as candidates for the photos of a batch.
 
-    Parameters
-    ----------
-    captions : sequence of int arrays
-        The pool as word indices.
-    matches : Matches
-        Of the photos in training with the pool.
-    count : int
-        How many are sampled at random for a batch, beside one for each photo that fits it.
+    `matches` are those of the photos in training with the pool; `count` captions are sampled at
+    random for a batch, beside one for each photo that fits it.
     """
 
     def __init__(self, captions: Sequence[np.ndarray], matches: Matches, count: int = 128):

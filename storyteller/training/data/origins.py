@@ -25,12 +25,9 @@ BLOCK, BLOCKS = 1 << 20, 16  # of a large table that are hashed
 def is_made(target: PathLike, facts: Mapping[str, str]) -> bool:
     """Whether a file is there already, made from this; if it is not there, note what it will be of.
 
-    Parameters
-    ----------
-    target : path-like
-        The file, or the folder.
-    facts : mapping of str to str
-        What goes in -> a hash of its content, or what it is in a word.
+    The target may be a folder. `facts` name what goes in, with a hash of its content, or what it
+    is in a word. A file without a note, of an earlier version, is taken as it is; a line on stderr
+    says so.
 
     Raises
     ------
@@ -38,10 +35,6 @@ def is_made(target: PathLike, facts: Mapping[str, str]) -> bool:
         If it is there but was made from something else; the message says what differs.
     ModelFileError
         If the note is not readable.
-
-    Notes
-    -----
-    A file without a note, of an earlier version, is taken as it is; a line on stderr says so.
     """
     target = Path(target)
     note = target.with_name(target.name + NOTE)

@@ -35,8 +35,6 @@ class Passages:
         First sentence and the one after the last, of each passage.
     vectors : (P, D) array
         The thought vector of each; may be memory-mapped and of half width.
-    options : DecoderOptions
-    seed : int
     pairs : BackTranslation, optional
         What the style shift makes of captions like each passage.
     """
@@ -122,19 +120,15 @@ def encode_passages(
 
     Parameters
     ----------
-    corpus : Corpus
-        In the vocabulary of the encoder.
+    corpus, vocabulary
+        The vocabulary of the encoder, and a corpus in it.
     spans : (P, 2) int array
         First sentence and the one after the last, of each passage.
-    vocabulary : Vocabulary
-        The encoder's.
-    encoder : skipthoughts.Encoder
-    folder : path-like
     block : int
         Passages in a file.
     made_from : mapping of str to str, optional
-        Hashes of what the vectors hang on, such as text and encoder; see
-        :func:`origins.is_made`. None: whatever is in the folder is taken for them.
+        Hashes of what the vectors hang on, such as text and encoder; see :func:`origins.is_made`.
+        None: whatever is in the folder is taken for them.
 
     Raises
     ------

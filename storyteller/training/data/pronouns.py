@@ -162,7 +162,6 @@ def replace_names(
         The tokens of a sentence, as written.
     plain : collection of str
         Words in lower case that are no names at a beginning.
-    neighbours : Neighbours
     known : dict of str to str
         See :func:`genders`.
 
@@ -199,16 +198,9 @@ def without_names(
     """The lines of a text with pronouns for names; it is read three times.
 
     Where another person is named than a few sentences before, the name stays, so that *he* is one
-    man throughout a passage.
-
-    Parameters
-    ----------
-    lines : function
-        Begins the text anew: an iterator over tokenised sentences, '' where a document ends.
-    plain : collection of str
-        See :func:`.prose.plain_words`.
-    desc : str
-        Of the progress bars.
+    man throughout a passage. `lines` begins the text anew: an iterator over tokenised sentences,
+    '' where a document ends; for `plain` see :func:`.prose.plain_words`, `desc` is that of the
+    progress bars.
     """
 
     def sentences() -> Iterator[list[str]]:

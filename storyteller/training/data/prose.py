@@ -74,13 +74,9 @@ class Prose:
 def plain_words(counts: dict[str, int], least: int = 5) -> frozenset[str]:
     """The words in lower case that occur so often that their capital at a beginning is no name.
 
-    Parameters
-    ----------
-    counts : mapping of str to int
-        How often each word occurs, as written.
-    least : int
-        Occurrences in lower case; it must also outweigh the capital, unless the capital mostly
-        begins sentences, which ordinary words do: a tenth is enough.
+    `counts` say how often each word occurs, as written: `least` times in lower case at least. That
+    must also outweigh the capital, unless the capital mostly begins sentences, which ordinary words
+    do: a tenth is enough.
     """
     return frozenset(
         word
@@ -94,16 +90,9 @@ def plain_sentences(
 ) -> np.ndarray:
     """Which sentences of a corpus are plain prose without a name: (S,) bool.
 
-    Parameters
-    ----------
-    corpus : Corpus
-        With all words, see :meth:`Corpus.with_all_words`.
-    vocabulary : Vocabulary
-        Of the corpus.
-    plain : collection of str
-        See :func:`plain_words`. A word with a capital is a name if it stands inside a sentence, or
-        if it is none of these in lower case.
-    prose : Prose
+    The corpus, of which `vocabulary` is the vocabulary, has all words, see
+    :meth:`Corpus.with_all_words`. A word with a capital is a name if it stands inside a sentence,
+    or if it is none of the `plain` ones (:func:`plain_words`) in lower case.
     """
     words = list(vocabulary)
     banned = set(prose.left_out)
@@ -145,19 +134,10 @@ def plain_passages(
 ) -> np.ndarray:
     """Cut passages, as :func:`~.corpus.passages`, of plain sentences: two or more of one document.
 
-    Parameters
-    ----------
-    corpus : Corpus
-    plain : (S,) bool array
-        See :func:`plain_sentences`.
-    rng : numpy.random.Generator
-    shortest, longest : int
-        Words in a passage.
-    leaning : iterable of int
-        Word indices that no passage begins with, see `LEANING`.
-    apart : sequence of iterables of int
-        Sets of word indices, such as those of *he* and of *she*; a passage holds words of one of
-        them at most, so that it is clear of whom it speaks.
+    `plain` (S,) comes from :func:`plain_sentences`; a passage has `shortest` to `longest` words. It
+    begins with none of `leaning` (word indices, see `LEANING`). Of the sets of word indices in
+    `apart`, such as those of *he* and of *she*, it holds words of one at most, so that it is clear
+    of whom it speaks.
     """
     tokens = np.asarray(corpus.tokens)
     sets = np.stack([np.zeros(len(corpus), int), *(_holds(corpus, words) for words in apart)])

@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 class Units:
     """Units of text with the sentences around them, in batches of equal length.
 
-    Parameters
-    ----------
-    corpus : Corpus
-        Books. A unit and its neighbours lie inside one document.
-    captions : Corpus or None
-        Captions, a document a photo. A unit is one caption, its neighbours are two siblings.
-    options : SkipThoughtsOptions
-    seed : int
+    A unit of `corpus` (books) and its neighbours lie inside one document. In `captions` a document
+    is a photo: a unit is one caption, its neighbours are two siblings.
     """
 
     def __init__(
@@ -38,10 +32,7 @@ class Units:
     def batches(self, epoch: int) -> list[tuple[Corpus, np.ndarray]]:
         """The batches of an epoch: a corpus, and (B, 4) rows first, last + 1, before, after.
 
-        Raises
-        ------
-        ValueError
-            If there is not one unit.
+        A ValueError says that there is not one unit.
         """
         rng = np.random.default_rng([self.seed, epoch])
         units = self._of_books(rng)

@@ -19,17 +19,10 @@ from ...nn.packed import Linear, can_pack, matmul
 def run_gru(module: nn.GRU, x: Tensor, state: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """All states (T, B, H) of a GRU, of the dtype of `state`, with gradients.
 
-    Parameters
-    ----------
-    module : torch.nn.GRU
-        As :func:`storyteller.layers.gru` builds it: one layer, its second bias zero.
-    x : (T, B, W) tensor
-    state : (B, H) tensor
-        The first state.
-    dtype : torch.dtype, optional
-        Of the products; None takes that of `x`. ``torch.bfloat16`` is half of the width of float32
-        weights, for training where that is faster. Not on a GPU, whose kernels would keep the
-        states in half of their width too: there it is that of the weights.
+    The module is as :func:`storyteller.layers.gru` builds it; `x` is (T, B, W), the first state
+    (B, H). Products are of type `dtype`, by default that of `x`: ``torch.bfloat16`` is half of the
+    width of float32 weights, for training where that is faster. Not on a GPU, whose kernels would
+    keep the states in half of their width too: there it is that of the weights.
     """
     if x.is_cuda:
         kind = module.get_parameter('weight_hh_l0').dtype

@@ -61,8 +61,7 @@ def full_cost(
 
     Parameters
     ----------
-    hidden : (n, H) tensor
-    targets : (n,) int64 tensor
+    hidden, targets : (n, H) tensor, and (n,) int64 tensor
     output : torch.nn.Linear or Rows
         H -> V.
     dtype : torch.dtype, optional
@@ -137,20 +136,11 @@ def log_frequencies(counts: np.ndarray) -> np.ndarray:
 class SampledSoftmax(nn.Module):
     """Sampled softmax loss; the sample is shared by the whole batch.
 
-    Each target competes with `samples` words drawn from the flattened word frequencies instead of
-    all V. Their logits are corrected by the log of the expected counts, so that their sum stands
-    for that over all words but the target, and cost and gradient approach those of the full
-    softmax (Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine
-    Translation").
-
-    Parameters
-    ----------
-    counts : (V,) tensor
-        How often each word occurs in the training text.
-    samples : int
-        How many words are drawn for each batch.
-    power : float
-        Frequencies are raised to this power before drawing.
+    Each target competes with `samples` words drawn from the word frequencies, `counts` (V,) raised
+    to `power`, instead of all V. Their logits are corrected by the log of the expected counts, so
+    that their sum stands for that over all words but the target, and cost and gradient approach
+    those of the full softmax (Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural
+    Machine Translation").
     """
 
     def __init__(self, counts: Tensor, samples: int = 1000, power: float = 0.75):
