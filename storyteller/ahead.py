@@ -47,12 +47,21 @@ def mapped(
 def photos_ahead(
     batches: Iterable[tuple[Sequence[Path], Note]], side: int | None, options: Mapping[str, Any]
 ) -> Iterator[tuple[list[Loaded | Path], Note]]:
-    """Batches of photos, read one batch ahead, each with its note.
+    """Batches of photos, read one batch ahead.
 
-    A photo that the batch before had too, to be told in another style, is not read again. One that
-    cannot be read stays a path: whoever is to tell it finds out why. `side` is that of the network,
-    see `storyteller.images.load_image`; of `options`, those of `storyteller.generate.stories`, the
-    ones about reading count.
+    Parameters
+    ----------
+    batches : iterable of (paths, note)
+        A photo that the batch before had too, to be told in another style, is not read again.
+    side : int or None
+        Of what the network sees; see `storyteller.images.load_image`.
+    options : mapping
+        Of `storyteller.generate.stories`; those count that are about reading.
+
+    Yields
+    ------
+    (list of Loaded or Path, note)
+        A photo that cannot be read stays a path: whoever is to tell it finds out why.
     """
     reading = {n: options[n] for n in ('allow_truncated', 'max_pixels') if n in options}
     before: dict[Path, Loaded | Path] = {}

@@ -48,12 +48,22 @@ def panel_texts(
 ) -> dict[str, list[Text]]:
     """Draw `n` stories for each reader, half as many real passages, and as many stories of others.
 
-    `z` and `against`, from `storyteller.generate.load_all`, tell different photos, with their
-    default settings. `data` holds ``flickr8k/`` with its development photos, and ``novels/`` with
-    one of :data:`SHARDS`, whose paragraphs are kept as tokens in the folder `work`.
+    Parameters
+    ----------
+    z, against : dict
+        From `storyteller.generate.load_all`. They tell different photos, with their default
+        settings.
+    data : Path
+        Holds ``flickr8k/`` with its development photos, and ``novels/`` with one of :data:`SHARDS`.
+    work : path-like
+        Folder where the paragraphs of these novels are kept as tokens.
+    n, readers, seed : int
 
-    Gives texts by source. A passage is about as long as one of the stories, says nobody's name and
-    quotes nothing; its caption is that of the pool which is nearest to it in thought.
+    Returns
+    -------
+    dict of str to list of Text
+        By source. A passage is about as long as one of the stories, says nobody's name and quotes
+        nothing; its caption is that of the pool which is nearest to it in thought.
     """
     check_count('panel', n, least=2)
     check_count('readers', readers)
@@ -116,11 +126,24 @@ def candidates(
     most: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Beginnings of paragraphs, lists of sentences, of about the length of a story; `most` at most.
+    """Beginnings of paragraphs of about the length of a story.
 
-    Each is cut to one of `lengths`, in words, drawn anew. They are whole sentences without quotes,
-    numbers, names (by the `vocabulary`, see `storyteller.evaluation.flaws.names`) and what no
-    printed sentence begins or ends with.
+    Parameters
+    ----------
+    paragraphs : sequence of sequences of str
+        Sentences of each.
+    lengths : sequence of int
+        In words; each paragraph is cut to one of these, drawn anew.
+    vocabulary : container of str
+        See `storyteller.evaluation.flaws.names`.
+    most : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of str
+        Whole sentences without quotes, numbers, names and what no printed sentence begins or ends
+        with.
     """
     found: list[str] = []
     for place in rng.permutation(len(paragraphs)):
@@ -162,8 +185,18 @@ def fitting_captions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The caption of the pool that is nearest to each passage in thought, style taken from both.
 
-    Passages are tokens between blanks. Gives places in the pool (n,), and scores (n,): the cosine
-    of v - b with the caption's vector minus c.
+    Parameters
+    ----------
+    z : dict
+    passages : sequence of n str
+        Tokens between blanks.
+
+    Returns
+    -------
+    captions : (n,) int array
+        Places in the pool.
+    scores : (n,) array
+        The cosine of v - b with the caption's vector minus c.
     """
     vectors = skipthoughts.encode(z['stv'], list(passages), verbose=False, tokenised=True)
     matter = unit_rows(vectors - z['bpos'])  # (n, D)

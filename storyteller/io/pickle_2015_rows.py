@@ -78,9 +78,17 @@ def row_pattern(
 ) -> re.Pattern[bytes]:
     """The steps of one row in protocol 2, in any of some forms.
 
-    The pattern has a group for each form: the bytes of the row's numbers. `places` are memo
-    indices: of ``'array'``, the function that makes an empty one, of ``'ndarray'``, ``'letter'``,
-    and of types of numbers. Those in `taken` hold what stays; no row puts anything there.
+    The pattern has a group for each form: the bytes of the row's numbers.
+
+    Parameters
+    ----------
+    forms : iterable of Form
+    width : int
+    places : mapping
+        Memo indices: ``'array'``, the function that makes an empty
+        one, ``'ndarray'``, ``'letter'``, and types of numbers, each with its places.
+    taken : iterable of int
+        The places where something was put that stays; no row puts anything there.
     """
     again = {name: _calls(keys) for name, keys in places.items()}
     none = b'(?!)'

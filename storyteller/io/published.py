@@ -13,33 +13,15 @@ from ..config import folder_paths
 
 @dataclass(frozen=True)
 class Published:
-    """A file to download.
-
-    Attributes
-    ----------
-    name : str
-    sources : tuple of str
-        Addresses, in the order in which they are tried.
-    size : int
-        In bytes.
-    digest : str or None
-        ``ALGORITHM:DIGITS`` in hexadecimal; of the digits the first may be enough. None where
-        nobody has written it down.
-    exact : bool
-        Whether `size` is what it has, and not about that.
-    holds : tuple of str
-        For an archive, the files that must come out of it.
-    note : str
-        What a user should know of it.
-    """
+    """A file to download."""
 
     name: str
-    sources: tuple[str, ...]
-    size: int
-    digest: str | None = None
-    exact: bool = True
-    holds: tuple[str, ...] = ()
-    note: str = ''
+    sources: tuple[str, ...]  # addresses, in the order in which they are tried
+    size: int  # in bytes
+    digest: str | None = None  # ALGORITHM:DIGITS, of which the first may do; None if none is known
+    exact: bool = True  # whether `size` is what it has, and not about that
+    holds: tuple[str, ...] = ()  # of an archive: the files that must come out of it
+    note: str = ''  # what a user should know of it
 
     def __post_init__(self):
         if not self.name or not self.sources:
@@ -65,20 +47,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are used together.
-
-    Attributes
-    ----------
-    name, about : str
-    files : tuple of Published
-    one : bool
-        Whether one of the files is enough: forms of the same thing, the best first.
-    """
+    """Files that are used together."""
 
     name: str
     about: str
     files: tuple[Published, ...]
-    one: bool = False
+    one: bool = False  # whether one of the files is enough: forms of the same, the best first
 
     @property
     def size(self) -> int:
@@ -89,23 +63,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Use:
-    """Something that can be done with some of the parts.
+    """Something that can be done with some of the parts."""
 
-    Attributes
-    ----------
-    needs : tuple of str
-        Names of parts.
-    what : str
-    how : str
-        A line to run or to write, for ``str.format`` with the ``folder`` and its ``entries``.
-    keys : tuple of str
-        Instead of `how`: the entries of ``config.paths`` to take from that folder.
-    """
-
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # names of parts
     what: str
-    how: str = ''
-    keys: tuple[str, ...] = ()
+    how: str = ''  # a line to run or to write, for `str.format` with the `folder` and its `entries`
+    keys: tuple[str, ...] = ()  # instead of `how`: entries of `config.paths` to take from there
 
 
 _TORONTO = 'http://www.cs.toronto.edu/~rkiros'

@@ -56,18 +56,10 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Eyes:
-    """How the network's outputs become features; what the file ``convnet.json`` of a bundle holds.
+    """How the outputs of the network become features: what a ``convnet.json`` holds."""
 
-    Attributes
-    ----------
-    temperature : float
-        Of the softmax over classes: above 1 the probabilities are flatter.
-    class_weight : float
-        Length of the part of the classes where the network is sure; that of the pooled part is 1.
-    """
-
-    temperature: float = 1.0
-    class_weight: float = 1.0
+    temperature: float = 1.0  # of the softmax over classes: above 1 probabilities are flatter
+    class_weight: float = 1.0  # length of their part where they are sure; of the pooled one, 1
 
     def __post_init__(self) -> None:
         for name, least in (('temperature', 0.01), ('class_weight', 0.0)):

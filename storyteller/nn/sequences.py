@@ -58,8 +58,13 @@ def last_states(
     in the batch, so there is no padding and no mask, and the inputs of all words are projected in
     one product. A very long sequence is read in pieces.
 
-    The B sequences are word indices, 1 or more each, by descending length; `lookup` takes indices
-    (n,) to word vectors (n, W), float32.
+    Parameters
+    ----------
+    module : torch.nn.GRU or packed.GRU
+    sequences : sequence of B int arrays
+        Word indices, 1 or more each, by descending length.
+    lookup : callable
+        Indices (n,) to word vectors (n, W), float32.
     """
     ids = np.full((len(sequences[0]), len(sequences)), -1, dtype=np.int64)  # (T, B)
     for column, sequence in enumerate(sequences):

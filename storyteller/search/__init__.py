@@ -142,26 +142,18 @@ def beam_search(
 
 
 class _Beams:
-    """The beams of all contexts, with back-pointers instead of lists of words.
-
-    Attributes
-    ----------
-    owner, parents, words, scores : array, shape (R,)
-        Of each live hypothesis: its context (ascending), the row it continues, its last word and
-        its float32 score. The rows of one context stand from best to worst.
-    rounds : list of (parents, words)
-        Those of every step so far.
-    finished : list of B lists of (length, row, score)
-        Per context, in order of finishing: words before the final one, row of the last of them.
-    """
+    """The beams of all contexts, with back-pointers instead of lists of words."""
 
     def __init__(self, count: int, k: int, n_best: int | None):
         self.k, self.n_best = k, n_best
-        self.owner: np.ndarray = np.arange(count)
-        self.parents: np.ndarray = self.owner
-        self.words = np.full(count, START, np.int64)
+        # (R,) of each live hypothesis; those of one context stand from best to worst.
+        self.owner: np.ndarray = np.arange(count)  # its context, ascending
+        self.parents: np.ndarray = self.owner  # the row that it continues
+        self.words = np.full(count, START, np.int64)  # its last word
         self.scores = np.zeros(count, np.float32)
-        self.rounds: list[tuple[np.ndarray, np.ndarray]] = []
+        self.rounds: list[tuple[np.ndarray, np.ndarray]] = []  # parents and words of each step
+        # Of each context, in order of finishing: words before the final one, the row of the last
+        # of them, and the score.
         self.finished: list[list[tuple[int, int, float]]] = [[] for _ in range(count)]
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:

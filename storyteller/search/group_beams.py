@@ -67,15 +67,6 @@ class _Choices:
 
     More than k words of one hypothesis are never looked at: the words that earlier groups took
     leave it more than enough that cost nothing extra.
-
-    Attributes
-    ----------
-    words : array, shape (R, n)
-        Ascending, so that among equal costs the first place is the first word.
-    costs : float32 array, shape (R, n)
-        Of the texts with them; not finite where there are fewer choices.
-    n_words : int
-        V
     """
 
     def __init__(self, logp: Tensor, scores: np.ndarray, k: int, rules: Rules):
@@ -91,35 +82,25 @@ class _Choices:
             asked = (known - logp.gather(1, needed)).masked_fill(there, torch.inf)
             costs, words = torch.cat([costs, asked], 1), torch.cat([words, needed], 1)
         ascending = words.sort(dim=1)
+        # (R, n): ascending, so that among equal costs the first place is the first word.
         self.words = ascending.values.cpu().numpy()
+        # (R, n) float32: of the texts with them; not finite where there are fewer choices.
         self.costs = costs.gather(1, ascending.indices).cpu().numpy()
 
 
 class _Beams:
-    """The beams of all contexts, each in groups; words that earlier groups took cost later ones.
-
-    Attributes
-    ----------
-    contexts : array, shape (A,)
-        Those that are live.
-    grid : array, shape (A, groups, k / groups)
-        Rows of the live hypotheses of each, best first, or NOBODY.
-    texts : Texts
-        Their words, one row each.
-    scores : float32 array, shape (R,)
-    finished : list of B lists, one a group, of Hypothesis
-        In order of finishing.
-    """
+    """The beams of all contexts, each in groups; words that earlier groups took cost later ones."""
 
     def __init__(self, count: int, k: int, maxlen: int, rules: Rules):
         self.rules, self.maxlen, self.length = rules, maxlen, 0
         groups = rules.telling.groups
-        self.contexts: np.ndarray = np.arange(count)
+        self.contexts: np.ndarray = np.arange(count)  # (A,) those that are live
+        # (A, groups, k / groups): rows of the live hypotheses of each, best first, or NOBODY.
         self.grid = np.full((count, groups, k // groups), NOBODY)
         self.grid[:, :, 0] = self.contexts[:, None]  # all groups begin with the same empty text
-        self.texts = Texts(rules, count)
-        self.scores = np.zeros(count, np.float32)
-        self.finished: list[list[list[Hypothesis]]] = [
+        self.texts = Texts(rules, count)  # their words, one row each
+        self.scores = np.zeros(count, np.float32)  # (R,)
+        self.finished: list[list[list[Hypothesis]]] = [  # of each context and group, in order
             [[] for _ in range(groups)] for _ in range(count)
         ]
 

@@ -38,27 +38,13 @@ from .data.passages import read_rows
 
 @dataclass(frozen=True)
 class BackTranslation:
-    """Passages as captions would say them, and how to shift those to the style of passages.
+    """Passages as captions would say them, and how to shift those to the style of passages."""
 
-    Attributes
-    ----------
-    content : (P, D) float16 array
-        x_hat - c of each passage; may be memory-mapped.
-    match : (P,) float32 array
-        The mean cosine of each with its captions, in [-1, 1].
-    c : (D,) float32 array
-        The mean vector of captions.
-    b : (S, D) float32 array
-        The mean vector of passages, for each of S styles.
-    style : (P,) int array
-        The style of each passage, a row of `b`.
-    """
-
-    content: np.ndarray
-    match: np.ndarray
-    c: np.ndarray
-    b: np.ndarray
-    style: np.ndarray
+    content: np.ndarray  # (P, D) float16: x_hat - c of each passage; may be memory-mapped
+    match: np.ndarray  # (P,) float32: the mean cosine of each with its captions, in [-1, 1]
+    c: np.ndarray  # (D,) float32: the mean vector of captions
+    b: np.ndarray  # (S, D) float32: the mean vector of passages, for each of S styles
+    style: np.ndarray  # (P,) int: the style of each passage, a row of `b`
 
     @classmethod
     def joined(cls, parts: Sequence[BackTranslation]) -> BackTranslation:

@@ -23,11 +23,24 @@ def start_from(
 ) -> tuple[dict[str, np.ndarray], dict[str, int | bool]]:
     """The parameters of a decoder, adapted to another vocabulary, and its sizes.
 
-    The decoder at `path` is ours or of 2015, its words stand beside it
-    (:func:`~.decoder.dictionary_path`); `words` are those of the new books, `counts` (V,) how often
-    each occurs there, `dimctx` is D of the encoder whose vectors it will be given. Parameters are
-    as by :func:`with_words`; the sizes are the ``dim_word``, ``dim`` and ``doutput`` of
-    :class:`~.decoder.DecoderOptions`.
+    Parameters
+    ----------
+    path : path-like
+        A decoder, ours or of 2015; its words stand beside it, see
+        :func:`~.decoder.dictionary_path`.
+    words : Vocabulary
+        Of the new books.
+    counts : (V,) array
+        How often each occurs there.
+    dimctx : int
+        D of the encoder whose vectors it will be given.
+
+    Returns
+    -------
+    params : dict of str to float32 array
+        See :func:`with_words`.
+    sizes : dict
+        ``dim_word``, ``dim`` and ``doutput``, as in :class:`~.decoder.DecoderOptions`.
 
     Raises
     ------
@@ -53,11 +66,20 @@ def start_from(
 def with_words(
     params: Mapping[str, np.ndarray], known: Vocabulary, words: Vocabulary, counts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Change the vocabulary of a decoder from `known` to `words`, which occur `counts` (V,) times.
+    """Change the vocabulary of a decoder from `known` to `words`.
 
     A word of both keeps its vectors. A new one begins as what it was until now, UNK, and all that
     were UNK share its probability by how often they occur, so that a text costs about as much as
-    before. `known` may hold more words than the model: those are unknown to it.
+    before.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Under the names of 2015.
+    known, words : Vocabulary
+        `known` may hold more words than the model: those are unknown to it.
+    counts : (V,) array
+        How often each of `words` occurs.
     """
     rows = np.array(known.encode(words, n_words=len(params['Wemb'])))
     shared = np.where(rows == UNK, np.maximum(np.asarray(counts, np.float64), 1), 0)

@@ -26,21 +26,11 @@ from .options import TrainOptions, check
 
 @dataclass(frozen=True)
 class ImageLayerOptions:
-    """Options of the image layer.
+    """Options of the image layer."""
 
-    Attributes
-    ----------
-    temperature : float
-        Softmax temperature of the cosines.
-    dropout : float
-        Dropout rate of the features.
-    batch_size : int
-        Photos per batch.
-    """
-
-    temperature: float = 0.08
-    dropout: float = 0.5
-    batch_size: int = 512
+    temperature: float = 0.08  # of the softmax over cosines
+    dropout: float = 0.5  # of the features
+    batch_size: int = 512  # photos
 
     def __post_init__(self) -> None:
         check(self, 'more than 0', 'temperature')

@@ -35,24 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptionedPhotos:
-    """Photos as their features, and captions.
+    """Photos as their features, and captions."""
 
-    Attributes
-    ----------
-    captions : list of N lists of str
-        Tokens. Those of one photo stand together, in the order of the photos.
-    photos : (N,) int array
-        The photo of each, a row of `features`.
-    features : (P, F) float32 array
-        Unit rows.
-    mirrored : (M, F) float32 array, optional
-        The same of the first M photos mirrored left to right, M up to P.
-    """
-
-    captions: list[list[str]]
-    photos: np.ndarray
-    features: np.ndarray
-    mirrored: np.ndarray | None = None
+    captions: list[list[str]]  # N, tokens; those of a photo together, in the order of the photos
+    photos: np.ndarray  # (N,) int: the photo of each, a row of `features`
+    features: np.ndarray  # (P, F) float32: unit rows
+    mirrored: np.ndarray | None = None  # (M, F): of the first M photos mirrored left to right
 
     @classmethod
     def from_2015(cls, prefix: PathLike, split: str) -> CaptionedPhotos:

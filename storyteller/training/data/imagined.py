@@ -32,10 +32,18 @@ SURE = 0.3, 1.0  # probability that the network gives the class
 class ImaginedPhotos:
     """Features of classes, imagined anew each time they are asked for.
 
-    They are made of the activations `pooled` (P, 1280) of real photos, of what the network says of
-    these, `logits` (P, C), and of the `weights` (C, 1280) of its last layer. `settings` are kinds
-    of photos to move, as rows of `pooled`; `eyes` say how the two parts of features are put
-    together.
+    Parameters
+    ----------
+    pooled : (P, 1280) array
+        Activations of real photos.
+    logits : (P, C) array
+        What the network says of the same photos.
+    weights : (C, 1280) array
+        Of the network's last layer.
+    settings : sequence of S int arrays
+        Kinds of photos to move, as rows of `pooled`.
+    eyes : Eyes
+        How the two parts of features are put together.
 
     Notes
     -----

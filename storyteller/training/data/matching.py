@@ -25,18 +25,10 @@ from .corpus import padded
 
 @dataclass(frozen=True)
 class Matches:
-    """How well the captions of a pool fit photos.
+    """How well the captions of a pool fit photos."""
 
-    Attributes
-    ----------
-    similarity : (P, N) scipy.sparse.csr_array of float32
-        The cosine of the words' tf-idf weights, 0 to 1.
-    sharpness : float
-        A caption's share of a photo grows by the factor e when its similarity grows by this.
-    """
-
-    similarity: Any
-    sharpness: float = 0.05
+    similarity: Any  # (P, N) scipy.sparse.csr_array: the cosine of the words' tf-idf, 0 to 1
+    sharpness: float = 0.05  # by which similarity grows for e times the share of a photo
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ which each sentence is plain (:func:`plain_passages`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,27 +41,13 @@ ENDS = frozenset(['.', '!', '?'])
 
 @dataclass(frozen=True)
 class Prose:
-    """What makes a sentence plain.
+    """What makes a sentence plain."""
 
-    Attributes
-    ----------
-    left_out : collection of str
-        Words in lower case that no sentence may hold, such as slurs.
-    speech : bool
-        Whether quotation marks, *I* and *you*, and old words such as *thou* may stand in it.
-    loose : bool
-        Whether dashes, colons and brackets may.
-    unreal : bool
-        Whether words that oppose, doubt, deny or suppose may (`UNREAL`).
-    fewest, most : int
-        Words in a sentence.
-    """
-
-    left_out: Collection[str] = field(default_factory=frozenset)
-    speech: bool = False
-    loose: bool = False
-    unreal: bool = False
-    fewest: int = 3
+    left_out: Collection[str] = frozenset()  # in lower case: what may not stand in it, as slurs
+    speech: bool = False  # whether quotation marks, *I* and *you*, and old words may (`SPEECH`)
+    loose: bool = False  # whether dashes, colons and brackets may
+    unreal: bool = False  # whether words that oppose, doubt, deny or suppose may (`UNREAL`)
+    fewest: int = 3  # words
     most: int = 40
 
     def __post_init__(self) -> None:
@@ -134,10 +120,19 @@ def plain_passages(
 ) -> np.ndarray:
     """Cut passages, as :func:`~.corpus.passages`, of plain sentences: two or more of one document.
 
-    `plain` (S,) comes from :func:`plain_sentences`; a passage has `shortest` to `longest` words. It
-    begins with none of `leaning` (word indices, see `LEANING`). Of the sets of word indices in
-    `apart`, such as those of *he* and of *she*, it holds words of one at most, so that it is clear
-    of whom it speaks.
+    Parameters
+    ----------
+    corpus : Corpus
+    plain : (S,) bool array
+        See :func:`plain_sentences`.
+    rng : numpy.random.Generator
+    shortest, longest : int
+        Words in a passage.
+    leaning : iterable of int
+        Word indices that no passage begins with, see `LEANING`.
+    apart : sequence of iterables of int
+        Sets of word indices, such as those of *he* and of *she*; a passage holds words of one of
+        them at most, so that it is clear of whom it speaks.
     """
     tokens = np.asarray(corpus.tokens)
     sets = np.stack([np.zeros(len(corpus), int), *(_holds(corpus, words) for words in apart)])

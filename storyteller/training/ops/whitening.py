@@ -14,17 +14,10 @@ from ... import layers
 
 @dataclass(frozen=True)
 class Whitening:
-    """A linear change of coordinates, (v - mean) @ matrix, to equal variances.
+    """A linear change of coordinates, (v - mean) @ matrix, to equal variances."""
 
-    Attributes
-    ----------
-    mean : (D,) array
-    matrix : (D, D) array
-        Symmetric, and has an inverse.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
+    mean: np.ndarray  # (D,)
+    matrix: np.ndarray  # (D, D), symmetric, with an inverse
 
     @classmethod
     def of(cls, vectors: np.ndarray, floor: float = 0.1) -> Whitening:
