@@ -13,6 +13,8 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
+from ..text import function_words
+
 MAXLEN = 1000  # words of a story, as `storyteller.decoder.run_samplers` has it
 TITLES = frozenset(('Mr.', 'Mrs.', 'Mr', 'Mrs', 'Miss', 'Sir', 'Lady'))
 
@@ -24,25 +26,15 @@ Frenchman Frenchmen Frenchwoman German Greek Hebrew Indian Irish Irishman Italia
 Latin Norman Persian Polish Roman Russian Saxon Scotch Scotchman Scottish Spaniard Spanish Swiss
 Turkish Welsh
 """
-_FUNCTION_WORDS = """
-'d 'll 'm 're 's 't 've a about above across after again against ago all almost alone along already
-also although always am amid among an and another any anybody anyone anything anywhere are around as
-at away back be because been before behind being below beneath beside besides between beyond both
-but by ca can could did do does doing done down during each either else enough even ever every
-everybody everyone everything everywhere except few for from further had has have having he hence
-her here hers herself him himself his how however i if in indeed inside instead into is it its
-itself just lady least less like many may me might mine miss more most mr mr. mrs mrs. much must my
-myself n't near nearly neither never no nobody none nor not nothing now nowhere o of off often oh on
-once one ones only onto or other others ought our ours ourselves out outside over own perhaps quite
-rather round same shall she should since sir so some somebody somehow someone something sometimes
-somewhere soon still such than that the thee their theirs them themselves then there therefore these
-they thine this those thou though through thus thy till to together too toward towards under until
-unto up upon us very was we well were what whatever when whence whenever where wherever whether
-which while who whoever whole whom whose why will with within without wo would yet you your yours
-yourself yourselves
+# Beside the English function words: adverbs and pronouns that say little more.
+_MORE = """
+ago almost alone already always amid anyone anywhere away back else enough everyone everywhere
+further hence however indeed instead least less nearly nowhere often oh perhaps quite rather somehow
+sometimes somewhere soon therefore together well whence whenever wherever whole
 """
+_CONTENT = 'ai dare dr dr. lord need past sha st st. unless whilst'  # of those, what counts here
 NO_NAMES = frozenset(_NO_NAMES.split())  # words with a capital: the language writes them so
-FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())  # of grammar, or saying little more
+FUNCTION_WORDS = function_words.FUNCTION_WORDS.union(_MORE.split()).difference(_CONTENT.split())
 
 _ENDS = frozenset('.!?')
 _CLOSING = frozenset(("''", "'", '"', '”', '’', ')'))

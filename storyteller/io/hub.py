@@ -186,9 +186,7 @@ def share(
         If the server refuses.
     """
     address = Address.read(f'hf://{name}')
-    hub = needed('huggingface_hub')
-    endpoint = os.environ.get('HF_ENDPOINT')
-    api = hub.HfApi(endpoint, library_name='storyteller', library_version=__version__)
+    hub, api = _client()
     operations = [
         hub.CommitOperationAdd(file, data if isinstance(data, bytes) else str(data))
         for file, data in contents.items()
@@ -210,16 +208,9 @@ def share(
 
 def _get(address: Address, file: str, revision: str | None) -> str:
     """The path of a file in the cache, once it is there."""
-    hub: Any = needed('huggingface_hub')
+    hub, api = _client()
     try:
-        return hub.hf_hub_download(
-            address.name,
-            file,
-            revision=revision,
-            endpoint=os.environ.get('HF_ENDPOINT'),
-            library_name='storyteller',
-            library_version=__version__,
-        )
+        return api.hf_hub_download(address.name, file, revision=revision)
     except hub.errors.RepositoryNotFoundError:
         reason = 'no such repository, or one that is not for everybody (hf auth login)'
     except hub.errors.RevisionNotFoundError:
@@ -231,6 +222,12 @@ def _get(address: Address, file: str, revision: str | None) -> str:
     except Exception as error:  # of three libraries
         reason = f'{file}: {_line(error)}'
     raise MissingFileError(f'{address}: {reason}')
+
+
+def _client() -> tuple[Any, Any]:
+    """`huggingface_hub`, and what asks the server that is named now."""
+    hub, endpoint = needed('huggingface_hub'), os.environ.get('HF_ENDPOINT')
+    return hub, hub.HfApi(endpoint, library_name='storyteller', library_version=__version__)
 
 
 def _line(error: Exception) -> str:

@@ -98,22 +98,23 @@ def initial_params(options: EmbeddingOptions, n_words: int, seed: int) -> dict[s
     params = {'Wemb': layers.norm_weight(rng, n_words, options.dim_word)}
     if options.encoder == 'gru':
         params |= layers.init_gru(rng, 'encoder', options.dim_word, options.dim)
-    bound = np.sqrt(6.0 / (options.dim_image + width))
-    params['ff_image_W'] = rng.uniform(-bound, bound, (options.dim_image, width)).astype(np.float32)
-    params['ff_image_b'] = np.zeros(width, np.float32)
-    return params
+    return params | _init_images(rng, 'ff_image', options.dim_image, width)
 
 
 def with_second_images(
     params: Mapping[str, np.ndarray], dim_image: int, seed: int
 ) -> dict[str, np.ndarray]:
     """The parameters with a second image layer beside the first, for features of width F."""
-    rng = np.random.RandomState(seed)
-    joint = params['ff_image_W'].shape[1]
-    bound = np.sqrt(6.0 / (dim_image + joint))
-    weight = rng.uniform(-bound, bound, (dim_image, joint)).astype(np.float32)
-    bias = np.zeros(joint, np.float32)
-    return {**params, f'{SECOND_IMAGES}_W': weight, f'{SECOND_IMAGES}_b': bias}
+    rng, joint = np.random.RandomState(seed), params['ff_image_W'].shape[1]
+    return {**params, **_init_images(rng, SECOND_IMAGES, dim_image, joint)}
+
+
+def _init_images(
+    rng: np.random.RandomState, name: str, n_in: int, n_out: int
+) -> dict[str, np.ndarray]:
+    bound = np.sqrt(6.0 / (n_in + n_out))
+    weight = rng.uniform(-bound, bound, (n_in, n_out)).astype(np.float32)
+    return {f'{name}_W': weight, f'{name}_b': np.zeros(n_out, np.float32)}
 
 
 def ranking_cost(images: Tensor, sentences: Tensor, margin: float, hardest: bool = False) -> Tensor:

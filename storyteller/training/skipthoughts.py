@@ -13,7 +13,7 @@ other's neighbours, and the vector may also have to name the words of its own un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -171,9 +171,10 @@ class SkipThoughts(nn.Module):
         return states[counted], y[counted]
 
     def neighbour_cost(
-        self, thought, after, after_mask, before, before_mask, word_cost: Callable | None = None
+        self, thought: Tensor, around: Sequence[Tensor], word_cost: Callable | None = None
     ) -> Tensor:
-        """Summed cost of the words after and before, each (T, B), given thoughts (B, H)."""
+        """Summed cost, given thoughts (B, H), of words after and before, with masks: (T, B) all."""
+        after, after_mask, before, before_mask = around
         pairs = [
             self.decoded(self.after, thought, after, after_mask),
             self.decoded(self.before, thought, before, before_mask),
@@ -197,10 +198,10 @@ class SkipThoughts(nn.Module):
         cost = logits.logsumexp(1) * present.sum(1) - (logits * present).sum(1)
         return cost.sum()
 
-    def forward(self, x, x_mask, after, after_mask, before, before_mask) -> Tensor:
+    def forward(self, x: Tensor, x_mask: Tensor, *around: Tensor) -> Tensor:
         """The summed cost of a batch: words after, words before, and the unit's own if asked."""
         thought = self.encode(x, x_mask)
-        cost = self.neighbour_cost(thought, after, after_mask, before, before_mask)
+        cost = self.neighbour_cost(thought, around)
         if self.own_words is not None:
             cost = cost + self.options.own_words * self.own_cost(thought, x)
         return cost
@@ -310,10 +311,7 @@ def neighbour_cost(
     for batch in held_out.batches(0)[:n_batches]:
         x, x_mask, *around = held_out.tensors(batch, device)
         thought = model.encode(x, x_mask)
-        after, after_mask, before, before_mask = around
-        cost += float(
-            model.neighbour_cost(thought, after, after_mask, before, before_mask, full_cost)
-        )
+        cost += float(model.neighbour_cost(thought, around, full_cost))
         words += count_targets(model.options, *around)
         if model.own_words is not None:
             own_cost += float(model.own_cost(thought, x))
