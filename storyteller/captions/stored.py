@@ -38,15 +38,8 @@ class StoredPool(NDArrayOperatorsMixin):
     """The vectors of a pool; takes the place of ``z['cvec']``.
 
     As an array, in NumPy's functions, operators and methods, it is the exact one, (N, E) float32,
-    which is made when it is first asked for.
-
-    Parameters
-    ----------
-    vse : dict
-        The embedding, which the vectors were made by.
-    captions : sequence of N str
-    parts : mapping of str to array
-        From :func:`packed`.
+    which is made, with the embedding `vse`, when it is first asked for. `parts` come from
+    :func:`packed`.
     """
 
     def __init__(
@@ -121,13 +114,9 @@ class StoredPool(NDArrayOperatorsMixin):
 
 
 def packed(vectors: np.ndarray) -> dict[str, np.ndarray]:
-    """Vectors (N, E) in whole numbers.
+    """Vectors (N, E) in whole numbers: ``codes`` (N, E) int8, and ``scales`` (N,) float32.
 
-    Returns
-    -------
-    dict
-        ``codes`` (N, E) int8, ``scales`` (N,) float32, and ``away`` (N,) float32: the lengths of
-        what is lost.
+    ``away`` (N,) float32 are the lengths of what is lost.
     """
     vectors = np.asarray(vectors, np.float32)
     scales = np.abs(vectors).max(axis=1, initial=0.0) / MOST
@@ -148,12 +137,8 @@ def write(
 def read(path: PathLike, vse: dict[str, Any], captions: Sequence[str]) -> StoredPool | None:
     """The vectors of a pool as they stand in a file, for an embedding and its N captions.
 
-    None if there is no file, or one of other captions, or of another embedding.
-
-    Raises
-    ------
-    ModelFileError
-        If it is no such file.
+    None if there is no file, or one of other captions, or of another embedding; a ModelFileError
+    if it is no such file.
     """
     try:
         with safetensors.safe_open(path, 'np') as file:

@@ -242,13 +242,7 @@ def _receive(url: str, part: Path, file: Published) -> None:
 
 
 def _ask(url: str, headers: Mapping[str, str]) -> requests.Response:
-    """What a server answers; its body is still to come.
-
-    Raises
-    ------
-    RefusedError
-        If it does not answer, or there is none.
-    """
+    """What a server answers, its body still to come; a RefusedError if it does not."""
     try:
         return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.RequestException as error:

@@ -210,10 +210,7 @@ USES = (
 def chosen(names: Iterable[str]) -> tuple[Part, ...]:
     """The parts, or what is left of them, that names of parts and of files ask for.
 
-    Raises
-    ------
-    ValueError
-        If nothing has such a name.
+    A ValueError says what nothing is called.
     """
     names = set(names)
     known = [name for part in PARTS for name in (part.name, *(file.name for file in part.files))]

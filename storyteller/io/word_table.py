@@ -24,8 +24,12 @@ def write_table(
 class WordTable(Mapping):
     """Word vectors by word, read from disk on demand.
 
-    `index` holds the words in the order in which they were first seen, and their rows in `rows`,
-    a (V, W) array of float16, float32 or float64, usually memory-mapped.
+    Parameters
+    ----------
+    index : dict of str to int
+        Words in the order in which they were first seen, and their rows.
+    rows : (V, W) array
+        float16, float32 or float64; usually memory-mapped.
 
     Examples
     --------

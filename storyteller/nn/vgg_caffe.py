@@ -59,12 +59,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
                     _check_axes(file, first, size)
         if not layers:
             raise ValueError('it holds no layers')
-        try:
-            messages = _classes()
-        except ImportError:
-            raise MissingFileError(
-                f'{path}: to read a Caffe model takes protobuf: {way_to("caffe")}'
-            ) from None
+        messages = _messages(path)
         for number, begin, length in layers:
             file.seek(begin)
             layer = messages[_LAYERS[number]].FromString(file.read(length))
@@ -161,3 +156,12 @@ def _classes() -> dict[str, Any]:
     pool.Add(file)
     found = {name: pool.FindMessageTypeByName(f'{package}.{name}') for name in _FIELDS}
     return {name: message_factory.GetMessageClass(found[name]) for name in found}
+
+
+def _messages(path: Path) -> dict[str, Any]:
+    try:
+        return _classes()
+    except ImportError:
+        raise MissingFileError(
+            f'{path}: to read a Caffe model takes protobuf: {way_to("caffe")}'
+        ) from None

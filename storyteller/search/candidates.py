@@ -23,11 +23,24 @@ def nearest_first(
     closeness: float,
     encode: Callable[[list[str]], np.ndarray],
 ) -> list[Scored]:
-    """Order the candidates of each of B stories by fluency and by what they say.
+    """Order the candidates of each story by fluency and by what they say.
 
-    A candidate comes with the mean log-probability of its words, in nats. To that is added
-    `closeness` times its cosine with what was to be told, its story's row of `thoughts` (B, D);
-    the highest stands first, of equal ones the earlier. `encode`, texts to (n, D), is called once.
+    Parameters
+    ----------
+    found : sequence of B lists of (str, float)
+        Texts and the mean log-probability of their words, in nats.
+    thoughts : (B, D) array
+        What was to be told.
+    closeness : float
+        What a cosine of 1 is worth.
+    encode : callable
+        Texts to thought vectors; called once, with all texts.
+
+    Returns
+    -------
+    list of B lists of (str, float)
+        The texts with ``mean log-probability + closeness * cosine(encode(text), thought)``, the
+        highest first; of equal ones, the earlier.
 
     Examples
     --------

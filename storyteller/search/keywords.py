@@ -38,11 +38,20 @@ def by_letters(words: Mapping[str, int]) -> dict[str, list[int]]:
 def worth(
     captions: Iterable[str], keywords: float, words: Mapping[str, Sequence[int]]
 ) -> dict[int, float]:
-    """What the first use of each word of a decoder is worth, by its index.
+    """What the first use of each word of a decoder is worth.
 
-    `keywords` is the worth, in nats, of a word that all captions have; one in a part of them is
-    worth that part. The decoder's `words` come from :func:`by_letters`: large and small ones are
-    worth the same.
+    Parameters
+    ----------
+    captions : iterable of str
+    keywords : float
+        In nats, of a word that all captions have.
+    words : mapping of str to sequence of int
+        The decoder's words, from :func:`by_letters`: large and small ones are worth the same.
+
+    Returns
+    -------
+    dict of int to float
+        Of the words that captions have.
     """
     found = shares(captions)
     return {i: keywords * part for word, part in found.items() for i in words.get(word, ())}

@@ -119,7 +119,7 @@ def back_translate(
 
 
 def best_rows(match: np.ndarray, best: float) -> np.ndarray:
-    """The ``ceil(best * P)`` passages that `match` (P,) best, as rows in order of the passages.
+    """The ``ceil(best * P)`` passages with the best `match` (P,), as rows in order of the passages.
 
     `best` is above 0, and at most 1, which keeps all. Of equals at the border, the first are kept.
 
