@@ -301,6 +301,16 @@ def test_a_whole_share_leaves_no_own_vector(tales):
         assert not passages.told_of(batch, torch.zeros(5, 10))[1].any()
 
 
+def test_a_passage_without_captions_keeps_its_own_vector(tales):
+    match = tales[0].pairs.match.copy()
+    match[[1, 3]] = np.nan
+    passages = changed(tales[0], replace(tales[0].pairs, match=match), pairs=1.0)
+    vectors = torch.full((5, tales[0].vectors.shape[1]), 7.0)
+    told, own = passages.told_of(np.arange(5), vectors)
+    assert own.tolist() == [False, True, False, True, False]
+    assert torch.equal(told[own], vectors[own])
+
+
 def test_shifted_vectors_are_not_drawn_towards_the_mean():
     options = DecoderOptions(dim_word=5, dim=6, towards_mean=0.5)
     model = ConditionalGRU(initial_params(options, 30, 4, 0), options, mean=np.arange(4.0))

@@ -41,7 +41,9 @@ class BackTranslation:
     """Passages as captions would say them, and how to shift those to the style of passages."""
 
     content: np.ndarray  # (P, D) float16: x_hat - c of each passage; may be memory-mapped
-    match: np.ndarray  # (P,) float32: the mean cosine of each with its captions, in [-1, 1]
+    # (P,) float32: the mean cosine of each with its captions, in [-1, 1]; NaN: it has none, and is
+    # told from its own vector
+    match: np.ndarray
     c: np.ndarray  # (D,) float32: the mean vector of captions
     b: np.ndarray  # (S, D) float32: the mean vector of passages, for each of S styles
     style: np.ndarray  # (P,) int: the style of each passage, a row of `b`

@@ -77,8 +77,8 @@ class Passages:
     def told_of(self, batch: np.ndarray, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         """The vectors (B, D) that a batch is decoded from in training, given its own.
 
-        A share of ``options.pairs``, by chance, is told from shifted captions. Also whether each
-        (B,) has kept its own; None: all have.
+        A share of ``options.pairs``, by chance, of those that have captions is told from these,
+        shifted. Also whether each (B,) has kept its own; None: all have.
         """
         options = self.options
         if not options.pairs:
@@ -91,7 +91,8 @@ class Passages:
         chance, place = torch.rand(2, len(batch))
         strength = options.weakest + (options.strongest - options.weakest) * place
         shifted = torch.from_numpy(self.pairs.vectors(batch, strength.numpy())).to(vectors.device)
-        own = (chance >= options.pairs).to(vectors.device)
+        alone = torch.from_numpy(np.isnan(self.pairs.match[batch]))
+        own = (alone | (chance >= options.pairs)).to(vectors.device)
         return torch.where(own[:, None], vectors, shifted), own
 
     def take(self, rows: np.ndarray) -> Passages:
