@@ -90,6 +90,7 @@ BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions
 NEAREST = 100  # captions that a story is told of
 AROUND = 200  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
+NOVELS = 3  # the decoder learns from one passage of novels in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -491,11 +492,13 @@ class Recipe:
         """The passages of all styles in the decoder's words."""
         texts, spans, vectors, found = [], [], [], []
         for style, (own, thoughts, pairs) in self.all_pairs.items():
+            if style == 'romance':  # stories in it are told as scenes are
+                some = np.arange(0, len(own), NOVELS)
+                own, thoughts, pairs = own[some], thoughts[some], pairs.take(some)
+                pairs = replace(pairs, match=np.full_like(pairs.match, np.nan))
             spans.append(own + sum(map(len, texts)))
             texts.append(self.corpus(STYLES[style], vocabulary, 'decoder'))
             vectors.append(thoughts)
-            if style == 'romance':  # stories in it are told as scenes are
-                pairs = replace(pairs, match=np.full_like(pairs.match, np.nan))
             found.append(pairs)
         own, thoughts, pairs, measured = self.scene_pairs
         learned = np.flatnonzero(~measured)
