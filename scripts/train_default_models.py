@@ -8,7 +8,7 @@ it was begun.
 
 Two processes, one on each core, with --only and OMP_NUM_THREADS=1, are faster than one with two
 threads; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 saves a tenth of the time on Linux. The decoder alone
-can also be shared: torchrun --nproc-per-node 2 scripts/train_default_models.py ... --only decoder
+can also be shared by processes: torchrun --nproc-per-node 2 -- scripts/train_default_models.py ...
 """
 
 from __future__ import annotations
