@@ -8,7 +8,7 @@ it was begun.
 
 Two processes, one on each core, with --only and OMP_NUM_THREADS=1, are faster than one with two
 threads; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 saves a tenth of the time on Linux. The decoder alone
-can also be shared by processes: torchrun --nproc-per-node 2 -- scripts/train_default_models.py ...
+can also be shared by processes, with torchrun --nproc-per-node 2 -- ... and --only decoder.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions
 NEAREST = 100  # captions that a story is told of
 AROUND = 200  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
-NOVELS = 3  # the decoder learns from one passage of novels in so many; scenes are what it tells
+NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
 LOOKING = efficientnet.Eyes(class_weight=0.7)  # and that photos are looked at with
@@ -426,7 +426,7 @@ class Recipe:
         return {style: self.pairs(style) for style in STYLES}
 
     def styles(self) -> None:
-        """c over the pool, and each b over the passages that the decoder learns from."""
+        """c over the pool, and each b over the passages that captions fit best."""
         formats.write_array(self.out / 'caption_style.npy', self.all_pairs['romance'][2].c)
         for style, (_, _, found) in self.all_pairs.items():
             formats.write_array(self.out / f'{style}_style.npy', found.b[0])
@@ -492,7 +492,7 @@ class Recipe:
         """The passages of all styles in the decoder's words."""
         texts, spans, vectors, found = [], [], [], []
         for style, (own, thoughts, pairs) in self.all_pairs.items():
-            if style == 'romance':  # stories in it are told as scenes are
+            if style == 'romance':  # few, from their own vectors: stories are told as scenes are
                 some = np.arange(0, len(own), NOVELS)
                 own, thoughts, pairs = own[some], thoughts[some], pairs.take(some)
                 pairs = replace(pairs, match=np.full_like(pairs.match, np.nan))

@@ -101,7 +101,7 @@ def require_gru(
 
 
 def gru(params: Mapping[str, np.ndarray], prefix: str) -> nn.GRU:
-    """Build a GRU from its six arrays of 2015, ``{prefix}_W``, ``_U``, ``_b`` and their ``x``.
+    """Build a GRU from six arrays: ``{prefix}_W``, ``_U``, ``_b``, ``_Wx``, ``_Ux`` and ``_bx``.
 
     It takes (T, B, W) and gives (T, B, H). Its hidden bias is zero and not trained.
     """

@@ -13,7 +13,7 @@ import pytest
 from storyteller import config, generate
 from storyteller.__main__ import main
 from storyteller.cli import check
-from storyteller.cli.arguments import add_search, search_from
+from storyteller.cli.arguments import add_options, add_search, options_from, search_from
 from storyteller.formats import ModelFileError
 from storyteller.io import bundle
 from storyteller.options import SearchSettings, StoryOptions, Telling
@@ -320,3 +320,11 @@ def test_numbers_of_numpy_are_taken_and_become_plain():
     assert json.loads(json.dumps(options.settings))['telling'] == {
         'n_best': 2, 'length_penalty': 0.5, 'banned': ['sea'],
     }  # fmt: skip
+
+
+def test_a_flag_of_several_takes_the_place_of_the_default():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Telling, banned=('dawn',))
+    assert options_from(Telling, parser.parse_args([])) == Telling(banned=('dawn',))
+    said = parser.parse_args(['--banned', 'sea', '--banned', 'sky'])
+    assert options_from(Telling, said) == Telling(banned=('sea', 'sky'))

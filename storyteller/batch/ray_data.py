@@ -31,7 +31,7 @@ def tell(
     """Process all jobs; the rows arrive in any order.
 
     The largest job is the size of the batches. `address` is that of a cluster, ``auto`` for the one
-    that this machine belongs to; None starts one here. As many `actors` hold the models.
+    that this machine belongs to; None starts one here. So many `actors` hold the models at a time.
 
     Raises
     ------

@@ -59,11 +59,18 @@ def add_options(parser: argparse.ArgumentParser, kind: type, **defaults: Any) ->
             ]
             read = plain[0] if plain else types[field.name]
             several = typing.get_origin(types[field.name]) is tuple
+            action: Any = _Several if several else 'store'
             text += ' May be repeated.' * several
-            if several:
-                default = default or None  # what is said takes its place
-            action = 'append' if several else 'store'
             group.add_argument(flag, type=read, action=action, default=default, help=text)
+
+
+class _Several(argparse.Action):
+    """Collects what is said in a tuple, which takes the place of the default."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        before = getattr(namespace, self.dest)
+        known = () if before is self.default else before
+        setattr(namespace, self.dest, (*known, value))
 
 
 def add_search(parser: argparse.ArgumentParser, strength: bool = True) -> None:

@@ -64,7 +64,8 @@ class Judges:
     leave_out : frozenset of str
         Words that no story should say; see `flaws.flaws`.
     styles : mapping of str to str
-        More styles than novel, caption and lyric: name -> how their novels' files are called first.
+        More styles than novel, caption and lyric: name -> how the names of their novels' files
+        begin.
     learned : sequence of paths
         Text files, beside the novels, that stories may have copied from.
     """

@@ -63,7 +63,8 @@ def load_pickles(path: PathLike) -> list[Any]:
     """Read all consecutive pickles in a file without running any code.
 
     Byte strings, as Python 2 wrote them, are decoded as UTF-8, or Latin-1 where they are not. A
-    ModelFileError says that it is no pickle, or asks for anything but arrays and plain containers.
+    ModelFileError says that it is no pickle, or asks for anything but arrays and plain containers;
+    a MissingFileError that the file is not there.
     """
     path = existing(path, 'a pickle')
     objects = []

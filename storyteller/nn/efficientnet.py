@@ -72,8 +72,8 @@ class Eyes:
 def read_eyes(path: formats.PathLike) -> Eyes:
     """The settings in a ``convnet.json``.
 
-    A MissingFileError or ModelFileError says that there is no such file, or that it asks for
-    another network.
+    A MissingFileError says that there is no such file, a ModelFileError that it is none, or asks
+    for another network.
     """
     path = formats.existing(path, 'the settings of a convolutional network')
     try:

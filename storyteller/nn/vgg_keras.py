@@ -39,11 +39,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
         ) from None
     params: dict[str, np.ndarray] = {}
     with h5py.File(path, 'r') as root:
+        size = path.stat().st_size
         for name, shape in VGG19.shapes().items():
             layer = name.removesuffix('_W').removesuffix('_b')
             group = layer.replace('conv', 'block').replace('_', '_conv').replace('fc6', 'fc1')
             array = _array(h5py, root, group.replace('fc7', 'fc2'), len(shape))
-            size = path.stat().st_size
             if math.prod(array.shape) * array.dtype.itemsize > size:
                 raise ValueError(f'{name} has the shape {array.shape}, the file has {size} bytes')
             if name == 'fc6_W':
@@ -64,8 +64,8 @@ def _array(h5py: Any, root: Any, name: str, rank: int) -> Any:
     (array,) = found
     if array.dtype.kind != 'f':
         raise ValueError(f'{name} holds an array of {array.dtype}, expected floats')
-    if array.id.get_offset() is None:
-        raise ValueError(f'{name} holds an array that is compressed or lies in pieces')
+    if array.external or array.id.get_offset() is None:  # a file may say both, and mean the first
+        raise ValueError(f'{name} holds an array that is compressed, in pieces or in another file')
     return array
 
 

@@ -100,7 +100,7 @@ class _Beams:
         self.grid[:, :, 0] = self.contexts[:, None]  # all groups begin with the same empty text
         self.texts = Texts(rules, count)  # their words, one row each
         self.scores = np.zeros(count, np.float32)  # (R,)
-        self.finished: list[list[list[Hypothesis]]] = [  # of each context and group, in order
+        self.finished: list[list[list[Hypothesis]]] = [  # in order of finishing
             [[] for _ in range(groups)] for _ in range(count)
         ]
 

@@ -80,7 +80,7 @@ def back_translate(
     *,
     block: int = 1024,
 ) -> BackTranslation:
-    """Find the k captions of each passage, and take their mean.
+    """Find the k nearest captions of each passage, as many as a story is told of; take their mean.
 
     Parameters
     ----------

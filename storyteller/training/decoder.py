@@ -49,9 +49,9 @@ class DecoderOptions:
         uniform in [1 - towards_mean, 1]: a mean of many captions lies nearer to the middle than
         any single text does.
     pairs : float
-        Share of passages that are told from what the style shift makes of captions like them, not
-        from their own vectors (:mod:`storyteller.training.back_translation`). Those vectors are
-        not drawn towards the mean: they are as stories are told of.
+        Share of the passages with captions that are told from what the style shift makes of these,
+        not from their own vectors (:mod:`storyteller.training.back_translation`). Those vectors
+        are not drawn towards the mean: they are as stories are told of.
     weakest, strongest : float
         The strength of that shift is uniform between them.
     whiten : bool

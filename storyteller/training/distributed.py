@@ -58,7 +58,7 @@ def number() -> int:
 def part(batch: Any) -> Any:
     """The items of a batch for this process: every `count`-th, from its rank on.
 
-    A ValueError says that there are fewer than processes; :func:`enough` tells such batches.
+    A ValueError says that there are fewer than processes; :func:`enough` says which to leave out.
     """
     if len(batch) < count():
         raise ValueError(f'a batch of {len(batch)} cannot be shared among {count()} processes')

@@ -173,7 +173,10 @@ class SkipThoughts(nn.Module):
     def neighbour_cost(
         self, thought: Tensor, around: Sequence[Tensor], word_cost: Callable | None = None
     ) -> Tensor:
-        """Summed cost, given thoughts (B, H), of words after and before, with masks: (T, B) all."""
+        """Summed cost, given thoughts (B, H), of the words around.
+
+        `around` are the words after, their mask, those before, and their mask, each (T, B).
+        """
         after, after_mask, before, before_mask = around
         pairs = [
             self.decoded(self.after, thought, after, after_mask),
@@ -199,7 +202,10 @@ class SkipThoughts(nn.Module):
         return cost.sum()
 
     def forward(self, x: Tensor, x_mask: Tensor, *around: Tensor) -> Tensor:
-        """The summed cost of a batch: words after, words before, and the unit's own if asked."""
+        """The summed cost of a batch: words after, words before, and the unit's own if asked.
+
+        `around` is as for :meth:`neighbour_cost`.
+        """
         thought = self.encode(x, x_mask)
         cost = self.neighbour_cost(thought, around)
         if self.own_words is not None:

@@ -153,7 +153,9 @@ def test_many_empty_blobs(forms, tmp_path):
     refused(tmp_path / 'a', 'more than 1000 fields')
 
 
-@pytest.mark.parametrize('how', ['compressed', 'empty', 'elsewhere', 'in another file', 'itself'])
+@pytest.mark.parametrize(
+    'how', ['compressed', 'empty', 'elsewhere', 'elsewhere and here', 'in another file', 'itself']
+)
 def test_arrays_of_hdf5_that_are_not_in_the_file(write, tmp_path, how):
     path = write('keras')
     with h5py.File(path, 'r+') as root:
@@ -164,12 +166,17 @@ def test_arrays_of_hdf5_that_are_not_in_the_file(write, tmp_path, how):
             root.create_dataset(name, data=np.zeros((9, 9, 1000, 1000)), compression='gzip')
         elif how == 'empty':
             root.create_dataset(name, (1 << 20, 3, 1 << 20, 1 << 20), 'f4')
-        elif how == 'elsewhere':
+        elif how.startswith('elsewhere'):
             root.create_dataset(name, shape, 'f4', external=[(tmp_path / 'x', 0, 10**6)])
         elif how == 'in another file':
             root[name] = h5py.ExternalLink(str(path), '/block1_conv1/block1_conv1_W_1:0')
         else:
             root['block1_conv2/again'] = root['block1_conv2']
+    if how == 'elsewhere and here':  # an address where there is none, in its layout message
+        layout, nowhere = b'\x03\x01', b'\xff' * 8
+        written = path.read_bytes()
+        assert written.count(layout + nowhere) == 1
+        path.write_bytes(written.replace(layout + nowhere, layout + (512).to_bytes(8, 'little')))
     refused(path, 'block1_conv2 holds|its groups are no layers')
 
 

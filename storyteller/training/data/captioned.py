@@ -47,7 +47,8 @@ class CaptionedPhotos:
         """The layout of 2015: ``{prefix}_{split}_caps.txt`` and ``{prefix}_{split}_ims.npy``.
 
         Captions are lines, as many for each photo (five, in the data sets of 2015); features are
-        rows, one a photo, or one a caption. A MismatchError says that their numbers do not fit.
+        rows, one a photo, or one a caption. A MismatchError says that their numbers do not fit,
+        a MissingFileError or ModelFileError that a file is missing or not what it should be.
         """
         texts, rows = (Path(f'{prefix}_{split}_{end}') for end in ('caps.txt', 'ims.npy'))
         captions = [line.split() for line in documents.read_text(texts)]

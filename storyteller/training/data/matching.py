@@ -28,7 +28,7 @@ class Matches:
     """How well the captions of a pool fit photos."""
 
     similarity: Any  # (P, N) scipy.sparse.csr_array: the cosine of the words' tf-idf, 0 to 1
-    sharpness: float = 0.05  # by which similarity grows for e times the share of a photo
+    sharpness: float = 0.05  # a share of a photo grows e-fold when similarity grows by this
 
     @classmethod
     def of(

@@ -122,7 +122,7 @@ def encode_passages(
     Parameters
     ----------
     corpus, vocabulary
-        The vocabulary of the encoder, and a corpus in it.
+        The words of the encoder, and a corpus in them.
     spans : (P, 2) int array
         First sentence and the one after the last, of each passage.
     block : int

@@ -60,9 +60,9 @@ class Prose:
 def plain_words(counts: dict[str, int], least: int = 5) -> frozenset[str]:
     """The words in lower case that occur so often that their capital at a beginning is no name.
 
-    `counts` say how often each word occurs, as written: `least` times in lower case at least. That
-    must also outweigh the capital, unless the capital mostly begins sentences, which ordinary words
-    do: a tenth is enough.
+    `counts` say how often each word occurs, as written. It must occur `least` times in lower case,
+    and outweigh the capital, unless that mostly begins sentences, which ordinary words do: a tenth
+    is enough.
     """
     return frozenset(
         word
