@@ -459,6 +459,9 @@ class Recipe:
 
         It goes on from that of `--start`, or begins at random.
         """
+        distributed.join()
+        if distributed.number() > 0:
+            distributed.agree(0.0)  # when the files that all read are there
         vocabulary, counts = self.story_words()
         options, params = DECODER, None
         facts = {'the encoder': origins.of_encoder(self.out)} | self.of_pool
@@ -470,14 +473,19 @@ class Recipe:
             if self.start.resolve() != self.out.resolve():  # where it is exchanged at the end
                 facts['--start'] = origins.of_file(before)
         origins.is_made(self.work / 'decoder.pt', facts)
+        told, held_out = (
+            part(vocabulary, options) for part in (self.passages, self.held_out_passages)
+        )
+        if distributed.number() == 0:
+            distributed.agree(0.0)
         decoder.fit(
-            self.passages(vocabulary, options),
+            told,
             self.training('decoder', lr=8e-4 if self.start else 1e-3),
             self.work / 'decoder.npz',
             self.work / 'decoder.pt',
             n_words=len(vocabulary),
             params=params,
-            held_out=self.held_out_passages(vocabulary, options),
+            held_out=held_out,
             vocabulary=vocabulary,
         )
         if distributed.number() > 0:
