@@ -149,6 +149,7 @@ DECODER = decoder.DecoderOptions(
     dim=800,
     doutput=True,
     word_dropout=0.2,
+    dropout=0.25,
     towards_mean=0.3,
     whiten=True,
     pairs=0.8,

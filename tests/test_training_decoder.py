@@ -192,6 +192,24 @@ def test_word_dropout_takes_inputs_while_training_alone():
     assert found == pytest.approx(float(empty(*batch).detach()), rel=1e-6)
 
 
+def test_dropout_takes_word_vectors_and_outputs_while_training_alone(monkeypatch):
+    params, batch = initial_params(SMALL, 30, 6, seed=1), random_batch()
+    plain, half = (ConditionalGRU(params, replace(SMALL, dropout=share)) for share in (0.0, 0.5))
+    cost = float(plain.train()(*batch).detach())
+    assert cost == float(half.eval()(*batch).detach())
+    assert float(half.train()(*batch).detach()) != pytest.approx(cost, rel=1e-6)
+    seen = []
+    monkeypatch.setattr(half, 'top', lambda states: seen.append(states) or plain.top(states))
+    for _ in range(200):
+        half(*batch)
+    outputs = torch.stack(seen).detach()
+    assert abs(float((outputs == 0).float().mean()) - 0.5) < 0.03
+    full = plain.states(plain.table(batch[0][:-1]), batch[2])[batch[1].bool()]
+    # The first state has read no word, so that nothing but the dropout of the output is in it.
+    first = outputs[:, : batch[0].shape[1]]
+    np.testing.assert_allclose(first.mean(0), full[: first.shape[1]].detach(), atol=0.12)
+
+
 def skewed_vectors(n=400, width=6):
     """Most of the variance in one direction, which is no axis."""
     rng = np.random.default_rng(0)
@@ -411,6 +429,7 @@ def test_a_trained_decoder_tells_the_passages(tales, tmp_path, suffix, options):
         {'samples': 10},
         {'bfloat16': True},
         {'word_dropout': 0.2, 'towards_mean': 0.3},
+        {'dropout': 0.2},
         {'whiten': True},
         {'repeats': 1.0},
         {'repeats_beam': 3, 'repeats': 1.0},
@@ -506,7 +525,8 @@ def test_figures_use_the_whole_vocabulary(tales):
     ('name', 'value'),
     [
         ('dim_word', 0), ('dim', -1), ('repeats_beam', 0), ('batch_size', 0), ('batch_words', 0),
-        ('word_dropout', -0.1), ('word_dropout', 1.5), ('towards_mean', 1.1),
+        ('word_dropout', -0.1), ('word_dropout', 1.5), ('dropout', 1.0),
+        ('dropout', -0.1), ('towards_mean', 1.1),
         ('towards_mean', float('nan')), ('samples', -1), ('repeats', -0.5),
     ],
 )  # fmt: skip

@@ -44,6 +44,10 @@ class DecoderOptions:
         Words drawn for a sampled softmax; 0 is the full one.
     word_dropout : float
         Share of input words replaced by the zero vector, so that the decoder leans on the vector.
+    dropout : float
+        Share of the values of word vectors and of states, where they go to the output, that are
+        dropped: what is not recurrent (Zaremba et al. 2014, "Recurrent Neural Network
+        Regularization"). For passages that are read several times.
     towards_mean : float
         A passage's vector v is drawn towards the mean m of all vectors, m + a (v - m), with a
         uniform in [1 - towards_mean, 1]: a mean of many captions lies nearer to the middle than
@@ -75,6 +79,7 @@ class DecoderOptions:
     doutput: bool = False
     samples: int = 0
     word_dropout: float = 0.0
+    dropout: float = 0.0
     towards_mean: float = 0.0
     pairs: float = 0.0
     weakest: float = 0.8
@@ -89,6 +94,7 @@ class DecoderOptions:
     def __post_init__(self):
         check(self, 'at least 1', 'dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words')
         check(self, '0 to 1', 'word_dropout', 'towards_mean', 'pairs')
+        check(self, '0 to below 1', 'dropout')
         check(self, '0 or more', 'samples', 'repeats')
         if not 0 <= self.weakest <= self.strongest < float('inf'):
             raise ValueError(
@@ -147,6 +153,7 @@ class ConditionalGRU(nn.Module):
         self.decoder = layers.gru(params, 'decoder')
         self.hidden = layers.affine(params, 'ff_hid') if options.doutput else None
         self.output = layers.affine(params, 'ff_logit')
+        self.drop = nn.Dropout(options.dropout)
         self.dtype = torch.bfloat16 if options.bfloat16 else torch.float32
         self.word_cost = cost_of_words(options.samples, counts, self.dtype)
         middle = np.zeros(len(params['ff_state_W'])) if mean is None else mean
@@ -164,9 +171,10 @@ class ConditionalGRU(nn.Module):
         inputs = self.table(x[:-1])
         if self.training:
             inputs, context = self._without_words(inputs), self.towards_mean(context, own)
-        states = self.states(inputs, context)
+        states = self.states(self.drop(inputs), context)
         counted = mask.bool()
-        return (word_cost or self.word_cost)(self.top(states[counted]), x[counted], self.output)
+        top = self.top(self.drop(states[counted]))
+        return (word_cost or self.word_cost)(top, x[counted], self.output)
 
     def states(self, inputs: Tensor, context: Tensor) -> Tensor:
         """States (T, B, H) that follow the zero vector and word vectors (T - 1, B, W)."""
