@@ -56,7 +56,11 @@ setup(
     package_data={
         'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
-        'storyteller.scripts': ['scene_passages.txt', 'words_to_leave_out.txt'],  # of evaluate.py
+        'storyteller.scripts': [  # of evaluate.py
+            'scene_passages.txt',
+            'scene_songs.txt',
+            'words_to_leave_out.txt',
+        ],
     },
     cmdclass={'build_py': BuildInstalled},
     entry_points={'console_scripts': ['storyteller = storyteller.__main__:main']},

@@ -47,7 +47,7 @@ from storyteller.training.data.prose import read_words
 
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
-SCENES = Path(__file__).parent / 'scene_passages.txt'
+SCENES = [Path(__file__).with_name(f'scene_{what}.txt') for what in ('passages', 'songs')]
 
 
 def say(**figures: Any) -> None:
@@ -333,7 +333,7 @@ def main() -> None:
     help = 'words that no story should say, one a line (%(default)s)'
     command.add_argument('--leave-out', type=Path, default=listed, help=help)
     help = 'texts beside the novels that stories may have copied from (%(default)s)'
-    scenes = [SCENES] if SCENES.exists() else None
+    scenes = [path for path in SCENES if path.exists()]
     command.add_argument('--learned-from', type=Path, nargs='*', default=scenes, help=help)
     help = 'one more for the style judge: of novels whose file names begin so, or by these authors'
     command.add_argument('--style', nargs=2, action='append', metavar=('NAME', 'FILES'), help=help)

@@ -75,7 +75,10 @@ WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a G
 HELD_OUT = 'romance-13', 'more-26'  # shards of novels to measure on
 LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
 ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
-SCENES = Path(__file__).with_name('scene_passages.txt')
+SCENES = {  # what was written for captions of the pool, by style; lines of songs end with ' / '
+    'romance': Path(__file__).with_name('scene_passages.txt'),
+    'lyric': Path(__file__).with_name('scene_songs.txt'),
+}
 UNNAMED = '_unnamed'  # ending of a text with pronouns for names
 STYLES = {  # and their texts
     'romance': f'novels{UNNAMED}',
@@ -201,9 +204,11 @@ class Recipe:
                     self.unname(path)
         songs = [self.data / 'lyrics' / 'lyrics.txt.xz']
         documents.tokenise_files(songs, self.text / 'lyrics.txt', 'verses')
-        scenes = self.text / 'scenes.txt'
-        if not origins.is_made(scenes, origins.of_files([SCENES])):
-            documents.tokenise(([passage] for _, passage in self.scene_passages), scenes)
+        for style, written in SCENES.items():
+            scenes = self.text / f'{style}_scenes.txt'
+            if not origins.is_made(scenes, origins.of_files([written])):
+                told = (passage.split(' / ') for _, passage in self.scene_passages(style))
+                documents.tokenise(told, scenes)
         names = ('flickr30k', 'flickr8k', 'coco_val2017', 'coco_karpathy_test5k')
         measured = flickr8k.read_names(self.data / 'flickr8k', 'dev')
         files = [self.data / 'captions' / f'{name}.txt.xz' for name in names]
@@ -322,38 +327,39 @@ class Recipe:
 
     # --- passages, styles and the decoder --------------------------------------------------------
 
-    @cached_property
-    def scene_passages(self) -> list[tuple[str, str]]:
-        """Captions of the pool, each with a passage that was written for it."""
+    def scene_passages(self, style: str) -> list[tuple[str, str]]:
+        """Captions of the pool, each with a passage or a song that was written for it."""
         known, pairs = set(self.pool), []
-        for number, line in enumerate(formats.read_lines(SCENES), 1):
+        for number, line in enumerate(formats.read_lines(SCENES[style]), 1):
             caption, _, passage = line.partition('\t')
             if caption not in known or not passage:
                 raise ValueError(
-                    f'{SCENES}: line {number}: expected a caption of the pool, a tab and a passage'
+                    f'{SCENES[style]}: line {number}: expected a caption of the pool, a tab and '
+                    'a passage'
                 )
             pairs.append((caption, passage))
         return pairs
 
-    @cached_property
     def scene_pairs(
-        self,
+        self, style: str
     ) -> tuple[np.ndarray, np.ndarray, back_translation.BackTranslation, np.ndarray]:
         """Those passages: spans, vectors, what photos of them are told of, and which to measure on.
 
         A photo of a scene lies near its caption in the joint space, and so do the captions that are
         found for it. Each passage stands here for several photos.
         """
-        text, words = Corpus.with_all_words(self.text / 'scenes.txt', self.work / 'scenes_all')
+        name, written = f'{style}_scenes', self.scene_passages(style)
+        text, words = Corpus.with_all_words(self.text / f'{name}.txt', self.work / f'{name}_all')
         spans = np.stack([text.documents[:-1], text.documents[1:]], 1)
-        facts = origins.of_files([SCENES])
+        facts = origins.of_files([SCENES[style]])
         facts['the encoder'] = origins.of_encoder(self.out)
+        folder = self.work / f'{name}_vectors'
         vectors = passages.encode_passages(
-            text, spans, words, self.thoughts, self.work / 'scenes_vectors', made_from=facts
+            text, spans, words, self.thoughts, folder, made_from=facts
         )
-        captions = sorted({caption for caption, _ in self.scene_passages})
+        captions = sorted({caption for caption, _ in written})
         row = {caption: i for i, caption in enumerate(captions)}
-        of_scene = np.array([row[caption] for caption, _ in self.scene_passages])
+        of_scene = np.array([row[caption] for caption, _ in written])
         model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
         joint = [encode_sentences(model, texts) for texts in (captions, self.pool)]
         around, _ = nearest(*joint, AROUND)
@@ -361,10 +367,10 @@ class Recipe:
         of_scene = np.tile(of_scene, PHOTOS_OF_SCENE)
         chosen = rng.permuted(around[of_scene], axis=1)[:, :NEAREST]
         thoughts = np.asarray(self.pool_thoughts, np.float32)
-        _, _, romance = self.all_pairs['romance']
-        content = np.stack([thoughts[rows].mean(0) - romance.c for rows in chosen])
+        _, _, of_style = self.all_pairs[style]
+        content = np.stack([thoughts[rows].mean(0) - of_style.c for rows in chosen])
         found = replace(
-            romance,
+            of_style,
             content=content.astype(np.float16),
             match=np.ones(len(content), np.float32),
             style=np.zeros(len(content), np.int64),
@@ -373,6 +379,11 @@ class Recipe:
         # By the caption alone: what is kept from one training is kept from all that go on from it.
         numbers = np.array([zlib.crc32(caption.encode()) for caption in captions])
         return spans, vectors, found, numbers[of_scene] % MEASURED_SCENES == 0
+
+    @cached_property
+    def all_scenes(self) -> dict[str, tuple]:
+        """For each style of `SCENES` what :meth:`scene_pairs` gives."""
+        return {style: self.scene_pairs(style) for style in SCENES}
 
     def spans(self, name: str) -> tuple[Corpus, Vocabulary, np.ndarray]:
         """The plain passages of a text with all its words, shuffled."""
@@ -448,7 +459,7 @@ class Recipe:
                 np.add.at(said, text.words(first, last), 1)
             listed = list(words)
             counts.update({listed[i]: int(said[i]) for i in np.flatnonzero(said)})
-        in_scenes, _ = documents.count_words([self.text / 'scenes.txt'])
+        in_scenes, _ = documents.count_words([self.text / f'{s}_scenes.txt' for s in SCENES])
         counts.update({word: PHOTOS_OF_SCENE * count for word, count in in_scenes.items()})
         for word in [word for word in counts if word.lower() in self.left_out]:
             del counts[word]
@@ -504,20 +515,21 @@ class Recipe:
         """The passages of all styles in the decoder's words."""
         texts, spans, vectors, found = [], [], [], []
         for style, (own, thoughts, pairs) in self.all_pairs.items():
-            if style == 'romance':  # few, from their own vectors: stories are told as scenes are
+            if style == 'romance':  # few
                 some = np.arange(0, len(own), NOVELS)
                 own, thoughts, pairs = own[some], thoughts[some], pairs.take(some)
+            if style in SCENES:  # from their own vectors: stories are told as scenes are
                 pairs = replace(pairs, match=np.full_like(pairs.match, np.nan))
             spans.append(own + sum(map(len, texts)))
             texts.append(self.corpus(STYLES[style], vocabulary, 'decoder'))
             vectors.append(thoughts)
             found.append(pairs)
-        own, thoughts, pairs, measured = self.scene_pairs
-        learned = np.flatnonzero(~measured)
-        spans.append(own[learned] + sum(map(len, texts)))
-        texts.append(self.corpus('scenes', vocabulary, 'decoder'))
-        vectors.append(thoughts[learned])
-        found.append(pairs.take(learned))
+        for style, (own, thoughts, pairs, measured) in self.all_scenes.items():
+            learned = np.flatnonzero(~measured)
+            spans.append(own[learned] + sum(map(len, texts)))
+            texts.append(self.corpus(f'{style}_scenes', vocabulary, 'decoder'))
+            vectors.append(thoughts[learned])
+            found.append(pairs.take(learned))
         order = np.random.default_rng(2).permutation(sum(map(len, spans)))  # styles mixed
         joined = back_translation.BackTranslation.joined(found).take(order)
         spans, vectors = np.concatenate(spans)[order], np.concatenate(vectors)[order]
@@ -527,9 +539,9 @@ class Recipe:
         self, vocabulary: Vocabulary, options: decoder.DecoderOptions
     ) -> passages.Passages:
         """Passages of scenes that are kept from training."""
-        spans, vectors, found, measured = self.scene_pairs
+        spans, vectors, found, measured = self.all_scenes['romance']
         rows = np.flatnonzero(measured)
-        text = self.corpus('scenes', vocabulary, 'decoder')
+        text = self.corpus('romance_scenes', vocabulary, 'decoder')
         return passages.Passages(text, spans[rows], vectors[rows], options, pairs=found.take(rows))
 
     # --- photos ----------------------------------------------------------------------------------

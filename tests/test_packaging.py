@@ -29,6 +29,7 @@ IMPORTED = {
     'scikit-learn': 'sklearn',
     'scikit-image': 'skimage',
 }
+TEXTS_OF_EVALUATE = 'scene_passages.txt', 'scene_songs.txt', 'words_to_leave_out.txt'
 DATA = efficientnet.PACKAGE  # weights, and no module that a source imports by name
 
 
@@ -210,7 +211,7 @@ def test_installed_scripts_are_those_of_subcommands(checkout, interpreter, tmp_p
     (packages,) = (tmp_path / 'venv').glob('lib/python*/site-packages')
     names = {path.name for path in (packages / 'storyteller' / 'scripts').iterdir()}
     scripts = {script for script, _ in SUBCOMMANDS.values() if script}
-    assert names - {'__pycache__'} == scripts | {'scene_passages.txt', 'words_to_leave_out.txt'}
+    assert names - {'__pycache__'} == scripts | set(TEXTS_OF_EVALUATE)
     assert not (packages / 'scripts').exists()
     for command in ([interpreter, '-m', 'storyteller'], [interpreter.parent / 'storyteller']):
         shown = 'python -m storyteller' if '-m' in command else 'storyteller'
@@ -218,7 +219,7 @@ def test_installed_scripts_are_those_of_subcommands(checkout, interpreter, tmp_p
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f'usage: {shown} folder [-h]')
     help = run(*command, 'evaluate', 'stories', '--help', folder=tmp_path, COLUMNS='300').stdout
-    for name in ('scene_passages.txt', 'words_to_leave_out.txt'):
+    for name in TEXTS_OF_EVALUATE:
         assert str(packages.resolve() / 'storyteller' / 'scripts' / name) in help.replace("'", '')
 
 

@@ -6,6 +6,7 @@ import importlib
 import io
 import lzma
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,9 @@ def recipe(data, tmp_path, monkeypatch):
     told = ['The dog ran to her. She wept.', 'He slept. The cat woke him.', 'The cat slept.']
     lines = ('A dog runs .', 'A cat sleeps .', 'A cat sleeps .')
     passages.write_text(''.join(f'{a}\t{b}\n' for a, b in zip(lines, told, strict=True)), 'utf-8')
-    monkeypatch.setattr(script, 'SCENES', passages)
+    songs = tmp_path / 'songs.txt'
+    songs.write_text('A cat sleeps .\tO the cat sleeps, / And I. / Hush!\n', 'utf-8')
+    monkeypatch.setattr(script, 'SCENES', {'romance': passages, 'lyric': songs})
     return lambda: Few(data, tmp_path / 'work', tmp_path / 'out', 1.0)
 
 
@@ -183,6 +186,12 @@ def test_a_passage_of_no_caption_of_the_pool_is_refused(recipe, tmp_path):
         recipe().tokens()
 
 
+def test_a_song_is_a_document_of_its_lines(recipe):
+    (parts := recipe()).tokens()
+    told = (parts.text / 'lyric_scenes.txt').read_text(encoding='utf-8')
+    assert told == 'O the cat sleeps ,\nAnd I .\nHush !\n\n'
+
+
 def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
     recipe, tmp_path, monkeypatch
 ):
@@ -206,13 +215,14 @@ def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
     romance = script.back_translation.BackTranslation(
         np.zeros((1, 2), np.float16), np.ones(1, np.float32), c, b, np.zeros(1, np.int64)
     )
+    lyric = replace(romance, b=b + 10)
     parts.__dict__ |= {
         'pool': pool,
         'thoughts': Encoder(),
         'pool_thoughts': np.array([[2, 1], [4, 1], [1, 2], [1, 4]], np.float16),
-        'all_pairs': {'romance': (None, None, romance)},
+        'all_pairs': {'romance': (None, None, romance), 'lyric': (None, None, lyric)},
     }
-    spans, vectors, found, measured = parts.scene_pairs
+    spans, vectors, found, measured = parts.scene_pairs('romance')
     assert len(spans) == len(vectors) == len(measured) == 3 * script.PHOTOS_OF_SCENE
     np.testing.assert_array_equal(spans[:3], [[0, 2], [2, 4], [4, 5]])
     dog, cat = [2.0, 0.0], [0.0, 2.0]  # the means of their captions, less c
@@ -220,3 +230,5 @@ def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
     np.testing.assert_allclose(found.vectors(np.array([0])), [[7.0, 5.0]])
     kept = {(2, 4), (4, 5)}  # both of the cat that sleeps, whatever other captions there are
     assert {tuple(each) for each in spans[measured]} == kept
+    _, _, found, _ = parts.scene_pairs('lyric')  # a song of the cat that sleeps
+    np.testing.assert_allclose(found.vectors(np.arange(2)), [[15.0, 17.0]] * 2)

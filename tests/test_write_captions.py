@@ -277,13 +277,17 @@ def test_no_caption_holds_a_word_to_leave_out(pool, by_label, left_out):
         assert left_out.isdisjoint(caption.lower().split()), caption
 
 
-def test_passages_are_written_for_captions_of_the_pool_and_hold_no_such_word(pool, left_out):
-    path, known = ROOT / 'scripts' / 'scene_passages.txt', set(pool)
+@pytest.mark.parametrize('name', ['scene_passages.txt', 'scene_songs.txt'])
+def test_passages_are_written_for_captions_of_the_pool_and_hold_no_such_word(name, pool, left_out):
+    path, known = ROOT / 'scripts' / name, set(pool)
     for line in path.read_text(encoding='utf-8').splitlines():
         caption, passage = line.split('\t')
         assert caption in known
         assert left_out.isdisjoint(re.findall(r"[\w'-]+", passage.lower())), passage
         assert '"' not in passage and passage[-1] in '.!?', passage
+        verses = passage.split(' / ')
+        assert all(verse.strip() for verse in verses), passage
+        assert len(verses) > 1 or name == 'scene_passages.txt', passage
 
 
 @pytest.mark.parametrize(
