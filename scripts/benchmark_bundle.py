@@ -68,8 +68,10 @@ def suiting(bench: Bench) -> tuple[Callable[[], list], np.ndarray, int]:
     captions = [[caption for caption, _ in told.captions]]
 
     def search() -> list:
-        vectors, maxlen = shifted[None], way.maxlen
-        return tell(bench.z['dec'], vectors, way.telling, way.bw, maxlen=maxlen, captions=captions)
+        told_of = {'captions': captions, 'style': bench.z['bpos']}
+        return tell(
+            bench.z['dec'], shifted[None], way.telling, way.bw, maxlen=way.maxlen, **told_of
+        )
 
     return search, shifted, way.telling.candidates
 

@@ -65,6 +65,16 @@ class SearchOptions:
         share; a word in a part of them earns that part (see ``storyteller.search.keywords``; after
         Pascual et al. 2021, "A Plug-and-Play Method for Controlled Text Generation"). A search
         ranks texts with it; 0: none.
+    contrast : float
+        Weight of the log-probability that a word has when the decoder is told of the style alone;
+        it is subtracted, so that texts of different photos begin differently (see
+        ``storyteller.search.contrast``; Li et al. 2016, "A Diversity-Promoting Objective Function
+        for Neural Conversation Models"); 0: none.
+    contrast_words : int
+        Number of first words that are contrasted; 0: all.
+    plausibility : float
+        Words with less than this part of the probability of the likeliest one are not worth a
+        contrast, and come after all others (Li et al. 2023, "Contrastive Decoding").
     """
 
     n_best: int = 1
@@ -82,24 +92,28 @@ class SearchOptions:
     candidates: int = 1
     closeness: float = 1.0
     keywords: float = 0.0
+    contrast: float = 0.0
+    contrast_words: int = 0
+    plausibility: float = 0.1
 
     def __post_init__(self) -> None:
         for name, least in (
             ('n_best', 1), ('min_words', 0), ('no_repeat', 0), ('groups', 1), ('top_k', 0),
-            ('no_echo', 0), ('candidates', 1),
+            ('no_echo', 0), ('candidates', 1), ('contrast_words', 0),
         ):  # fmt: skip
             check_count(name, getattr(self, name), least)
             object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's go into no JSON
-        for name in ('length_penalty', 'diversity', 'closeness', 'keywords'):
+        for name in ('length_penalty', 'diversity', 'closeness', 'keywords', 'contrast'):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1e6):
                 raise ValueError(f'{name}: expected a number from 0 up, found {value!r}')
             object.__setattr__(self, name, float(value))
         if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
             raise ValueError(f'temperature: expected 0.001 to 1000, found {self.temperature!r}')
-        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
-            raise ValueError(f'top_p: expected above 0 and up to 1, found {self.top_p!r}')
-        for name in ('temperature', 'top_p'):
+        for name in ('top_p', 'plausibility'):
+            if not (_is_number(value := getattr(self, name)) and 0 < value <= 1):
+                raise ValueError(f'{name}: expected above 0 and up to 1, found {value!r}')
+        for name in ('temperature', 'top_p', 'plausibility'):
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ('required', 'banned'):
             words = getattr(self, name)

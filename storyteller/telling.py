@@ -20,9 +20,11 @@ from torch import Tensor
 
 from .decoder import at_once, network
 from .layers import inference
+from .nn.decoder_network import Decoder
 from .options import SearchOptions, check_count
 from .options import Telling as Telling
 from .search import START, Hypothesis, Step, generator, keywords
+from .search.contrast import contrasted
 from .search.group_beams import search
 from .search.rules import Rules, Texts
 from .vocabulary import EOS
@@ -105,6 +107,7 @@ def tell(
     seed: int | None = None,
     use_unk: bool = False,
     captions: Sequence[Sequence[str]] | None = None,
+    style: np.ndarray | None = None,
 ) -> list[list[tuple[str, float]]]:
     """Tell the stories of many contexts, each for itself.
 
@@ -122,6 +125,8 @@ def tell(
         Allow the word ``UNK``.
     captions : sequence of B sequences of str, optional
         What each story is told of; for ``telling.keywords``.
+    style : (D,) array, optional
+        b; for ``telling.contrast``.
 
     Returns
     -------
@@ -133,8 +138,8 @@ def tell(
     Raises
     ------
     ValueError
-        If a field has no effect on what is asked for, a required word is not known, or keywords
-        are asked for without captions.
+        If a field has no effect on what is asked for, a required word is not known, keywords are
+        asked for without captions, or a contrast without a style.
     """
     check_count('beam width', beam_width)
     check_count('maxlen', maxlen)
@@ -142,20 +147,34 @@ def tell(
     contexts = np.atleast_2d(np.asarray(contexts, np.float32))
     if telling.keywords and (captions is None or len(captions) != len(contexts)):
         raise ValueError(f'keywords={telling.keywords}: expected the captions of each context')
+    if telling.contrast and style is None:
+        raise ValueError(f'contrast={telling.contrast}: expected the vector of the style')
     words = words_of(dec)
     rules, worth = Rules.of(telling, words, use_unk), []
     if captions is not None and telling.keywords:
         alike = keywords.by_letters(words)
         worth = [keywords.worth(each, telling.keywords, alike) for each in captions]
     model, told = network(dec), []
-    size = at_once(model, beam_width if seed is None else 1)
+    rows = (beam_width if seed is None else 1) * (2 if telling.contrast else 1)
+    size = at_once(model, rows)
     for first in range(0, len(contexts), size):
         here = slice(first, first + size)
+        step: Step = model.step
         state = model.start(torch.from_numpy(contexts[here]).to(model.device))
+        if telling.contrast:
+            step, state = _contrasted(model, state, np.asarray(style, np.float32), telling)
         own = replace(rules, worth=worth[here])
-        found = _found(model.step, state, beam_width, maxlen, seed, own)
+        found = _found(step, state, beam_width, maxlen, seed, own)
         told += [_scored(dec, hypotheses, rules) for hypotheses in found]
     return told
+
+
+def _contrasted(
+    model: Decoder, state: Tensor, style: np.ndarray, telling: SearchOptions
+) -> tuple[Step, Tensor]:
+    anyway = model.start(torch.from_numpy(style[None]).to(model.device))
+    weight, words, plausibility = telling.contrast, telling.contrast_words, telling.plausibility
+    return contrasted(model.step, state, anyway, weight, words, plausibility)
 
 
 def _found(

@@ -38,7 +38,8 @@ def texts_of(
     options : StoryOptions
         Of which the search counts, or, with a `seed`, the draw.
     style : (D,) array, optional
-        b. Candidates are compared by how they differ from it, since it is most of any thought.
+        b. Candidates are compared by how they differ from it, since it is most of any thought; and
+        it is what words are contrasted with. None: 0.
     captions : sequence of B sequences of str, optional
         What each thought was made of; for `keywords`.
 
@@ -50,10 +51,18 @@ def texts_of(
     way = options.search
     if way == SearchOptions.of_2015():
         return _as_in_2015(z, thoughts, options)
-    maxlen, seed = options.maxlen, options.seed
-    found = tell(z['dec'], thoughts, way, options.bw, maxlen=maxlen, seed=seed, captions=captions)
+    b = np.zeros(np.shape(thoughts)[1], np.float32) if style is None else style
+    found = tell(
+        z['dec'],
+        thoughts,
+        way,
+        options.bw,
+        maxlen=options.maxlen,
+        seed=options.seed,
+        captions=captions,
+        style=b,
+    )
     if way.candidates > 1:
-        b = np.zeros(1, np.float32) if style is None else style
         encode = functools.partial(_read, z, b=b)
         found = nearest_first(found, thoughts - b, way.closeness, encode)
     return [

@@ -302,6 +302,8 @@ def test_a_draw_ends_where_no_word_is_left():
         ({'banned': 'the'}, 'banned'), ({'required': [3]}, 'required'), ({'banned': 3}, 'banned'),
         ({'no_echo': -1}, 'no_echo'), ({'candidates': 0}, 'candidates'),
         ({'closeness': -1}, 'closeness'), ({'closeness': True}, 'closeness'),
+        ({'contrast': -1}, 'contrast'), ({'contrast_words': -1}, 'contrast_words'),
+        ({'plausibility': 0}, 'plausibility'), ({'plausibility': 2}, 'plausibility'),
         ({'banned': ['a'], 'required': ['a', 'b']}, "'a' is in both"),
     ],
 )  # fmt: skip
@@ -403,6 +405,26 @@ def test_keywords_need_captions(dec, contexts):
     for captions in (None, [['a dog']]):
         with pytest.raises(ValueError, match=r'keywords=2\.0: expected the captions'):
             telling.tell(dec, contexts, Telling(keywords=2.0), 2, captions=captions)
+
+
+def test_a_contrast_needs_a_style(dec, contexts):
+    with pytest.raises(ValueError, match=r'contrast=0\.5: expected the vector of the style'):
+        telling.tell(dec, contexts, Telling(contrast=0.5), 2)
+
+
+@pytest.mark.parametrize('seed', [None, 3], ids=['searched', 'drawn'])
+def test_texts_of_many_contexts_are_contrasted_each_for_itself(dec, contexts, seed):
+    style = contexts.mean(0)
+    options = {'maxlen': 12, 'seed': seed, 'style': style}
+    asked = Telling(contrast=0.6, contrast_words=4, candidates=2)
+    told = telling.tell(dec, contexts, asked, 4, **options)
+    alone = [telling.tell(dec, context[None], asked, 4, **options)[0] for context in contexts]
+    assert [[t for t, _ in each] for each in told] == [[t for t, _ in each] for each in alone]
+    plain = telling.tell(dec, contexts, Telling(candidates=2), 4, **options)
+    assert told != plain
+    nothing = Telling(contrast=1e-9, plausibility=1e-30, candidates=2)
+    little = telling.tell(dec, contexts, nothing, 4, **options)
+    assert [[t for t, _ in each] for each in little] == [[t for t, _ in each] for each in plain]
 
 
 def test_drawn_stories_repeat_with_their_seed(dec, contexts):
