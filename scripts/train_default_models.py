@@ -75,7 +75,7 @@ WIDER = 4 if GPU else 1  # a step of models as small as these leaves most of a G
 HELD_OUT = 'romance-13', 'more-26'  # shards of novels to measure on
 LEFT_OUT = Path(__file__).with_name('words_to_leave_out.txt')
 ADVENTURE = Path(__file__).with_name('adventure_authors.txt')
-SCENES = {  # what was written for captions of the pool, by style; lines of songs end with ' / '
+SCENES = {  # what was written for captions of the pool, by style; ' / ' parts the lines of songs
     'romance': Path(__file__).with_name('scene_passages.txt'),
     'lyric': Path(__file__).with_name('scene_songs.txt'),
 }
@@ -335,7 +335,7 @@ class Recipe:
             if caption not in known or not passage:
                 raise ValueError(
                     f'{SCENES[style]}: line {number}: expected a caption of the pool, a tab and '
-                    'a passage'
+                    'a passage or a song'
                 )
             pairs.append((caption, passage))
         return pairs
@@ -360,9 +360,9 @@ class Recipe:
         captions = sorted({caption for caption, _ in written})
         row = {caption: i for i, caption in enumerate(captions)}
         of_scene = np.array([row[caption] for caption, _ in written])
-        model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
-        joint = [encode_sentences(model, texts) for texts in (captions, self.pool)]
-        around, _ = nearest(*joint, AROUND)
+        place = {caption: i for i, caption in enumerate(self.pool)}
+        own = self.pool_joint[[place[caption] for caption in captions]]
+        around, _ = nearest(own, self.pool_joint, AROUND)
         rng = np.random.default_rng(4)
         of_scene = np.tile(of_scene, PHOTOS_OF_SCENE)
         chosen = rng.permuted(around[of_scene], axis=1)[:, :NEAREST]
@@ -379,6 +379,12 @@ class Recipe:
         # By the caption alone: what is kept from one training is kept from all that go on from it.
         numbers = np.array([zlib.crc32(caption.encode()) for caption in captions])
         return spans, vectors, found, numbers[of_scene] % MEASURED_SCENES == 0
+
+    @cached_property
+    def pool_joint(self) -> np.ndarray:
+        """The pool in the joint space, (N, E) float32."""
+        model = load_embedding(self.out / 'embedding.safetensors', device='cpu')
+        return encode_sentences(model, self.pool)
 
     @cached_property
     def all_scenes(self) -> dict[str, tuple]:

@@ -16,6 +16,7 @@ MAX_PIXELS = 2**28  # of a photo's file; decoded, at four bytes each, they take 
 PRECISIONS = ('float32', 'bfloat16')
 FOR_SEARCH = ('n_best', 'length_penalty', 'groups', 'diversity', 'required')
 FOR_DRAWS = ('temperature', 'top_k', 'top_p')
+FOR_CONTRAST = ('contrast_words', 'plausibility')
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class SearchOptions:
     contrast_words : int
         Number of first words that are contrasted; 0: all.
     plausibility : float
-        Words with less than this part of the probability of the likeliest one are not worth a
-        contrast, and come after all others (Li et al. 2023, "Contrastive Decoding").
+        Where words are contrasted, those with less than this part of the probability of the
+        likeliest one come after all others (Li et al. 2023, "Contrastive Decoding").
     """
 
     n_best: int = 1
@@ -93,8 +94,8 @@ class SearchOptions:
     closeness: float = 1.0
     keywords: float = 0.0
     contrast: float = 0.0
-    contrast_words: int = 0
-    plausibility: float = 0.1
+    contrast_words: int = 3
+    plausibility: float = 0.2
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -147,6 +148,7 @@ class SearchOptions:
         """Raise an error for options without effect: of a search when sampling, and vice versa."""
         for name in self._idle(drawn):
             why = 'a seed draws a text' if drawn else 'without a seed a text is searched'
+            why = 'nothing is contrasted' if name in FOR_CONTRAST else why
             raise ValueError(f'{name}={getattr(self, name)!r} has no effect: {why}')
         if not drawn and beam_width % self.groups:
             raise ValueError(f'groups: {self.groups} do not part a beam width of {beam_width}')
@@ -169,7 +171,8 @@ class SearchOptions:
 
     def _idle(self, drawn: bool) -> list[str]:
         """The fields without effect; `n_best` has one when several samples are ranked."""
-        names, changed = FOR_SEARCH if drawn else FOR_DRAWS, self.changed()
+        changed = self.changed()
+        names = (*(FOR_SEARCH if drawn else FOR_DRAWS), *(() if self.contrast else FOR_CONTRAST))
         several = self.candidates > 1
         return [name for name in names if name in changed and not (several and name == 'n_best')]
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from .decoder import at_once, network
 from .layers import inference
-from .nn.decoder_network import Decoder
 from .options import SearchOptions, check_count
 from .options import Telling as Telling
 from .search import START, Hypothesis, Step, generator, keywords
@@ -55,6 +54,7 @@ def draw(
     scores, last = [0.0] * len(sources), np.full(len(sources), START)
     while len(texts) and texts.words.shape[1] < maxlen:
         logp, state = step(torch.from_numpy(last).to(device), state)
+        plain = logp[:, 0] if logp.dim() == 3 else logp
         going_on = []
         for row, (context, allowed) in enumerate(
             zip(texts.owner.tolist(), texts.allowed(logp.float()), strict=True)
@@ -63,7 +63,7 @@ def draw(
                 continue
             word = int(chances.multinomial(1, generator=sources[context]))
             told[context].append(word)
-            scores[context] -= float(logp[row, word])
+            scores[context] -= float(plain[row, word])
             if word != EOS:
                 going_on.append((row, word))
         rows, last = np.array(going_on, np.int64).reshape(-1, 2).T
@@ -147,8 +147,11 @@ def tell(
     contexts = np.atleast_2d(np.asarray(contexts, np.float32))
     if telling.keywords and (captions is None or len(captions) != len(contexts)):
         raise ValueError(f'keywords={telling.keywords}: expected the captions of each context')
-    if telling.contrast and style is None:
-        raise ValueError(f'contrast={telling.contrast}: expected the vector of the style')
+    if telling.contrast and (style is None or np.shape(style) != contexts.shape[1:]):
+        raise ValueError(
+            f'contrast={telling.contrast}: expected the vector of the style, of shape '
+            f'{contexts.shape[1:]}, found {"none" if style is None else np.shape(style)}'
+        )
     words = words_of(dec)
     rules, worth = Rules.of(telling, words, use_unk), []
     if captions is not None and telling.keywords:
@@ -162,19 +165,13 @@ def tell(
         step: Step = model.step
         state = model.start(torch.from_numpy(contexts[here]).to(model.device))
         if telling.contrast:
-            step, state = _contrasted(model, state, np.asarray(style, np.float32), telling)
+            b = np.array(style, np.float32)[None]  # a copy: that of a bundle is read-only
+            anyway = model.start(torch.from_numpy(b).to(model.device))
+            step, state = contrasted(step, state, anyway, telling.contrast_words)
         own = replace(rules, worth=worth[here])
         found = _found(step, state, beam_width, maxlen, seed, own)
         told += [_scored(dec, hypotheses, rules) for hypotheses in found]
     return told
-
-
-def _contrasted(
-    model: Decoder, state: Tensor, style: np.ndarray, telling: SearchOptions
-) -> tuple[Step, Tensor]:
-    anyway = model.start(torch.from_numpy(style[None]).to(model.device))
-    weight, words, plausibility = telling.contrast, telling.contrast_words, telling.plausibility
-    return contrasted(model.step, state, anyway, weight, words, plausibility)
 
 
 def _found(

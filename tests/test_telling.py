@@ -317,6 +317,9 @@ def test_options_without_effect_are_refused():
         Telling(top_k=3).check_for(drawn=False)
     with pytest.raises(ValueError, match=r'n_best=3 .*draws'):
         Telling(n_best=3).check_for(drawn=True)
+    with pytest.raises(ValueError, match=r'contrast_words=2 .*nothing is contrasted'):
+        Telling(contrast_words=2).check_for(drawn=False)
+    Telling(contrast=0.1, plausibility=0.3).check_for(drawn=True)
     with pytest.raises(ValueError, match='3 do not part a beam width of 4'):
         Telling(groups=3).check_for(drawn=False, beam_width=4)
     assert Telling().changed() == {} and Telling(n_best=2).changed() == {'n_best': 2}
@@ -408,8 +411,12 @@ def test_keywords_need_captions(dec, contexts):
 
 
 def test_a_contrast_needs_a_style(dec, contexts):
-    with pytest.raises(ValueError, match=r'contrast=0\.5: expected the vector of the style'):
+    with pytest.raises(
+        ValueError, match=r'contrast=0\.5: expected the vector of the style.* found none'
+    ):
         telling.tell(dec, contexts, Telling(contrast=0.5), 2)
+    with pytest.raises(ValueError, match=r'of shape .* found \(1, '):
+        telling.tell(dec, contexts, Telling(contrast=0.5), 2, style=contexts[:1])
 
 
 @pytest.mark.parametrize('seed', [None, 3], ids=['searched', 'drawn'])

@@ -198,12 +198,16 @@ def test_dropout_takes_word_vectors_and_outputs_while_training_alone(monkeypatch
     cost = float(plain.train()(*batch).detach())
     assert cost == float(half.eval()(*batch).detach())
     assert float(half.train()(*batch).detach()) != pytest.approx(cost, rel=1e-6)
-    seen = []
+    seen, read = [], []
     monkeypatch.setattr(half, 'top', lambda states: seen.append(states) or plain.top(states))
+    states_of = half.states
+    monkeypatch.setattr(half, 'states', lambda x, v: read.append(x) or states_of(x, v))
     for _ in range(200):
         half(*batch)
     outputs = torch.stack(seen).detach()
     assert abs(float((outputs == 0).float().mean()) - 0.5) < 0.03
+    inputs = torch.stack(read).detach()
+    assert abs(float((inputs == 0).float().mean()) - 0.5) < 0.03
     full = plain.states(plain.table(batch[0][:-1]), batch[2])[batch[1].bool()]
     # The first state has read no word, so that nothing but the dropout of the output is in it.
     first = outputs[:, : batch[0].shape[1]]

@@ -100,7 +100,7 @@ class Judges:
         novels_learned = [file for file in files if not file.name.startswith((held.shard, *SHARDS))]
         self.learned_from = Path(work) / 'learned_from.txt'
         documents.tokenise_files(novels_learned, self.learned_from)
-        lines = (line for path in learned for line in documents.read_text(path))
+        lines = (line.replace(' / ', ' ') for path in learned for line in documents.read_text(path))
         self.learned_too = [text.split() for text in preprocess(lines)]
 
     def figures(self, told: Sequence[str], photos: np.ndarray) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def search(
     Notes
     -----
     As in 2015 each finished hypothesis narrows its (group's) beam by one. The search of a context
-    ends when no live hypothesis can be among the best any more: its cost can only grow, and be
-    divided by no more than the penalty of the greatest length.
+    ends when no live hypothesis can be among the best any more: its cost can only grow, once no
+    word is contrasted, and be divided by no more than the penalty of the greatest length.
     """
     rules = rules or Rules()
     rules.telling.check_for(drawn=False, beam_width=k)
@@ -189,7 +189,8 @@ class _Beams:
         """Whether no live hypothesis of a context can be among the best any more."""
         finished = [h for group in self.finished[context] for h in group if h.text]
         wanted, telling = self.rules.telling.wanted, self.rules.telling
-        if len(finished) < wanted:
+        contrasted = telling.contrast and not 0 < telling.contrast_words <= self.length
+        if len(finished) < wanted or contrasted:
             return False
         edge = sorted(map(self.rules.score, finished))[wanted - 1]
         return edge <= float(lowest) / self.maxlen**telling.length_penalty

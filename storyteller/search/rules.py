@@ -16,6 +16,7 @@ from ..options import SearchOptions
 from ..text.function_words import content_words
 from ..vocabulary import EOS, UNK
 from . import Hypothesis
+from .contrast import against
 
 NONE = -1  # where there is no word
 
@@ -115,8 +116,17 @@ class Texts:
     def allowed(self, logp: Tensor) -> Tensor:
         """Log-probabilities (R, V) of what may come after the texts; else -inf.
 
-        What the next word is worth is added.
+        What the next word is worth is added. Of :func:`storyteller.search.contrast.contrasted`,
+        (R, 2, V), they are contrasted.
         """
+        if logp.dim() == 3:
+            told, anyway = logp.unbind(1)
+            telling = self.rules.telling
+            weight, plausibility = telling.contrast, telling.plausibility
+            return against(self._ruled(told), told, anyway, weight, plausibility)
+        return self._ruled(logp)
+
+    def _ruled(self, logp: Tensor) -> Tensor:
         rules, length = self.rules, self.words.shape[1]
         logp = logp.clone(memory_format=torch.contiguous_format)
         rows, places = np.nonzero(self._due)
