@@ -230,7 +230,8 @@ def judge_stories(args: argparse.Namespace) -> None:
         for name, shifted in ablation.shifts(z, thoughts).items():
             if args.setting and name not in args.setting:
                 continue
-            texts = writing.texts_of(z, shifted, options, z['bpos'], captions)
+            b = z['styles'].get(name.removeprefix('style '), z['bpos'])
+            texts = writing.texts_of(z, shifted, options, b, captions)
             told = [str(each) if isinstance(each, ValueError) else each[0][0] for each in texts]
             figures = judges.figures(told, rows)
             say(features=features, setting=name, **figures)
