@@ -218,7 +218,7 @@ def test_installed_scripts_are_those_of_subcommands(checkout, interpreter, tmp_p
         done = run(*command, 'folder', '--help', folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f'usage: {shown} folder [-h]')
-    help = run(*command, 'evaluate', 'stories', '--help', folder=tmp_path, COLUMNS='300').stdout
+    help = run(*command, 'evaluate', 'stories', '--help', folder=tmp_path, COLUMNS='2000').stdout
     for name in TEXTS_OF_EVALUATE:
         assert str(packages.resolve() / 'storyteller' / 'scripts' / name) in help.replace("'", '')
 
