@@ -50,8 +50,16 @@ from storyteller.io.word_table import write_table
 from storyteller.layers import unit_rows
 from storyteller.nn import efficientnet
 from storyteller.nn.nearest import nearest
+from storyteller.style import shift
 from storyteller.text import Vocabulary
-from storyteller.training import back_translation, decoder, distributed, embedding, fine_tuning
+from storyteller.training import (
+    back_translation,
+    decoder,
+    distributed,
+    embedding,
+    fine_tuning,
+    preferences,
+)
 from storyteller.training import skipthoughts as training_skipthoughts
 from storyteller.training.data import (
     documents,
@@ -67,6 +75,7 @@ from storyteller.training.data.imagined import ImaginedPhotos
 from storyteller.training.data.matching import Candidates, Matches
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
 from storyteller.training.options import TrainOptions
+from storyteller.vocabulary import UNK
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 10_000
@@ -79,6 +88,8 @@ SCENES = {  # what was written for captions of the pool, by style; ' / ' parts t
     'romance': Path(__file__).with_name('scene_passages.txt'),
     'lyric': Path(__file__).with_name('scene_songs.txt'),
 }
+# What the decoder told of captions, as readers marked it from 1 to 5, and the best of it mended.
+PREFERENCES = Path(__file__).with_name('scene_preferences.txt')
 UNNAMED = '_unnamed'  # ending of a text with pronouns for names
 STYLES = {  # and their texts
     'romance': f'novels{UNNAMED}',
@@ -94,6 +105,9 @@ BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions
 NEAREST = 30  # captions that a passage is told of
 AROUND = 60  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
+TOLD = 15, 36  # captions that were told of where readers marked, and those they were drawn from
+GOOD = 4  # the least mark of what is preferred
+PREFERRED = 10.0  # the weight of preferences
 NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
@@ -156,6 +170,7 @@ DECODER = decoder.DecoderOptions(
     towards_mean=0.3,
     whiten=True,
     pairs=0.8,
+    beta=0.2,
     batch_size=64 * WIDER,
     batch_words=4096 * WIDER,
     bfloat16=True,
@@ -376,9 +391,49 @@ class Recipe:
             style=np.zeros(len(content), np.int64),
         )
         spans, vectors = (np.tile(each, (PHOTOS_OF_SCENE, 1)) for each in (spans, vectors))
-        # By the caption alone: what is kept from one training is kept from all that go on from it.
-        numbers = np.array([zlib.crc32(caption.encode()) for caption in captions])
-        return spans, vectors, found, numbers[of_scene] % MEASURED_SCENES == 0
+        return spans, vectors, found, np.array([_is_measured(c) for c in captions])[of_scene]
+
+    def scene_preferences(self, vocabulary: Vocabulary) -> preferences.Preferences:
+        """What readers liked better, in the decoder's words.
+
+        A text that it cannot say, or that is measured on, is left out.
+        """
+        place = {caption: i for i, caption in enumerate(self.pool)}
+        captions, texts, told_of, pairs = [], [], [], []
+        for number, line in enumerate(formats.read_lines(PREFERENCES), 1):
+            caption, *marked = line.split('\t')
+            marks = [text[:1] for text in marked]
+            if caption not in place or not marks or not set(marks) <= set('12345'):
+                raise ValueError(
+                    f'{PREFERENCES}: line {number}: expected a caption of the pool, and texts with '
+                    'marks from 1 to 5 before them, with tabs between'
+                )
+            if _is_measured(caption):
+                continue
+            said = [np.array(vocabulary.encode(text[2:].split()), np.int64) for text in marked]
+            known = [i for i, text in enumerate(said) if UNK not in text]
+            rows = {i: len(texts) + n for n, i in enumerate(known)}
+            pairs += [
+                (rows[i], rows[j])
+                for i, j in itertools.permutations(known, 2)
+                if int(marks[i]) >= GOOD and marks[i] > marks[j]
+            ]
+            texts += [said[i] for i in known]
+            told_of += [len(captions)] * len(known)
+            captions.append(caption)
+        own = self.pool_joint[[place[caption] for caption in captions]]
+        count, drawn = TOLD
+        around, _ = nearest(own, self.pool_joint, drawn)  # itself first
+        rest = np.random.default_rng(5).permuted(around[:, 1:], axis=1)[:, : count - 1]
+        thoughts = np.asarray(self.pool_thoughts, np.float32)
+        _, _, of_style = self.all_pairs['romance']
+        vectors = np.stack(
+            [
+                shift(thoughts[[one, *others]].mean(0), of_style.c, of_style.b[0])
+                for one, others in zip(around[:, 0], rest, strict=True)
+            ]
+        )
+        return preferences.Preferences(vectors, texts, np.array(told_of), np.array(pairs))
 
     @cached_property
     def pool_joint(self) -> np.ndarray:
@@ -484,13 +539,15 @@ class Recipe:
         if distributed.number() > 0:
             distributed.agree(0.0)  # when the files that all read are there
         vocabulary, counts = self.story_words()
-        options, params = DECODER, None
+        options, params, preferred = DECODER, None, None
         facts = {'the encoder': origins.of_encoder(self.out)} | self.of_pool
         facts |= {'words of the passages': origins.of_words(vocabulary)}
         if self.start:
             before, width = self.start / 'decoder.safetensors', self.pool_thoughts.shape[1]
             params, sizes = fine_tuning.start_from(before, vocabulary, counts, width)
-            options = replace(options, **sizes)
+            options = replace(options, **sizes, preferences_weight=PREFERRED)
+            preferred = self.scene_preferences(vocabulary)
+            facts |= origins.of_files([PREFERENCES])
             if self.start.resolve() != self.out.resolve():  # where it is exchanged at the end
                 facts['--start'] = origins.of_file(before)
         origins.is_made(self.work / 'decoder.pt', facts)
@@ -506,6 +563,7 @@ class Recipe:
             self.work / 'decoder.pt',
             n_words=len(vocabulary),
             params=params,
+            preferences=preferred,
             held_out=held_out,
             vocabulary=vocabulary,
         )
@@ -813,6 +871,11 @@ class Recipe:
         yield 'vectors', self.vectors
         yield 'decoder', self.decoder
         yield 'describe', self.describe
+
+
+def _is_measured(caption: str) -> bool:
+    """By the caption alone: what is kept from one training is kept from all that go on from it."""
+    return zlib.crc32(caption.encode()) % MEASURED_SCENES == 0
 
 
 def _capitals(words: str) -> list[str]:

@@ -141,7 +141,7 @@ def test_a_convolution_still_learns(way):
     assert layer.weight.grad.abs().sum() > 0
 
 
-# Megabytes that a process takes after products of 300 shapes, and after 600.
+# Megabytes that a process takes more after products of 800 shapes than after 300.
 SHAPES = """
 import torch
 from storyteller.nn import packed
@@ -152,26 +152,31 @@ def taken():
 
 layer = packed.Linear(torch.ones(2400, 600))
 with torch.inference_mode():
-    for rows in range(1, 601):
+    for rows in range(1, 801):
         layer(torch.ones(rows, 600))
-        if rows in (300, 600):
-            print(taken())
+        if rows == 300:
+            before = taken()
+print(taken() - before)
 """
+
+
+def _grown(**kept: str) -> float:
+    clean = {name: value for name, value in os.environ.items() if name not in packed.KEPT}
+    done = subprocess.run(
+        [sys.executable, '-c', SHAPES],
+        env=clean | {'PYTHONPATH': str(Path(__file__).parent.parent)} | kept,
+        capture_output=True, encoding='utf-8', timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='no such account of memory')
 def test_memory_does_not_grow_with_the_number_of_shapes():
     if not packed.can_pack(torch.zeros(1, 1)):
         pytest.skip('no oneDNN here')
-    clean = {name: value for name, value in os.environ.items() if name not in packed.KEPT}
-    done = subprocess.run(
-        [sys.executable, '-c', SHAPES],
-        env=clean | {'PYTHONPATH': str(Path(__file__).parent.parent)},
-        capture_output=True, encoding='utf-8', timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    before, after = map(float, done.stdout.split())
-    assert after - before < 400  # with nothing set, 1200
+    # What a shape takes, and what is given back to the system, differ from machine to machine.
+    assert _grown() < 0.6 * _grown(**dict.fromkeys(packed.KEPT, '1024'))
 
 
 SAID = """

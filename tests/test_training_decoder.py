@@ -24,6 +24,7 @@ from storyteller.training.decoder_report import perplexity
 from storyteller.training.ops.whitening import Whitening
 from storyteller.training.optimizer import Adam2015, clip_gradients
 from storyteller.training.options import TrainOptions
+from storyteller.training.preferences import Preferences
 from storyteller.vocabulary import Vocabulary
 
 FOLDER = REFERENCE / 'training'
@@ -381,7 +382,7 @@ def tales(tmp_path_factory):
     return corpus, vocabulary, spans, np.tile(np.eye(4, dtype=np.float32), (8, 1))
 
 
-def train(tales, folder, suffix, thoughts=None, **changes):
+def train(tales, folder, suffix, thoughts=None, preferences=None, **changes):
     corpus, vocabulary, spans, vectors = tales
     options = DecoderOptions(**{'dim_word': 16, 'dim': 32, 'batch_size': 8} | changes)
     data = Passages(corpus, spans, vectors, options)
@@ -394,6 +395,7 @@ def train(tales, folder, suffix, thoughts=None, **changes):
         n_words=len(vocabulary),
         counts=np.bincount(corpus.tokens, minlength=len(vocabulary)),
         thoughts=thoughts,
+        preferences=preferences,
         held_out=data,
         device='cpu',
     )
@@ -470,6 +472,33 @@ def test_the_decoder_writes_about_thoughts_without_a_text(tales, tmp_path, monke
 def test_thoughts_of_another_shape_are_refused(tales, tmp_path, shape):
     with pytest.raises(ValueError, match='thoughts: expected rows of 4 numbers'):
         train(tales, tmp_path, '.npz', np.zeros(shape), repeats=1.0)
+
+
+@pytest.mark.parametrize('best', [1, 3])
+def test_of_tales_of_one_vector_it_tells_the_preferred(tales, tmp_path, best):
+    corpus, vocabulary, spans, vectors = tales
+    alike = np.ones_like(vectors)
+    texts = [np.array(vocabulary.encode(tale.split())) for tale in TALES]
+    liked = Preferences(
+        alike[:1],
+        texts,
+        np.zeros(4, np.int64),
+        np.array([(best, other) for other in range(4) if other != best]),
+    )
+    dec, *_ = train(
+        (corpus, vocabulary, spans, alike), tmp_path, '.npz', preferences=liked,
+        preferences_weight=5.0,
+    )  # fmt: skip
+    assert decoder.run_sampler(dec, alike[0], beam_width=3) == TALES[best]
+
+
+@pytest.mark.parametrize('found', [None, (1, 3)])
+def test_preferences_of_another_width_are_refused(tales, tmp_path, found):
+    liked = found and Preferences(
+        np.zeros(found), [np.array([2]), np.array([3])], np.array([0, 0]), np.array([[0, 1]])
+    )
+    with pytest.raises(ValueError, match='preferences: expected texts told of vectors of 4'):
+        train(tales, tmp_path, '.npz', preferences=liked, preferences_weight=1.0)
 
 
 def test_half_of_what_is_written_is_about_thoughts_without_a_text():

@@ -26,6 +26,7 @@ from .ops.recurrence import run_gru
 from .ops.softmax import cost_of_words, log_frequencies
 from .ops.whitening import WhitenedAffine, Whitening
 from .options import TrainOptions, check
+from .preferences import PreferenceCost, Preferences
 from .speed import check_bfloat16
 from .unlikelihood import repeat_cost
 
@@ -68,6 +69,11 @@ class DecoderOptions:
         it out.
     repeats_beam : int
         Width of the search by which it writes for that; 1 is the most probable word each time.
+    preferences_weight : float
+        Weight of the cost of preferences (:mod:`storyteller.training.preferences`), for which a
+        batch has half as many pairs of texts as passages; 0 leaves them out.
+    beta : float
+        How near it stays, by that cost, to the decoder it begins as.
     batch_size, batch_words : int
         Most passages, and most words, in a batch.
     bfloat16 : bool
@@ -87,6 +93,8 @@ class DecoderOptions:
     whiten: bool = False
     repeats: float = 0.0
     repeats_beam: int = 1
+    preferences_weight: float = 0.0
+    beta: float = 0.1
     batch_size: int = 16
     batch_words: int = 16384
     bfloat16: bool = False
@@ -95,7 +103,7 @@ class DecoderOptions:
         check(self, 'at least 1', 'dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words')
         check(self, '0 to 1', 'word_dropout', 'towards_mean', 'pairs')
         check(self, '0 to below 1', 'dropout')
-        check(self, '0 or more', 'samples', 'repeats')
+        check(self, '0 or more', 'samples', 'repeats', 'preferences_weight', 'beta')
         if not 0 <= self.weakest <= self.strongest < float('inf'):
             raise ValueError(
                 f'weakest, strongest: expected finite numbers, 0 or more, in this order, '
@@ -227,6 +235,7 @@ def fit(
     params: Mapping[str, np.ndarray] | None = None,
     table: np.ndarray | None = None,
     thoughts: np.ndarray | None = None,
+    preferences: Preferences | None = None,
     held_out: Passages | None = None,
     vocabulary: Vocabulary | None = None,
     device: str | torch.device | None = None,
@@ -254,6 +263,8 @@ def fit(
         Vectors like those that stories will be told of, such as captions' with their style
         shifted. No text belongs to them, but with ``options.repeats`` half of what the decoder
         writes of its own is about them: it goes round most where it knows least.
+    preferences : Preferences, optional
+        For ``options.preferences_weight``; meant for a decoder that begins with `params`.
     held_out : Passages, optional
         Its cost per word, in nats, goes into the metrics, and decides what is best.
     vocabulary : Vocabulary, optional
@@ -284,6 +295,14 @@ def fit(
                 f'found shape {thoughts.shape}'
             )
         about = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
+    preferred = None
+    if options.preferences_weight:
+        if preferences is None or preferences.vectors.shape[1] != some.shape[1]:
+            raise ValueError(
+                f'preferences: expected texts told of vectors of {some.shape[1]} numbers, '
+                f'found {"none" if preferences is None else preferences.vectors.shape}'
+            )
+        preferred = PreferenceCost(model, preferences, options.beta, device)
     sizes = {'dimctx': some.shape[1], 'n_words': n_words}
     kept = asdict(options) | sizes | {'encoder': 'gru', 'decoder': 'gru'}
 
@@ -295,6 +314,9 @@ def fit(
         if options.repeats:
             some = written_about(model.towards_mean(vectors, own), about)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
+        if preferred is not None:
+            told, better = preferred.drawn(-(-len(batch) // 2))
+            total = total + told + options.preferences_weight * better
         return total, int(mask.sum())
 
     def save():
