@@ -58,6 +58,7 @@ setup(
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
         'storyteller.scripts': [  # of evaluate.py
             'scene_passages.txt',
+            'scene_preferences.txt',
             'scene_songs.txt',
             'words_to_leave_out.txt',
         ],

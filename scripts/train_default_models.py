@@ -72,6 +72,7 @@ from storyteller.training.data import (
 from storyteller.training.data.captioned import CaptionedPhotos, encode
 from storyteller.training.data.corpus import Corpus
 from storyteller.training.data.imagined import ImaginedPhotos
+from storyteller.training.data.marked import GOOD, read_marked
 from storyteller.training.data.matching import Candidates, Matches
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
 from storyteller.training.options import TrainOptions
@@ -106,7 +107,6 @@ NEAREST = 30  # captions that a passage is told of
 AROUND = 60  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
 TOLD = 15, 36  # captions that were told of where readers marked, and those they were drawn from
-GOOD = 4  # the least mark of what is preferred
 PREFERRED = 10.0  # the weight of preferences
 NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
@@ -400,25 +400,21 @@ class Recipe:
         """
         place = {caption: i for i, caption in enumerate(self.pool)}
         captions, texts, told_of, pairs = [], [], [], []
-        for number, line in enumerate(formats.read_lines(PREFERENCES), 1):
-            caption, *marked = line.split('\t')
-            marks = [text[:1] for text in marked]
-            if caption not in place or not marks or not set(marks) <= set('12345'):
-                raise ValueError(
-                    f'{PREFERENCES}: line {number}: expected a caption of the pool, and texts with '
-                    'marks from 1 to 5 before them, with tabs between'
-                )
+        for caption, told in read_marked(PREFERENCES):
+            if caption not in place:
+                raise ValueError(f'{PREFERENCES}: expected captions of the pool, found {caption!r}')
             if _is_measured(caption):
                 continue
-            said = [np.array(vocabulary.encode(text[2:].split()), np.int64) for text in marked]
-            known = [i for i, text in enumerate(said) if UNK not in text]
+            marks, said = zip(*told, strict=True)
+            words = [np.array(vocabulary.encode(text.split()), np.int64) for text in said]
+            known = [i for i, text in enumerate(words) if UNK not in text]
             rows = {i: len(texts) + n for n, i in enumerate(known)}
             pairs += [
                 (rows[i], rows[j])
                 for i, j in itertools.permutations(known, 2)
-                if int(marks[i]) >= GOOD and marks[i] > marks[j]
+                if marks[i] >= GOOD and marks[i] > marks[j]
             ]
-            texts += [said[i] for i in known]
+            texts += [words[i] for i in known]
             told_of += [len(captions)] * len(known)
             captions.append(caption)
         own = self.pool_joint[[place[caption] for caption in captions]]

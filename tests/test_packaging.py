@@ -29,7 +29,12 @@ IMPORTED = {
     'scikit-learn': 'sklearn',
     'scikit-image': 'skimage',
 }
-TEXTS_OF_EVALUATE = 'scene_passages.txt', 'scene_songs.txt', 'words_to_leave_out.txt'
+TEXTS_OF_EVALUATE = (
+    'scene_passages.txt',
+    'scene_preferences.txt',
+    'scene_songs.txt',
+    'words_to_leave_out.txt',
+)
 DATA = efficientnet.PACKAGE  # weights, and no module that a source imports by name
 
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 from nltk.tokenize import NLTKWordTokenizer
 
+from storyteller.training.data.marked import GOOD, read_marked
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 # Written out here, not taken from the script: the property is the reader's, not the writer's.
@@ -288,6 +290,16 @@ def test_passages_are_written_for_captions_of_the_pool_and_hold_no_such_word(nam
         verses = passage.split(' / ')
         assert all(verse.strip() for verse in verses), passage
         assert len(verses) > 1 or name == 'scene_passages.txt', passage
+
+
+def test_what_readers_marked_was_told_of_captions_of_the_pool(pool, left_out):
+    known = set(pool)
+    for caption, told in read_marked(ROOT / 'scripts' / 'scene_preferences.txt'):
+        assert caption in known
+        marks = [mark for mark, _ in told]
+        assert max(marks) >= GOOD and max(marks) > min(marks)
+        for _, text in told:
+            assert left_out.isdisjoint(text.lower().split()), text
 
 
 @pytest.mark.parametrize(

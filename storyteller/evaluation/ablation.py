@@ -16,6 +16,7 @@ from .. import skipthoughts, style
 from ..formats import PathLike, atomic_path
 from ..text import preprocess
 from ..training.data import documents
+from ..training.data.marked import without_poor
 from . import flaws, stories
 from .held_out import SHARDS, HeldOut
 
@@ -67,7 +68,8 @@ class Judges:
         More styles than novel, caption and lyric: name -> how the names of their novels' files
         begin.
     learned : sequence of paths
-        Text files, beside the novels, that stories may have copied from.
+        Text files, beside the novels, that stories may have copied from; of texts with marks, the
+        good ones.
     """
 
     def __init__(
@@ -100,7 +102,11 @@ class Judges:
         novels_learned = [file for file in files if not file.name.startswith((held.shard, *SHARDS))]
         self.learned_from = Path(work) / 'learned_from.txt'
         documents.tokenise_files(novels_learned, self.learned_from)
-        lines = (line.replace(' / ', ' ') for path in learned for line in documents.read_text(path))
+        lines = (
+            without_poor(line).replace(' / ', ' ')
+            for path in learned
+            for line in documents.read_text(path)
+        )
         self.learned_too = [text.split() for text in preprocess(lines)]
 
     def figures(self, told: Sequence[str], photos: np.ndarray) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Texts that readers marked, from 1, nonsense, to 5, as a person could have written it.
+
+A line has a caption, a tab, and the texts that were told of it with tabs between, each after its
+mark and a blank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ...formats import ModelFileError, PathLike, read_lines
+
+GOOD = 4  # the least mark of a text that is to be told
+_MARKED = re.compile(r'([1-5]) (\S.*)')
+
+
+def read_marked(path: PathLike) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Captions, each with its texts and their marks.
+
+    Raises
+    ------
+    MissingFileError, ModelFileError
+        If there is no such file, or a line is of another form.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        caption, *fields = line.split('\t')
+        texts = [_MARKED.fullmatch(field) for field in fields]
+        if not caption or not texts or None in texts:
+            raise ModelFileError(
+                f'{path}: line {number}: expected a caption and texts with marks from 1 to 5 '
+                f'before them, with tabs between, found {line[:80]!r}'
+            )
+        yield caption, [(int(text[1]), text[2]) for text in texts if text]
+
+
+def without_poor(line: str) -> str:
+    """A line of a text without the fields that have a mark and a poor one.
+
+    Examples
+    --------
+    >>> without_poor('A dog .\\t5 The dog ran .\\t2 The dog was tea .')
+    'A dog .\\tThe dog ran .'
+    >>> without_poor('The dog ran .')
+    'The dog ran .'
+    """
+    kept = []
+    for field in line.split('\t'):
+        marked = _MARKED.fullmatch(field)
+        if not marked or int(marked[1]) >= GOOD:
+            kept.append(marked[2] if marked else field)
+    return '\t'.join(kept)
