@@ -2,8 +2,11 @@
 
 The encoder is read from a folder, ours or of 2015; the default is that of the bundle. With
 ``--captions`` and ``--pairs``, a share of the passages is told from what the style shift makes of
-captions like them, with c the mean over these captions, and b over all passages of ``--text``. A
-run that was interrupted resumes when the same command is given again.
+captions like them, with c the mean over these captions, and b over all passages of ``--text``. With
+``--preferences`` it also learns from what readers say of stories: each line of the file is a
+caption, and texts told of it with marks from 1 to 5 before them, with tabs between
+(:mod:`storyteller.training.data.marked`). A run that was interrupted resumes when the same command
+is given again.
 """
 
 from __future__ import annotations
@@ -24,10 +27,19 @@ from storyteller import config, skipthoughts
 from storyteller.captions import load_captions
 from storyteller.io import bundle
 from storyteller.search import UNK
+from storyteller.style import shift
 from storyteller.text import Vocabulary
-from storyteller.training import back_translation, decoder, distributed, fine_tuning, wordvectors
+from storyteller.training import (
+    back_translation,
+    decoder,
+    distributed,
+    fine_tuning,
+    preferences,
+    wordvectors,
+)
 from storyteller.training.data import corpus, documents, origins, passages
 from storyteller.training.data.corpus import Corpus
+from storyteller.training.data.marked import read_marked
 from storyteller.training.decoder import DecoderOptions
 from storyteller.training.options import TrainOptions
 
@@ -45,6 +57,9 @@ def main() -> None:
         '--vectors', type=Path, help='word2vec or GloVe vectors to initialise words with'
     )
     parser.add_argument('--captions', type=Path, help='captions, one per line, for --pairs')
+    parser.add_argument(
+        '--preferences', type=Path, help='texts that readers marked, for --preferences-weight'
+    )
     parser.add_argument('--k', type=int, default=100, help='captions per passage (%(default)s)')
     parser.add_argument('--best', type=float, default=1.0, metavar='SHARE',
                         help='proportion to keep, most caption-like (%(default)s)')  # fmt: skip
@@ -66,6 +81,10 @@ def main() -> None:
         parser.error('--vectors: the words of a decoder to go on from have theirs')
     if (options.pairs or args.best != 1) and not args.captions:
         parser.error('--pairs, --best: expected --captions too, a pool to tell passages from')
+    if bool(options.preferences_weight) != bool(args.preferences):
+        parser.error('--preferences, --preferences-weight: expected both or neither')
+    if args.preferences and not args.captions:
+        parser.error('--preferences: expected --captions too, a pool to tell texts from')
     if args.k < 1 or not 0 < args.best <= 1:
         parser.error(
             f'--k: expected 1 or more, found {args.k}; --best: above 0, at most 1, '
@@ -81,7 +100,7 @@ def main() -> None:
     encoder = skipthoughts.Encoder(skipthoughts.load_model(folder, folder))
     width = encoder.encode([], verbose=False).shape[1]
     facts = {'encoder': origins.of_encoder(folder)}
-    table = params = held_out = None
+    table = params = held_out = preferred = None
     if args.start:
         counted = np.array([counts[word] for word in vocabulary])
         counted[UNK] = counts.total() - counted.sum()
@@ -96,6 +115,8 @@ def main() -> None:
         )
     if args.captions:
         told = pair_with_captions(told, held_out, encoder, facts['encoder'], args)
+    if args.preferences:
+        preferred = read_preferences(told, vocabulary, encoder, facts['encoder'], args)
     if args.vectors:
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
@@ -111,6 +132,7 @@ def main() -> None:
         counts=told.corpus.counts(len(vocabulary)),
         params=params,
         table=table,
+        preferences=preferred,
         held_out=held_out,
         vocabulary=vocabulary,
     )
@@ -153,7 +175,8 @@ def note_inputs(vocabulary: Vocabulary, facts: dict[str, str], args: argparse.Na
     """Refuse a checkpoint of other inputs; options may change from run to run."""
     facts = facts | origins.of_files([args.work / 'text.txt'])
     facts['words'] = origins.of_words(vocabulary)
-    given = {'--captions': args.captions, '--start': args.start, '--vectors': args.vectors}
+    flags = 'captions', 'start', 'vectors', 'preferences'
+    given = {f'--{flag}': getattr(args, flag) for flag in flags}
     for flag, path in given.items():
         if path and path.resolve() != args.out.resolve():  # which training itself exchanges
             facts[flag] = origins.of_file(path)
@@ -178,6 +201,24 @@ def pair_with_captions(
         if each is not None:
             each.pairs = back_translation.back_translate(each.vectors, pool, c, b, args.k)
     return told.take(back_translation.best_rows(told.pairs.match, args.best))
+
+
+def read_preferences(
+    told: passages.Passages,
+    vocabulary: Vocabulary,
+    encoder: skipthoughts.Encoder,
+    fingerprint: str,
+    args: argparse.Namespace,
+) -> preferences.Preferences:
+    """Texts that readers marked, told of the captions of the pool that are nearest to their own."""
+    captions, marked = zip(*read_marked(args.preferences), strict=True)
+    pool = load_captions(args.captions)
+    pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
+    c, b = told.pairs.c, told.pairs.b[0]
+    own = shift(encoder.encode(captions, verbose=False), c, b)
+    found = back_translation.back_translate(own, pool, c, b, args.k)
+    vectors = found.vectors(np.arange(len(captions)))
+    return preferences.Preferences.of_marked(marked, vectors, vocabulary)
 
 
 if __name__ == '__main__':

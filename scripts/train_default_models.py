@@ -72,11 +72,10 @@ from storyteller.training.data import (
 from storyteller.training.data.captioned import CaptionedPhotos, encode
 from storyteller.training.data.corpus import Corpus
 from storyteller.training.data.imagined import ImaginedPhotos
-from storyteller.training.data.marked import GOOD, read_marked
+from storyteller.training.data.marked import read_marked
 from storyteller.training.data.matching import Candidates, Matches
 from storyteller.training.image_layer import ImageLayerOptions, fit_image_layer
 from storyteller.training.options import TrainOptions
-from storyteller.vocabulary import UNK
 
 ENCODER_WORDS = 16_000
 DECODER_WORDS = 10_000
@@ -396,27 +395,15 @@ class Recipe:
     def scene_preferences(self, vocabulary: Vocabulary) -> preferences.Preferences:
         """What readers liked better, in the decoder's words.
 
-        A text that it cannot say, or that is measured on, is left out.
+        Those of captions that are measured on are left out.
         """
         place = {caption: i for i, caption in enumerate(self.pool)}
-        captions, texts, told_of, pairs = [], [], [], []
-        for caption, told in read_marked(PREFERENCES):
-            if caption not in place:
-                raise ValueError(f'{PREFERENCES}: expected captions of the pool, found {caption!r}')
-            if _is_measured(caption):
-                continue
-            marks, said = zip(*told, strict=True)
-            words = [np.array(vocabulary.encode(text.split()), np.int64) for text in said]
-            known = [i for i, text in enumerate(words) if UNK not in text]
-            rows = {i: len(texts) + n for n, i in enumerate(known)}
-            pairs += [
-                (rows[i], rows[j])
-                for i, j in itertools.permutations(known, 2)
-                if marks[i] >= GOOD and marks[i] > marks[j]
-            ]
-            texts += [words[i] for i in known]
-            told_of += [len(captions)] * len(known)
-            captions.append(caption)
+        marked = [each for each in read_marked(PREFERENCES) if not _is_measured(each[0])]
+        captions = [caption for caption, _ in marked]
+        if strange := set(captions) - place.keys():
+            raise ValueError(
+                f'{PREFERENCES}: expected captions of the pool, found {min(strange)!r}'
+            )
         own = self.pool_joint[[place[caption] for caption in captions]]
         count, drawn = TOLD
         around, _ = nearest(own, self.pool_joint, drawn)  # itself first
@@ -429,7 +416,8 @@ class Recipe:
                 for one, others in zip(around[:, 0], rest, strict=True)
             ]
         )
-        return preferences.Preferences(vectors, texts, np.array(told_of), np.array(pairs))
+        told = [texts for _, texts in marked]
+        return preferences.Preferences.of_marked(told, vectors, vocabulary)
 
     @cached_property
     def pool_joint(self) -> np.ndarray:

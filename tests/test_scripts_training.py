@@ -198,10 +198,31 @@ def test_a_decoder_that_is_told_of_captions(tmp_path, books):
     assert told['options']['pairs'] == 0.5
 
 
+@pytest.mark.slow
+def test_a_decoder_that_learns_from_what_readers_marked(tmp_path, books):
+    captions, marked = tmp_path / 'captions.txt', tmp_path / 'marked.txt'
+    captions.write_text('a big boat\na red river\nan old letter\n')
+    marked.write_text('a small boat\t5 She saw the old boat .\t1 She left the river .\n')
+    out = tmp_path / 'decoder.safetensors'
+    command = (
+        'train_decoder', '--text', books, '--work', tmp_path / 'run', '--out', out,
+        '--captions', captions, '--k', 2, '--preferences', marked, '--preferences-weight', 2,
+        '--dim-word', 8, '--dim', 10, '--n-words', 60, '--batch-size', 4,
+    )  # fmt: skip
+    run(*command, '--epochs', 1)
+    told = decoder.load_model(out, tmp_path / 'decoder_dictionary.txt')
+    assert told['options']['preferences_weight'] == 2.0
+    marked.write_text('a small boat\t5 She saw the boat .\t1 She left the river .\n')
+    assert '--preferences differs' in run(*command, '--epochs', 2, code=2)
+
+
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
         (('--pairs', 0.5), '--captions'),
+        (('--preferences-weight', 0.5), '--preferences'),
+        (('--preferences', 'marked.txt'), '--preferences'),
+        (('--preferences', 'marked.txt', '--preferences-weight', 1), '--captions'),
         (('--best', 0.5), '--captions'),
         (('--captions', 'pool.txt', '--best', 0), '--best'),
         (('--captions', 'pool.txt', '--k', 0), '--k'),

@@ -10,6 +10,7 @@ from storyteller import decoder, formats
 from storyteller.formats import MismatchError
 from storyteller.training.decoder import ConditionalGRU, DecoderOptions, initial_params
 from storyteller.training.preferences import PreferenceCost, Preferences, log_probabilities
+from storyteller.vocabulary import Vocabulary
 
 OPTIONS = DecoderOptions(dim_word=10, dim=12, doutput=True)
 CPU = torch.device('cpu')
@@ -110,6 +111,28 @@ def test_bfloat16_is_near():
     tensors = TOLD.tensors(np.arange(4), CPU)
     found = log_probabilities(model(bfloat16=True), *tensors)
     torch.testing.assert_close(found, log_probabilities(model(), *tensors), atol=0.3, rtol=0.02)
+
+
+def test_good_texts_are_preferred_to_all_that_are_marked_lower():
+    words = Vocabulary(('<eos>', 'UNK', 'the', 'dog', 'cat', 'ran', 'slept'))
+    marked = [
+        [(5, 'the dog ran'), (4, 'the dog slept'), (4, 'dog ran'), (3, 'the cat'), (1, 'the cow')],
+        [(3, 'the cat slept'), (1, 'the')],
+        [(4, 'cat ran'), (2, 'dog slept')],
+    ]
+    found = Preferences.of_marked(marked, np.eye(3), words)
+    told = [' '.join(words.decode(text)) for text in found.texts]
+    assert sorted((told[better], told[worse]) for better, worse in found.pairs) == [
+        ('cat ran', 'dog slept'),
+        ('dog ran', 'the cat'),
+        ('the dog ran', 'dog ran'),
+        ('the dog ran', 'the cat'),
+        ('the dog ran', 'the dog slept'),
+        ('the dog slept', 'the cat'),
+    ]
+    assert found.told_of.tolist() == [0] * 4 + [1] * 2 + [2] * 2
+    with pytest.raises(MismatchError, match='pairs'):
+        Preferences.of_marked(marked[1:2], np.eye(1), words)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,9 +29,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..formats import MismatchError
-from ..vocabulary import EOS, UNK
+from ..vocabulary import EOS, UNK, Vocabulary
 from . import distributed
 from .data.corpus import padded
+from .data.marked import GOOD
 from .ops.recurrence import affine
 
 if TYPE_CHECKING:
@@ -75,6 +77,41 @@ class Preferences:
         for row, text in enumerate(self.texts):
             if not len(text) or np.isin(text, (EOS, UNK)).any():
                 raise ValueError(f'texts[{row}]: expected known words, found {text!r}')
+
+    @classmethod
+    def of_marked(
+        cls,
+        marked: Sequence[Sequence[tuple[int, str]]],
+        vectors: np.ndarray,
+        vocabulary: Vocabulary,
+    ) -> Preferences:
+        """The good texts of each thought, each preferred to all that have a lower mark.
+
+        Parameters
+        ----------
+        marked : sequence of S sequences of (int, str)
+            Marks from 1 to 5, and texts with blanks between words; of those that have a word which
+            is not in the vocabulary nothing is learned.
+        vectors : (S, D) array
+        vocabulary : Vocabulary
+
+        Raises
+        ------
+        MismatchError
+            If no text is preferred to another.
+        """
+        texts, told_of, pairs = [], [], []
+        for thought, told in enumerate(marked):
+            said = [(mark, np.array(vocabulary.encode(text.split()))) for mark, text in told]
+            known = [(mark, text) for mark, text in said if UNK not in text]
+            pairs += [
+                (len(texts) + better, len(texts) + worse)
+                for (better, (high, _)), (worse, (low, _)) in permutations(enumerate(known), 2)
+                if high >= GOOD and high > low
+            ]
+            texts += [text for _, text in known]
+            told_of += [thought] * len(known)
+        return cls(vectors, texts, np.array(told_of, np.int64), np.array(pairs).reshape(-1, 2))
 
     def tensors(self, rows: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the vectors (B, D) of some texts."""
