@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     'convert': ('convert_models.py', 'convert models of 2015 to ours, or back'),
     'share': ('share_models.py', 'upload a folder of models to a hub'),
     'train-decoder': ('train_decoder.py', 'train a story decoder on books'),
+    'tell-captions': ('tell_captions.py', 'tell stories of captions, for readers to mark'),
     'train-embedding': ('train_embedding.py', 'train an image-sentence embedding'),
     'train-skipthoughts': ('train_skipthoughts.py', 'train a sentence encoder on text'),
     'expand-vocabulary': ('expand_vocabulary.py', 'expand the vocabulary of an encoder'),

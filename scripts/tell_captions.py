@@ -1,0 +1,93 @@
+"""Tell several stories of captions, for readers to mark: ``train_decoder.py --preferences``.
+
+Each line is a caption and the stories that were told of it, a question mark before each, with tabs
+between. Readers put a mark in the place of each question mark, from 1, nonsense, to 5, as a person
+could have written it, and may add a better text with a 5. The same command goes on where it was
+interrupted.
+
+A photo of what a caption says lies near it, and is told of captions from around it: of the k that a
+story is told of, one is the caption itself here, the others are drawn from the nearest ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from storyteller import captions, embedding, formats, generate, style
+from storyteller.cli.arguments import (
+    add_models,
+    add_search,
+    add_threads,
+    run,
+    search_from,
+)
+from storyteller.errors import EmptyStoryError
+from storyteller.options import StoryOptions
+from storyteller.writing import texts_of
+
+BATCH = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_models(parser)
+    add_threads(parser)
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--count', type=int, default=1000, help='captions (%(default)s)')
+    parser.add_argument('--texts', type=int, default=4, help='stories of each (%(default)s)')
+    parser.add_argument(
+        '--around', type=int, default=36, help='captions to draw from around each (%(default)s)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
+    parser.add_argument('--style', help='name of a style, or a .npy file')
+    add_search(parser)
+    args = parser.parse_args()
+    if min(args.count, args.texts, args.around) < 1:
+        raise ValueError('count, texts, around: expected 1 or more')
+    z = generate.load_all(args.models, threads=args.threads)
+    settings = search_from(args, z['search'])
+    if settings.telling.wanted < args.texts:
+        raise ValueError(f'--texts {args.texts}: expected as many --candidates or more')
+    every = replace(settings.telling, n_best=settings.telling.wanted)
+    options = StoryOptions(**vars(settings) | {'telling': every})
+    towards = style.choose(z['styles'], z['bpos'], args.style)
+    chosen = np.random.default_rng(args.seed).permutation(len(z['cap']))[: args.count]
+    told = formats.read_lines(args.out) if args.out.exists() else []
+    with open(args.out, 'a', encoding='utf-8') as out, tqdm(total=len(chosen)) as bar:
+        bar.update(len(told))
+        for first in range(len(told), len(chosen), BATCH):
+            rows = chosen[first : first + BATCH]
+            for row, texts in zip(rows, tell(z, rows, options, towards, args), strict=True):
+                out.write('\t? '.join([z['cap'][row], *texts]) + '\n')
+            out.flush()
+            bar.update(len(rows))
+
+
+def tell(
+    z: dict, rows: np.ndarray, options: StoryOptions, towards: np.ndarray, args: argparse.Namespace
+) -> list[list[str]]:
+    """Different stories of each caption, from the best to the least of the candidates."""
+    own = embedding.encode_sentences(z['vse'], [z['cap'][row] for row in rows])
+    around, _ = captions.nearest(own, z['cvec'], args.around)
+    places = []
+    for row, near in zip(rows, around, strict=True):
+        others = np.random.default_rng([args.seed, row]).permutation(near[near != row])
+        places.append([row, *others[: options.k - 1]])
+    thoughts = generate.mean_thoughts(z, np.array(places))
+    shifted = style.shift(thoughts, z['bneg'], towards, options.strength)
+    told_of = [[z['cap'][place] for place in each] for each in places]
+    told = []
+    for found in texts_of(z, shifted, options, towards, told_of):
+        texts = [] if isinstance(found, EmptyStoryError) else [text for text, _ in found]
+        ranks = np.linspace(0, max(0, len(texts) - 1), args.texts).round().astype(int)
+        told.append(list(dict.fromkeys(texts[rank] for rank in ranks if texts)))
+    return told
+
+
+if __name__ == '__main__':
+    run(main)
