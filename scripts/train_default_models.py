@@ -106,7 +106,7 @@ NEAREST = 30  # captions that a passage is told of
 AROUND = 60  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
 TOLD = 15, 36  # captions that were told of where readers marked, and those they were drawn from
-PREFERRED = 10.0  # the weight of preferences
+PREFERRED = 60.0  # the weight of preferences
 NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
@@ -169,7 +169,7 @@ DECODER = decoder.DecoderOptions(
     towards_mean=0.3,
     whiten=True,
     pairs=0.8,
-    beta=0.2,
+    beta=0.1,
     batch_size=64 * WIDER,
     batch_words=4096 * WIDER,
     bfloat16=True,
@@ -529,7 +529,9 @@ class Recipe:
         if self.start:
             before, width = self.start / 'decoder.safetensors', self.pool_thoughts.shape[1]
             params, sizes = fine_tuning.start_from(before, vocabulary, counts, width)
-            options = replace(options, **sizes, preferences_weight=PREFERRED)
+            options = replace(
+                options, **sizes, preferences_weight=PREFERRED, batch_size=options.batch_size // 2
+            )
             preferred = self.scene_preferences(vocabulary)
             facts |= origins.of_files([PREFERENCES])
             if self.start.resolve() != self.out.resolve():  # where it is exchanged at the end

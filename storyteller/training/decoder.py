@@ -71,7 +71,7 @@ class DecoderOptions:
         Width of the search by which it writes for that; 1 is the most probable word each time.
     preferences_weight : float
         Weight of the cost of preferences (:mod:`storyteller.training.preferences`), for which a
-        batch has half as many pairs of texts as passages; 0 leaves them out.
+        batch has as many pairs of texts as passages; 0 leaves them out.
     beta : float
         How near it stays, by that cost, to the decoder it begins as.
     batch_size, batch_words : int
@@ -315,7 +315,7 @@ def fit(
             some = written_about(model.towards_mean(vectors, own), about)
             total = total + options.repeats * repeat_cost(model, some, steps=len(x))
         if preferred is not None:
-            told, better = preferred.drawn(-(-len(batch) // 2))
+            told, better = preferred.drawn(len(batch))
             total = total + told + options.preferences_weight * better
         return total, int(mask.sum())
 
