@@ -106,7 +106,7 @@ NEAREST = 30  # captions that a passage is told of
 AROUND = 60  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
 TOLD = 15, 36  # captions that were told of where readers marked, and those they were drawn from
-PREFERRED = 60.0  # the weight of preferences
+PREFERRED = 30.0  # the weight of preferences
 NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
 EYES = efficientnet.Eyes(class_weight=1.0)  # that the joint space learns with
