@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from storyteller import captions, embedding, formats, generate, style
+from storyteller import embedding, formats, generate, style
+from storyteller.captions import nearest
 from storyteller.cli.arguments import (
     add_models,
     add_search,
@@ -41,14 +42,18 @@ def main() -> None:
     parser.add_argument('--count', type=int, default=1000, help='captions (%(default)s)')
     parser.add_argument('--texts', type=int, default=4, help='stories of each (%(default)s)')
     parser.add_argument(
-        '--around', type=int, default=36, help='captions to draw from around each (%(default)s)'
+        '--around',
+        type=int,
+        default=36,
+        help='captions around each, to draw from; k at least (%(default)s)',
     )
     parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
     parser.add_argument('--style', help='name of a style, or a .npy file')
     add_search(parser)
     args = parser.parse_args()
-    if min(args.count, args.texts, args.around) < 1:
-        raise ValueError('count, texts, around: expected 1 or more')
+    for name, least in (('count', 1), ('texts', 1), ('around', 1), ('seed', 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f'--{name}: expected {least} or more, found {getattr(args, name)}')
     z = generate.load_all(args.models, threads=args.threads)
     settings = search_from(args, z['search'])
     if settings.telling.wanted < args.texts:
@@ -57,10 +62,11 @@ def main() -> None:
     options = StoryOptions(**vars(settings) | {'telling': every})
     towards = style.choose(z['styles'], z['bpos'], args.style)
     chosen = np.random.default_rng(args.seed).permutation(len(z['cap']))[: args.count]
-    told = formats.read_lines(args.out) if args.out.exists() else []
+    captions = [z['cap'][row] for row in chosen]
+    told = lines_before(args.out, captions)
     with open(args.out, 'a', encoding='utf-8') as out, tqdm(total=len(chosen)) as bar:
-        bar.update(len(told))
-        for first in range(len(told), len(chosen), BATCH):
+        bar.update(told)
+        for first in range(told, len(chosen), BATCH):
             rows = chosen[first : first + BATCH]
             for row, texts in zip(rows, tell(z, rows, options, towards, args), strict=True):
                 out.write('\t? '.join([z['cap'][row], *texts]) + '\n')
@@ -68,12 +74,31 @@ def main() -> None:
             bar.update(len(rows))
 
 
+def lines_before(path: Path, captions: list[str]) -> int:
+    """How many captions an earlier run has told; a ValueError if it was another."""
+    if not path.exists() or not path.stat().st_size:
+        return 0
+    lines = formats.read_lines(path)
+    for number, (line, caption) in enumerate(zip(lines, captions, strict=False), 1):
+        if line.split('\t')[0] != caption:
+            raise ValueError(
+                f'{path}: line {number}: expected {caption!r}, which --seed draws from the pool, '
+                f'found {line[:60]!r}; to start afresh, remove the file'
+            )
+    if not path.read_bytes().endswith(b'\n'):
+        raise ValueError(
+            f'{path}: line {len(lines)}: expected an end of line, found none after '
+            f'{lines[-1][-60:]!r}; if the line is whole, add it, else remove the line'
+        )
+    return len(lines)
+
+
 def tell(
     z: dict, rows: np.ndarray, options: StoryOptions, towards: np.ndarray, args: argparse.Namespace
 ) -> list[list[str]]:
     """Different stories of each caption, from the best to the least of the candidates."""
     own = embedding.encode_sentences(z['vse'], [z['cap'][row] for row in rows])
-    around, _ = captions.nearest(own, z['cvec'], args.around)
+    around, _ = nearest(own, z['cvec'], max(args.around, options.k))
     places = []
     for row, near in zip(rows, around, strict=True):
         others = np.random.default_rng([args.seed, row]).permutation(near[near != row])

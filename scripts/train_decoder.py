@@ -25,6 +25,7 @@ import numpy as np
 
 from storyteller import config, skipthoughts
 from storyteller.captions import load_captions
+from storyteller.formats import MismatchError
 from storyteller.io import bundle
 from storyteller.search import UNK
 from storyteller.style import shift
@@ -83,8 +84,14 @@ def main() -> None:
         parser.error('--pairs, --best: expected --captions too, a pool to tell passages from')
     if bool(options.preferences_weight) != bool(args.preferences):
         parser.error('--preferences, --preferences-weight: expected both or neither')
-    if args.preferences and not args.captions:
-        parser.error('--preferences: expected --captions too, a pool to tell texts from')
+    if args.preferences and not (args.captions and args.start):
+        parser.error(
+            '--preferences: expected --captions too, a pool to tell texts from, and --start, the '
+            'decoder whose texts were marked'
+        )
+    if args.preferences and args.start.resolve() == args.out.resolve():
+        parser.error('--start: with --preferences it is compared with, and must not be --out too')
+    marked = list(read_marked(args.preferences)) if args.preferences else []
     if args.k < 1 or not 0 < args.best <= 1:
         parser.error(
             f'--k: expected 1 or more, found {args.k}; --best: above 0, at most 1, '
@@ -116,7 +123,7 @@ def main() -> None:
     if args.captions:
         told = pair_with_captions(told, held_out, encoder, facts['encoder'], args)
     if args.preferences:
-        preferred = read_preferences(told, vocabulary, encoder, facts['encoder'], args)
+        preferred = tell_marked(marked, told, vocabulary, encoder, facts['encoder'], args)
     if args.vectors:
         table = decoder.initial_params(options, len(vocabulary), width, training.seed)['Wemb']
         table, known = wordvectors.start_from(table, vocabulary, args.vectors)
@@ -203,7 +210,8 @@ def pair_with_captions(
     return told.take(back_translation.best_rows(told.pairs.match, args.best))
 
 
-def read_preferences(
+def tell_marked(
+    marked: list[tuple[str, list[tuple[int, str]]]],
     told: passages.Passages,
     vocabulary: Vocabulary,
     encoder: skipthoughts.Encoder,
@@ -211,14 +219,26 @@ def read_preferences(
     args: argparse.Namespace,
 ) -> preferences.Preferences:
     """Texts that readers marked, told of the captions of the pool that are nearest to their own."""
-    captions, marked = zip(*read_marked(args.preferences), strict=True)
+    captions = [caption for caption, _ in marked]
     pool = load_captions(args.captions)
     pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
     c, b = told.pairs.c, told.pairs.b[0]
     own = shift(encoder.encode(captions, verbose=False), c, b)
-    found = back_translation.back_translate(own, pool, c, b, args.k)
-    vectors = found.vectors(np.arange(len(captions)))
-    return preferences.Preferences.of_marked(marked, vectors, vocabulary)
+    shifted = back_translation.back_translate(own, pool, c, b, args.k)
+    vectors = shifted.vectors(np.arange(len(captions)))
+    try:
+        found = preferences.Preferences.of_marked(
+            [texts for _, texts in marked], vectors, vocabulary
+        )
+    except MismatchError as error:
+        raise MismatchError(f'{args.preferences}: {error}') from None
+    given = sum(len(texts) for _, texts in marked)
+    print(
+        f'{args.preferences}: {len(found.texts)} of {given} texts in known words, '
+        f'{len(found.pairs)} pairs',
+        file=sys.stderr,
+    )
+    return found
 
 
 if __name__ == '__main__':

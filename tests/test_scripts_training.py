@@ -203,11 +203,15 @@ def test_a_decoder_that_learns_from_what_readers_marked(tmp_path, books):
     captions, marked = tmp_path / 'captions.txt', tmp_path / 'marked.txt'
     captions.write_text('a big boat\na red river\nan old letter\n')
     marked.write_text('a small boat\t5 She saw the old boat .\t1 She left the river .\n')
-    out = tmp_path / 'decoder.safetensors'
+    start, out = tmp_path / 'before.safetensors', tmp_path / 'decoder.safetensors'
+    common = '--n-words', 60, '--batch-size', 4, '--text', books
+    run(
+        'train_decoder', *common, '--work', tmp_path / 'before', '--out', start,
+        '--dim-word', 8, '--dim', 10, '--epochs', 1,
+    )  # fmt: skip
     command = (
-        'train_decoder', '--text', books, '--work', tmp_path / 'run', '--out', out,
+        'train_decoder', *common, '--work', tmp_path / 'run', '--start', start, '--out', out,
         '--captions', captions, '--k', 2, '--preferences', marked, '--preferences-weight', 2,
-        '--dim-word', 8, '--dim', 10, '--n-words', 60, '--batch-size', 4,
     )  # fmt: skip
     run(*command, '--epochs', 1)
     told = decoder.load_model(out, tmp_path / 'decoder_dictionary.txt')
@@ -223,6 +227,25 @@ def test_a_decoder_that_learns_from_what_readers_marked(tmp_path, books):
         (('--preferences-weight', 0.5), '--preferences'),
         (('--preferences', 'marked.txt'), '--preferences'),
         (('--preferences', 'marked.txt', '--preferences-weight', 1), '--captions'),
+        (
+            ('--preferences', 'm.txt', '--preferences-weight', 1, '--captions', 'pool.txt'),
+            '--start',
+        ),
+        (
+            (
+                '--preferences',
+                'm.txt',
+                '--preferences-weight',
+                1,
+                '--captions',
+                'pool.txt',
+                '--start',
+                'b.npz',
+                '--out',
+                'b.npz',
+            ),
+            'must not be --out',
+        ),
         (('--best', 0.5), '--captions'),
         (('--captions', 'pool.txt', '--best', 0), '--best'),
         (('--captions', 'pool.txt', '--k', 0), '--k'),

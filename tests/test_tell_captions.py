@@ -52,6 +52,23 @@ def test_it_goes_on_where_it_stopped(script, monkeypatch, tmp_path):
     assert run(script, monkeypatch, part, '--count', 5, '--texts', 2) == whole
 
 
+def test_an_empty_file_is_begun(script, monkeypatch, tmp_path):
+    whole = run(script, monkeypatch, tmp_path / 'whole.txt', '--count', 3, '--texts', 2)
+    (empty := tmp_path / 'empty.txt').touch()
+    assert run(script, monkeypatch, empty, '--count', 3, '--texts', 2) == whole
+
+
+def test_a_file_of_something_else_is_left_alone(script, monkeypatch, tmp_path):
+    told = tmp_path / 'told.txt'
+    first = run(script, monkeypatch, told, '--count', 2, '--texts', 1)
+    with pytest.raises(ValueError, match=r'told\.txt: line 1: expected .*--seed'):
+        run(script, monkeypatch, told, '--count', 4, '--texts', 1, '--seed', 1)
+    assert told.read_text(encoding='utf-8').splitlines() == first
+    told.write_text(first[0], encoding='utf-8')
+    with pytest.raises(ValueError, match=r'told\.txt: line 1: expected an end of line'):
+        run(script, monkeypatch, told, '--count', 4, '--texts', 1)
+
+
 def test_each_seed_tells_of_other_captions(script, monkeypatch, tmp_path):
     told = [
         {line.split('\t')[0] for line in run(script, monkeypatch, tmp_path / f'{seed}.txt',
@@ -63,7 +80,11 @@ def test_each_seed_tells_of_other_captions(script, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ('given', 'said'),
-    [(('--texts', 7), '--texts 7: expected as many --candidates'), (('--count', 0), 'count')],
+    [
+        (('--texts', 7), '--texts 7: expected as many --candidates'),
+        (('--count', 0), '--count: .* found 0'),
+        (('--seed', -1), '--seed: expected 0 or more, found -1'),
+    ],
 )
 def test_what_cannot_be_told_is_refused(script, monkeypatch, tmp_path, given, said):
     with pytest.raises(ValueError, match=said):

@@ -561,6 +561,7 @@ def test_figures_use_the_whole_vocabulary(tales):
         ('word_dropout', -0.1), ('word_dropout', 1.5), ('dropout', 1.0),
         ('dropout', -0.1), ('towards_mean', 1.1),
         ('towards_mean', float('nan')), ('samples', -1), ('repeats', -0.5),
+        ('beta', 0.0), ('preferences_weight', -1.0),
     ],
 )  # fmt: skip
 def test_options_are_checked(name, value):

@@ -9,16 +9,17 @@ from storyteller.training.data.marked import read_marked
 def test_texts_come_with_their_marks(tmp_path):
     path = tmp_path / 'marked.txt'
     path.write_text(
-        'A dog .\t5 The dog ran .\t1 A 5 ran .\nA cat .\t3 It ran .\n', encoding='utf-8'
+        'A dog .\t5 The dog ran .\t1 A 5 ran .\nA cat .\t3 It ran .\nA fish .\n', encoding='utf-8'
     )
     assert list(read_marked(path)) == [
         ('A dog .', [(5, 'The dog ran .'), (1, 'A 5 ran .')]),
         ('A cat .', [(3, 'It ran .')]),
+        ('A fish .', []),
     ]
 
 
 @pytest.mark.parametrize(
-    'line', ['A dog .', '\t5 It ran .', 'A dog .\t6 It ran .', 'A dog .\tIt ran .', 'A dog .\t5 ']
+    'line', ['\t5 It ran .', 'A dog .\t6 It ran .', 'A dog .\tIt ran .', 'A dog .\t5 ', '']
 )
 def test_a_line_of_another_form_is_refused(tmp_path, line):
     path = tmp_path / 'marked.txt'

@@ -131,7 +131,7 @@ def test_good_texts_are_preferred_to_all_that_are_marked_lower():
         ('the dog slept', 'the cat'),
     ]
     assert found.told_of.tolist() == [0] * 4 + [1] * 2 + [2] * 2
-    with pytest.raises(MismatchError, match='pairs'):
+    with pytest.raises(MismatchError, match='a text marked 4 or 5 and one with a lower mark'):
         Preferences.of_marked(marked[1:2], np.eye(1), words)
 
 

@@ -103,7 +103,8 @@ class DecoderOptions:
         check(self, 'at least 1', 'dim_word', 'dim', 'repeats_beam', 'batch_size', 'batch_words')
         check(self, '0 to 1', 'word_dropout', 'towards_mean', 'pairs')
         check(self, '0 to below 1', 'dropout')
-        check(self, '0 or more', 'samples', 'repeats', 'preferences_weight', 'beta')
+        check(self, '0 or more', 'samples', 'repeats', 'preferences_weight')
+        check(self, 'more than 0', 'beta')
         if not 0 <= self.weakest <= self.strongest < float('inf'):
             raise ValueError(
                 f'weakest, strongest: expected finite numbers, 0 or more, in this order, '

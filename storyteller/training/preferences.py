@@ -100,10 +100,14 @@ class Preferences:
         MismatchError
             If no text is preferred to another.
         """
-        texts, told_of, pairs = [], [], []
+        texts: list[np.ndarray] = []
+        told_of: list[int] = []
+        pairs: list[tuple[int, int]] = []
         for thought, told in enumerate(marked):
             said = [(mark, np.array(vocabulary.encode(text.split()))) for mark, text in told]
-            known = [(mark, text) for mark, text in said if UNK not in text]
+            known = [
+                each for each in said if len(each[1]) and not np.isin(each[1], (EOS, UNK)).any()
+            ]
             pairs += [
                 (len(texts) + better, len(texts) + worse)
                 for (better, (high, _)), (worse, (low, _)) in permutations(enumerate(known), 2)
@@ -111,7 +115,12 @@ class Preferences:
             ]
             texts += [text for _, text in known]
             told_of += [thought] * len(known)
-        return cls(vectors, texts, np.array(told_of, np.int64), np.array(pairs).reshape(-1, 2))
+        if not pairs:
+            raise MismatchError(
+                f'expected a text marked {GOOD} or 5 and one with a lower mark of the same '
+                'thought, both in known words, found none'
+            )
+        return cls(vectors, texts, np.array(told_of, np.int64), np.array(pairs))
 
     def tensors(self, rows: np.ndarray, device: torch.device) -> list[Tensor]:
         """x (T, B), its mask (T, B), and the vectors (B, D) of some texts."""
@@ -147,7 +156,8 @@ class PreferenceCost:
         """log q (M,), each process those of its part."""
         lengths = np.array([len(text) for text in self.preferences.texts])
         rows = np.argsort(lengths, kind='stable')
-        mine = distributed.part(rows)
+        shared = distributed.enough(rows)
+        mine = distributed.part(rows) if shared else rows
         bar = tqdm(
             range(0, len(mine), batch),
             desc='texts to compare',
@@ -156,7 +166,8 @@ class PreferenceCost:
         )
         found = [self._log_probabilities(mine[first : first + batch]) for first in bar]
         before = torch.empty(len(rows), device=self.device)
-        before[torch.from_numpy(rows)] = distributed.gather(torch.cat(found)[:, None])[:, 0]
+        costs = torch.cat(found)[:, None]
+        before[torch.from_numpy(rows)] = (distributed.gather(costs) if shared else costs)[:, 0]
         return before
 
     def _log_probabilities(self, rows: np.ndarray) -> Tensor:

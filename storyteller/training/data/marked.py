@@ -25,13 +25,14 @@ def read_marked(path: PathLike) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """
     for number, line in enumerate(read_lines(path), 1):
         caption, *fields = line.split('\t')
-        texts = [_MARKED.fullmatch(field) for field in fields]
-        if not caption or not texts or None in texts:
+        texts = [(field, _MARKED.fullmatch(field)) for field in fields]
+        strange = [field for field, text in texts if not text]
+        if strange or not caption:
             raise ModelFileError(
                 f'{path}: line {number}: expected a caption and texts with marks from 1 to 5 '
-                f'before them, with tabs between, found {line[:80]!r}'
+                f'before them, with tabs between, found {(strange or [line])[0][:80]!r}'
             )
-        yield caption, [(int(text[1]), text[2]) for text in texts if text]
+        yield caption, [(int(text[1]), text[2]) for _, text in texts if text]
 
 
 def without_poor(line: str) -> str:
@@ -44,8 +45,9 @@ def without_poor(line: str) -> str:
     >>> without_poor('The dog ran .')
     'The dog ran .'
     """
-    kept = []
-    for field in line.split('\t'):
+    caption, *fields = line.split('\t')
+    kept = [caption]
+    for field in fields:
         marked = _MARKED.fullmatch(field)
         if not marked or int(marked[1]) >= GOOD:
             kept.append(marked[2] if marked else field)
