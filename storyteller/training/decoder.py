@@ -298,11 +298,6 @@ def fit(
         about = torch.from_numpy(np.asarray(thoughts, np.float32)).to(device)
     preferred = None
     if options.preferences_weight:
-        if preferences is None or preferences.vectors.shape[1] != some.shape[1]:
-            raise ValueError(
-                f'preferences: expected texts told of vectors of {some.shape[1]} numbers, '
-                f'found {"none" if preferences is None else preferences.vectors.shape}'
-            )
         preferred = PreferenceCost(model, preferences, options.beta, device)
     sizes = {'dimctx': some.shape[1], 'n_words': n_words}
     kept = asdict(options) | sizes | {'encoder': 'gru', 'decoder': 'gru'}

@@ -139,15 +139,26 @@ class PreferenceCost:
     preferences : Preferences
     beta : float
     device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If there are no preferences, or their vectors are not as wide as those of the decoder.
     """
 
     def __init__(
         self,
         model: ConditionalGRU,
-        preferences: Preferences,
+        preferences: Preferences | None,
         beta: float,
         device: torch.device,
     ):
+        width = len(model.mean)
+        if preferences is None or preferences.vectors.shape[1] != width:
+            raise ValueError(
+                f'preferences: expected texts told of vectors of {width} numbers, '
+                f'found {"none" if preferences is None else preferences.vectors.shape}'
+            )
         self.model, self.preferences, self.beta, self.device = model, preferences, beta, device
         self.before = self._as_it_begins()
 
