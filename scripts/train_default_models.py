@@ -132,7 +132,7 @@ FILES = {
     'bi_skip.safetensors': ('bi-skip encoder', 'novels, captions, the pool'),
     'btable.npy': ('word vectors of the bi-skip encoder', 'novels, captions, the pool'),
     'dictionary.txt': ('words of both tables', 'novels, captions, the pool'),
-    'decoder.safetensors': ('story decoder', 'passages of novels and scenes, songs'),
+    'decoder.safetensors': ('story decoder', 'passages of novels and scenes, songs, marks'),
     'decoder_dictionary.txt': ('words of the decoder', 'passages of novels and scenes, songs'),
     'embedding.safetensors': ('joint space', 'Flickr8k, the pool'),
     'embedding_dictionary.txt': ('words of the joint space', 'Flickr8k, the pool'),
