@@ -211,21 +211,28 @@ def pair_with_captions(
 
 
 def tell_marked(
-    marked: list[tuple[str, list[tuple[int, str]]]],
+    marked: list[tuple[list[str], list[tuple[int, str]]]],
     told: passages.Passages,
     vocabulary: Vocabulary,
     encoder: skipthoughts.Encoder,
     fingerprint: str,
     args: argparse.Namespace,
 ) -> preferences.Preferences:
-    """Texts that readers marked, told of the captions of the pool that are nearest to their own."""
-    captions = [caption for caption, _ in marked]
+    """Texts that readers marked, told of their captions.
+
+    One caption alone is told of those of the pool that are nearest to it.
+    """
+    every = sorted({caption for captions, _ in marked for caption in captions})
+    thoughts = dict(zip(every, encoder.encode(every, verbose=False), strict=True))
     pool = load_captions(args.captions)
     pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
     c, b = told.pairs.c, told.pairs.b[0]
-    own = shift(encoder.encode(captions, verbose=False), c, b)
-    shifted = back_translation.back_translate(own, pool, c, b, args.k)
-    vectors = shifted.vectors(np.arange(len(captions)))
+    means = [np.mean([thoughts[caption] for caption in captions], 0) for captions, _ in marked]
+    vectors = shift(np.stack(means), c, b)
+    alone = [row for row, (captions, _) in enumerate(marked) if len(captions) == 1]
+    if alone:
+        shifted = back_translation.back_translate(vectors[alone], pool, c, b, args.k)
+        vectors[alone] = shifted.vectors(np.arange(len(alone)))
     try:
         found = preferences.Preferences.of_marked(
             [texts for _, texts in marked], vectors, vocabulary

@@ -3,9 +3,12 @@ from __future__ import annotations
 import importlib
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from storyteller import generate
+from storyteller.errors import ImageError
 from storyteller.training.data.marked import read_marked
 
 pytestmark = pytest.mark.usefixtures('scripts')
@@ -30,6 +33,13 @@ def run(script, monkeypatch, out, *arguments):
     return out.read_text(encoding='utf-8').splitlines()
 
 
+def written(told, marked):
+    """The file of a reader who finds every story middling."""
+    text = told.read_text(encoding='utf-8').replace('\t? ', '\t3 ')
+    marked.write_text(text, encoding='utf-8')
+    return marked
+
+
 def test_captions_come_with_stories_to_mark(script, small, monkeypatch, tmp_path):
     out = tmp_path / 'told.txt'
     lines = run(script, monkeypatch, out, '--count', 5, '--texts', 3)
@@ -39,9 +49,8 @@ def test_captions_come_with_stories_to_mark(script, small, monkeypatch, tmp_path
         assert caption in small['cap']
         assert 1 <= len(texts) == len(set(texts)) <= 3
         assert all(text.startswith('? ') for text in texts)
-    marked = out.read_text(encoding='utf-8').replace('\t? ', '\t3 ')
-    out.write_text(marked, encoding='utf-8')
-    assert [caption for caption, _ in read_marked(out)] == [line.split('\t')[0] for line in lines]
+    marked = read_marked(written(out, tmp_path / 'marked.txt'))
+    assert [captions for captions, _ in marked] == [[line.split('\t')[0]] for line in lines]
 
 
 def test_it_goes_on_where_it_stopped(script, monkeypatch, tmp_path):
@@ -67,6 +76,45 @@ def test_a_file_of_something_else_is_left_alone(script, monkeypatch, tmp_path):
     told.write_text(first[0], encoding='utf-8')
     with pytest.raises(ValueError, match=r'told\.txt: line 1: expected an end of line'):
         run(script, monkeypatch, told, '--count', 4, '--texts', 1)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four photos, and one that is none."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in 'abcd':
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f'{name}.png')
+    (folder / 'e.jpg').write_bytes(b'no photo')
+    return folder
+
+
+def test_photos_come_with_the_captions_that_they_are_told_of(
+    script, small, monkeypatch, tmp_path, photos, capsys
+):
+    told = ['--photos', photos, '--texts', 2]
+    lines = run(script, monkeypatch, tmp_path / 'told.txt', *told)
+    assert 'left out' in capsys.readouterr().err
+    own = {
+        tuple(text for text, _ in story.captions)
+        for story in generate.stories(small, [photos / f'{n}.png' for n in 'abcd'], k=5, bw=2)
+    }
+    marked = read_marked(written(tmp_path / 'told.txt', tmp_path / 'marked.txt'))
+    assert len(lines) == 4 and {tuple(captions) for captions, _ in marked} == own
+    # Moved, they are told of others; nothing but the seed makes the difference between two runs.
+    moved = [*told, '--moved', 5]
+    first, again, other = (
+        run(script, monkeypatch, tmp_path / name, *moved, '--seed', seed)
+        for name, seed in (('1.txt', 1), ('2.txt', 1), ('3.txt', 2))
+    )
+    assert first == again and set(first) != set(lines) and set(first) != set(other)
+
+
+def test_a_folder_without_photos_is_refused(script, monkeypatch, tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'no photo')
+    with pytest.raises(ImageError, match='no photo in it could be read'):
+        run(script, monkeypatch, tmp_path / 'told.txt', '--photos', tmp_path)
 
 
 def test_each_seed_tells_of_other_captions(script, monkeypatch, tmp_path):

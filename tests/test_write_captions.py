@@ -292,10 +292,11 @@ def test_passages_are_written_for_captions_of_the_pool_and_hold_no_such_word(nam
         assert len(verses) > 1 or name == 'scene_passages.txt', passage
 
 
-def test_what_readers_marked_was_told_of_captions_of_the_pool(pool, left_out):
+@pytest.mark.parametrize(('of', 'count'), [('scene', 1), ('photo', 8)])
+def test_what_readers_marked_was_told_of_captions_of_the_pool(of, count, pool, left_out):
     known = set(pool)
-    for caption, told in read_marked(ROOT / 'scripts' / 'scene_preferences.txt'):
-        assert caption in known
+    for captions, told in read_marked(ROOT / 'scripts' / f'{of}_preferences.txt'):
+        assert known.issuperset(captions) and len(captions) == count
         marks = [mark for mark, _ in told]
         assert max(marks) >= GOOD and max(marks) > min(marks)
         for _, text in told:

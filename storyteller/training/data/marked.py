@@ -1,7 +1,8 @@
 """Texts that readers marked, from 1, nonsense, to 5, as a person could have written it.
 
 A line has a caption, a tab, and the texts that were told of it with tabs between, each after its
-mark and a blank.
+mark and a blank. What was told of several captions, those nearest to a photo, has all of them, with
+``|`` and blanks between.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from ...formats import ModelFileError, PathLike, read_lines
 
 GOOD = 4  # the least mark of a text that is to be told
+BETWEEN = ' | '  # captions
 _MARKED = re.compile(r'([1-5]) (\S.*)')
 
 
-def read_marked(path: PathLike) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """Captions, each with its texts and their marks.
+def read_marked(path: PathLike) -> Iterator[tuple[list[str], list[tuple[int, str]]]]:
+    """The captions that texts were told of, and the texts with their marks.
 
     Raises
     ------
@@ -29,10 +31,10 @@ def read_marked(path: PathLike) -> Iterator[tuple[str, list[tuple[int, str]]]]:
         strange = [field for field, text in texts if not text]
         if strange or not caption:
             raise ModelFileError(
-                f'{path}: line {number}: expected a caption and texts with marks from 1 to 5 '
+                f'{path}: line {number}: expected captions and texts with marks from 1 to 5 '
                 f'before them, with tabs between, found {(strange or [line])[0][:80]!r}'
             )
-        yield caption, [(int(text[1]), text[2]) for _, text in texts if text]
+        yield caption.split(BETWEEN), [(int(text[1]), text[2]) for _, text in texts if text]
 
 
 def without_poor(line: str) -> str:
