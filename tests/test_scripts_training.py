@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 
 from storyteller import config, convnet, decoder, embedding, formats, skipthoughts
 from storyteller.nn import efficientnet
+from storyteller.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / 'scripts'
@@ -196,6 +198,33 @@ def test_a_decoder_that_is_told_of_captions(tmp_path, books):
         tmp_path / 'half' / 'decoder.safetensors', tmp_path / 'half' / 'decoder_dictionary.txt'
     )
     assert told['options']['pairs'] == 0.5
+
+
+def test_several_captions_are_told_of_their_mean_and_one_of_what_is_around(tmp_path, scripts):
+    script = importlib.import_module('train_decoder')
+    thoughts = {'a boat': [3, 1], 'a ship': [1, 5], 'a river': [1, 3], 'a dinghy': [5, 1]}
+    encoder = SimpleNamespace(
+        encode=lambda texts, **_: np.array([thoughts[text] for text in texts], np.float32)
+    )
+    (tmp_path / 'pool.txt').write_text('a boat\na ship\na river\n', encoding='utf-8')
+    c, b = np.ones(2, np.float32), np.full((1, 2), 10, np.float32)
+    pairs = script.back_translation.BackTranslation(
+        np.zeros((1, 2), np.float16), np.ones(1, np.float32), c, b, np.zeros(1, np.int64)
+    )
+    told = [(5, 'It sank .'), (1, 'It .')]
+    found = script.tell_marked(
+        [(['a boat', 'a ship'], told), (['a dinghy'], told)],
+        SimpleNamespace(pairs=pairs),
+        Vocabulary(('<eos>', 'UNK', 'It', 'sank', '.')),
+        encoder,
+        'made up',
+        SimpleNamespace(
+            captions=tmp_path / 'pool.txt', work=tmp_path, k=1, preferences='marked.txt'
+        ),
+    )
+    # Of both captions; of the boat, which is what the pool knows of dinghies.
+    np.testing.assert_allclose(found.vectors, [[11, 12], [12, 10]])
+    assert found.told_of.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.slow
