@@ -30,7 +30,6 @@ IMPORTED = {
     'scikit-image': 'skimage',
 }
 TEXTS_OF_EVALUATE = (
-    'photo_preferences.txt',
     'scene_passages.txt',
     'scene_preferences.txt',
     'scene_songs.txt',
