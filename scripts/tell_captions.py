@@ -49,7 +49,7 @@ def main() -> None:
     add_models(parser)
     add_threads(parser)
     parser.add_argument('--out', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--count', type=int, default=1000, help='captions (%(default)s)')
+    parser.add_argument('--count', type=int, default=1000, help='captions, or photos at most (%(default)s)')
     parser.add_argument('--texts', type=int, default=4, help='stories of each (%(default)s)')
     parser.add_argument(
         '--around',
@@ -57,16 +57,20 @@ def main() -> None:
         default=36,
         help='captions around each, to draw from; k at least (%(default)s)',
     )
-    parser.add_argument('--photos', type=Path, metavar='FOLDER', help='tell of these instead')
+    parser.add_argument('--photos', type=Path, metavar='FOLDER', help='tell of these photos instead')
     parser.add_argument(
-        '--moved', type=float, default=0.0, metavar='SHARE', help='of photos (%(default)s)'
+        '--moved',
+        type=float,
+        default=0.0,
+        metavar='SHARE',
+        help='how far photos are moved; 0.6 for those that were learned from (%(default)s)',
     )
     parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
     parser.add_argument('--style', help='name of a style, or a .npy file')
     add_search(parser)
     args = parser.parse_args()
-    for name, least in (('count', 1), ('texts', 1), ('around', 1), ('seed', 0)):
-        if getattr(args, name) < least:
+    for name, least in (('count', 1), ('texts', 1), ('around', 1), ('moved', 0), ('seed', 0)):
+        if not getattr(args, name) >= least:  # nor is NaN
             raise ValueError(f'--{name}: expected {least} or more, found {getattr(args, name)}')
     z = generate.load_all(args.models, threads=args.threads)
     settings = search_from(args, z['search'])

@@ -131,6 +131,7 @@ def test_each_seed_tells_of_other_captions(script, monkeypatch, tmp_path):
     [
         (('--texts', 7), '--texts 7: expected as many --candidates'),
         (('--count', 0), '--count: .* found 0'),
+        (('--moved', 'nan'), '--moved: expected 0 or more, found nan'),
         (('--seed', -1), '--seed: expected 0 or more, found -1'),
     ],
 )
