@@ -49,7 +49,9 @@ def main() -> None:
     add_models(parser)
     add_threads(parser)
     parser.add_argument('--out', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--count', type=int, default=1000, help='captions, or photos at most (%(default)s)')
+    parser.add_argument(
+        '--count', type=int, default=1000, help='of captions or photos (%(default)s)'
+    )
     parser.add_argument('--texts', type=int, default=4, help='stories of each (%(default)s)')
     parser.add_argument(
         '--around',
@@ -57,7 +59,7 @@ def main() -> None:
         default=36,
         help='captions around each, to draw from; k at least (%(default)s)',
     )
-    parser.add_argument('--photos', type=Path, metavar='FOLDER', help='tell of these photos instead')
+    parser.add_argument('--photos', type=Path, metavar='FOLDER', help='photos to tell of instead')
     parser.add_argument(
         '--moved',
         type=float,
