@@ -17,6 +17,7 @@ photos differ by, and they are as new ones.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -72,8 +73,10 @@ def main() -> None:
     add_search(parser)
     args = parser.parse_args()
     for name, least in (('count', 1), ('texts', 1), ('around', 1), ('moved', 0), ('seed', 0)):
-        if not getattr(args, name) >= least:  # nor is NaN
+        if not least <= getattr(args, name) < math.inf:  # nor is NaN
             raise ValueError(f'--{name}: expected {least} or more, found {getattr(args, name)}')
+    if args.moved and not args.photos:
+        raise ValueError('--moved: expected --photos too; captions are drawn from --around them')
     z = generate.load_all(args.models, threads=args.threads)
     settings = search_from(args, z['search'])
     if settings.telling.wanted < args.texts:

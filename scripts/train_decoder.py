@@ -224,13 +224,13 @@ def tell_marked(
     """
     every = sorted({caption for captions, _ in marked for caption in captions})
     thoughts = dict(zip(every, encoder.encode(every, verbose=False), strict=True))
-    pool = load_captions(args.captions)
-    pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
     c, b = told.pairs.c, told.pairs.b[0]
     means = [np.mean([thoughts[caption] for caption in captions], 0) for captions, _ in marked]
     vectors = shift(np.stack(means), c, b)
     alone = [row for row, (captions, _) in enumerate(marked) if len(captions) == 1]
     if alone:
+        pool = load_captions(args.captions)
+        pool = back_translation.encode_captions(pool, encoder, fingerprint, args.work)
         shifted = back_translation.back_translate(vectors[alone], pool, c, b, args.k)
         vectors[alone] = shifted.vectors(np.arange(len(alone)))
     try:

@@ -132,6 +132,8 @@ def test_each_seed_tells_of_other_captions(script, monkeypatch, tmp_path):
         (('--texts', 7), '--texts 7: expected as many --candidates'),
         (('--count', 0), '--count: .* found 0'),
         (('--moved', 'nan'), '--moved: expected 0 or more, found nan'),
+        (('--moved', 'inf'), '--moved: expected 0 or more, found inf'),
+        (('--moved', 0.5), '--moved: expected --photos'),
         (('--seed', -1), '--seed: expected 0 or more, found -1'),
     ],
 )
