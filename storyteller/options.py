@@ -16,7 +16,13 @@ MAX_PIXELS = 2**28  # of a photo's file; decoded, at four bytes each, they take 
 PRECISIONS = ('float32', 'bfloat16')
 FOR_SEARCH = ('n_best', 'length_penalty', 'groups', 'diversity', 'required')
 FOR_DRAWS = ('temperature', 'top_k', 'top_p')
-FOR_CONTRAST = ('contrast_words', 'plausibility')
+# What a field is of, and what is missing where that is as in 2015.
+PART_OF = {
+    'diversity': ('groups', 'there is one group'),
+    'closeness': ('candidates', 'there is one candidate'),
+    'contrast_words': ('contrast', 'nothing is contrasted'),
+    'plausibility': ('contrast', 'nothing is contrasted'),
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,8 @@ class SearchOptions:
         """Raise an error for options without effect: of a search when sampling, and vice versa."""
         for name in self._idle(drawn):
             why = 'a seed draws a text' if drawn else 'without a seed a text is searched'
-            why = 'nothing is contrasted' if name in FOR_CONTRAST else why
+            if name not in (FOR_SEARCH if drawn else FOR_DRAWS):
+                _, why = PART_OF[name]
             raise ValueError(f'{name}={getattr(self, name)!r} has no effect: {why}')
         if not drawn and beam_width % self.groups:
             raise ValueError(f'groups: {self.groups} do not part a beam width of {beam_width}')
@@ -162,17 +169,19 @@ class SearchOptions:
         --------
         >>> SearchOptions(groups=4, top_k=9).fitting(drawn=False, beam_width=10).changed()
         {'groups': 2}
+        >>> SearchOptions(groups=4, diversity=2.0).fitting(drawn=False, beam_width=9).changed()
+        {}
         """
-        idle = self._idle(drawn)
-        kept: dict[str, Any] = {k: value for k, value in self.changed().items() if k not in idle}
-        if not drawn:
-            kept['groups'] = math.gcd(self.groups, beam_width)
+        parted = replace(self, groups=1 if drawn else math.gcd(self.groups, beam_width))
+        idle = parted._idle(drawn)
+        kept: dict[str, Any] = {k: value for k, value in parted.changed().items() if k not in idle}
         return SearchOptions(**kept)
 
     def _idle(self, drawn: bool) -> list[str]:
         """The fields without effect; `n_best` has one when several samples are ranked."""
         changed = self.changed()
-        names = (*(FOR_SEARCH if drawn else FOR_DRAWS), *(() if self.contrast else FOR_CONTRAST))
+        names = [*(FOR_SEARCH if drawn else FOR_DRAWS)]
+        names += [n for n, (whole, _) in PART_OF.items() if whole not in changed and n not in names]
         several = self.candidates > 1
         return [name for name in names if name in changed and not (several and name == 'n_best')]
 

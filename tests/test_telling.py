@@ -211,7 +211,7 @@ def slow_groups(step, state, k, maxlen, groups, diversity):
 @pytest.mark.parametrize('seed', range(3))
 def test_diverse_beams_are_those_of_the_definition(seed, groups):
     step, state = random_model(seed, n_words=8)
-    asked = Telling(groups=groups, diversity=0.7, n_best=100)
+    asked = Telling(groups=groups, diversity=0.7 if groups > 1 else 0.5, n_best=100)
     (found,) = telling.search(step, state, 6, 5, Rules(asked))
     assert {tuple(h.words) for h in found} == slow_groups(step, state, 6, 5, groups, 0.7)
 
@@ -319,6 +319,14 @@ def test_options_without_effect_are_refused():
         Telling(n_best=3).check_for(drawn=True)
     with pytest.raises(ValueError, match=r'contrast_words=2 .*nothing is contrasted'):
         Telling(contrast_words=2).check_for(drawn=False)
+    with pytest.raises(ValueError, match=r'closeness=2.0 .*there is one candidate'):
+        Telling(closeness=2).check_for(drawn=True)
+    with pytest.raises(ValueError, match=r'diversity=2.0 .*there is one group'):
+        Telling(diversity=2).check_for(drawn=False)
+    with pytest.raises(ValueError, match=r'diversity=2.0 .*a seed draws a text'):
+        Telling(diversity=2).check_for(drawn=True)
+    Telling(closeness=2, candidates=2).check_for(drawn=True)
+    Telling(diversity=2, groups=2).check_for(drawn=False, beam_width=4)
     Telling(contrast=0.1, plausibility=0.3).check_for(drawn=True)
     with pytest.raises(ValueError, match='3 do not part a beam width of 4'):
         Telling(groups=3).check_for(drawn=False, beam_width=4)
