@@ -57,6 +57,7 @@ setup(
         'storyteller': ['data/*', 'py.typed'],
         'storyteller.models': ['*.safetensors', '*.npy', '*.txt', '*.json', '*.md'],
         'storyteller.scripts': [  # of evaluate.py
+            'photo_preferences.txt',
             'scene_passages.txt',
             'scene_preferences.txt',
             'scene_songs.txt',

@@ -47,8 +47,8 @@ from storyteller.training.data.prose import read_words
 
 ENCODERS = ('skip-thoughts', 'words', 'tf-idf')
 LEAVE_OUT = Path(__file__).parent / 'words_to_leave_out.txt'
-LEARNED = 'passages', 'songs', 'preferences'
-SCENES = [Path(__file__).with_name(f'scene_{what}.txt') for what in LEARNED]
+LEARNED = 'scene_passages', 'scene_songs', 'scene_preferences', 'photo_preferences'
+SCENES = [Path(__file__).with_name(f'{what}.txt') for what in LEARNED]
 
 
 def say(**figures: Any) -> None:

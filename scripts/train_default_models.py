@@ -88,8 +88,8 @@ SCENES = {  # what was written for captions of the pool, by style; ' / ' parts t
     'romance': Path(__file__).with_name('scene_passages.txt'),
     'lyric': Path(__file__).with_name('scene_songs.txt'),
 }
-# What the decoder told of captions, as readers marked it from 1 to 5, and the best of it mended.
-PREFERENCES = Path(__file__).with_name('scene_preferences.txt')
+# What the decoder told of photos, as readers marked it from 1 to 5, and the best of it mended.
+PREFERENCES = Path(__file__).with_name('photo_preferences.txt')
 UNNAMED = '_unnamed'  # ending of a text with pronouns for names
 STYLES = {  # and their texts
     'romance': f'novels{UNNAMED}',
@@ -105,7 +105,6 @@ BEST = {'romance': 0.85, 'adventure': 0.85, 'lyric': 0.7}  # share that captions
 NEAREST = 30  # captions that a passage is told of
 AROUND = 60  # captions around that of a scene; NEAREST of them, drawn anew, stand for photos of it
 PHOTOS_OF_SCENE = 4  # so often
-TOLD = 15, 36  # captions that were told of where readers marked, and those they were drawn from
 PREFERRED = 30.0  # the weight of preferences
 NOVELS = 3  # the decoder learns from one passage of romance in so many; scenes are what it tells
 MEASURED_SCENES = 20  # the passages of one caption in so many are kept from training
@@ -392,32 +391,26 @@ class Recipe:
         spans, vectors = (np.tile(each, (PHOTOS_OF_SCENE, 1)) for each in (spans, vectors))
         return spans, vectors, found, np.array([_is_measured(c) for c in captions])[of_scene]
 
-    def scene_preferences(self, vocabulary: Vocabulary) -> preferences.Preferences:
-        """What readers liked better, in the decoder's words.
+    def photo_preferences(self, vocabulary: Vocabulary) -> preferences.Preferences:
+        """What readers liked better of what was told of photos, in the decoder's words.
 
-        Those of captions that are measured on are left out.
+        Those of which the nearest caption is measured on are left out.
         """
         place = {caption: i for i, caption in enumerate(self.pool)}
-        marked = [each for each in read_marked(PREFERENCES) if not _is_measured(each[0][0])]
-        captions = [first for (first, *_), _ in marked]
-        if strange := set(captions) - place.keys():
-            raise ValueError(
-                f'{PREFERENCES}: expected captions of the pool, found {min(strange)!r}'
-            )
-        own = self.pool_joint[[place[caption] for caption in captions]]
-        count, drawn = TOLD
-        around, _ = nearest(own, self.pool_joint, drawn)  # itself first
-        rest = np.random.default_rng(5).permuted(around[:, 1:], axis=1)[:, : count - 1]
         thoughts = np.asarray(self.pool_thoughts, np.float32)
         _, _, of_style = self.all_pairs['romance']
-        vectors = np.stack(
-            [
-                shift(thoughts[[one, *others]].mean(0), of_style.c, of_style.b[0])
-                for one, others in zip(around[:, 0], rest, strict=True)
-            ]
-        )
-        told = [texts for _, texts in marked]
-        return preferences.Preferences.of_marked(told, vectors, vocabulary)
+        marked, vectors = [], []
+        for captions, texts in read_marked(PREFERENCES):
+            if strange := set(captions) - place.keys():
+                raise ValueError(
+                    f'{PREFERENCES}: expected captions of the pool, found {min(strange)!r}'
+                )
+            if _is_measured(captions[0]):
+                continue
+            x = thoughts[[place[caption] for caption in captions]].mean(0)
+            vectors.append(shift(x, of_style.c, of_style.b[0]))
+            marked.append(texts)
+        return preferences.Preferences.of_marked(marked, np.stack(vectors), vocabulary)
 
     @cached_property
     def pool_joint(self) -> np.ndarray:
@@ -532,7 +525,7 @@ class Recipe:
             options = replace(
                 options, **sizes, preferences_weight=PREFERRED, batch_size=options.batch_size // 2
             )
-            preferred = self.scene_preferences(vocabulary)
+            preferred = self.photo_preferences(vocabulary)
             facts |= origins.of_files([PREFERENCES])
             if self.start.resolve() != self.out.resolve():  # where it is exchanged at the end
                 facts['--start'] = origins.of_file(before)

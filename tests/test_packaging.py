@@ -30,6 +30,7 @@ IMPORTED = {
     'scikit-image': 'skimage',
 }
 TEXTS_OF_EVALUATE = (
+    'photo_preferences.txt',
     'scene_passages.txt',
     'scene_preferences.txt',
     'scene_songs.txt',

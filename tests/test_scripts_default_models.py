@@ -159,7 +159,7 @@ def test_a_bundle_to_start_from_gives_its_encoders_and_its_decoder(
     parts.passages = lambda _, options: options_of.append((options.dim_word, options.dim))
     parts.held_out_passages = lambda *_: None
     parts.__dict__['pool_thoughts'] = np.zeros((2, 5), np.float32)
-    parts.scene_preferences = lambda _: None
+    parts.photo_preferences = lambda _: None
     for kind in ('uni', 'bi'):
         parts.encoder(kind)
     assert [(tmp_path / 'out' / name).read_bytes() for name in names] == [n.encode() for n in names]
@@ -237,9 +237,9 @@ def test_passages_of_scenes_are_told_of_the_captions_around_their_own(
 
 
 MARKED = """\
-A dog runs .\t5 The dog ran .\t4 The dog ran on .\t4 The dog slept .\t2 The cat ran .
-A cat runs .\t3 The cat slept .\t2 The cat ran .
-A cat sleeps .\t5 The cat slept .\t1 The zebra slept .\t1 The dog ran .
+A dog . | A dog sleeps .\t5 The dog ran .\t4 The dog ran on .\t4 The dog slept .\t2 The cat ran .
+A dog .\t3 The cat slept .\t2 The cat ran .
+A cat sleeps . | A cat runs .\t5 The cat slept .\t1 The zebra slept .\t1 The dog ran .
 """
 
 
@@ -249,16 +249,13 @@ def marked(recipe, tmp_path, monkeypatch):
     path = tmp_path / 'marked.txt'
     path.write_text(MARKED, encoding='utf-8')
     monkeypatch.setattr(script, 'PREFERENCES', path)
-    monkeypatch.setattr(script, 'TOLD', (2, 2))
     monkeypatch.setattr(script, '_is_measured', lambda caption: False)
-    pool = ['A dog runs .', 'A dog sleeps .', 'A cat sleeps .', 'A cat runs .']
     c, b = np.array([1.0, 1.0], np.float32), np.array([[5.0, 5.0]], np.float32)
     romance = script.back_translation.BackTranslation(
         np.zeros((1, 2), np.float16), np.ones(1, np.float32), c, b, np.zeros(1, np.int64)
     )
     parts.__dict__ |= {
-        'pool': pool,
-        'pool_joint': np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], np.float32),
+        'pool': ['A dog .', 'A dog sleeps .', 'A cat sleeps .', 'A cat runs .'],
         'pool_thoughts': np.array([[2, 1], [4, 1], [1, 2], [1, 4]], np.float16),
         'all_pairs': {'romance': (None, None, romance)},
     }
@@ -271,7 +268,7 @@ def known_words(words):
 
 def test_what_readers_marked_better_is_preferred(marked):
     words = known_words('The A dog cat ran slept on .')
-    found = marked.scene_preferences(words)
+    found = marked.photo_preferences(words)
     told = [' '.join(words.decode(text)) for text in found.texts]
     # What is preferred is good, and marked better than the other; nobody says zebra.
     assert {(told[better], told[worse]) for better, worse in found.pairs} == {
@@ -283,16 +280,17 @@ def test_what_readers_marked_better_is_preferred(marked):
         ('The cat slept .', 'The dog ran .'),
     }
     assert all(found.told_of[better] == found.told_of[worse] for better, worse in found.pairs)
-    # Of the two captions nearest to its own: their mean, in the style of romance.
-    dog, cat = [7.0, 5.0], [5.0, 7.0]
-    np.testing.assert_allclose(found.vectors[found.told_of], [dog] * 4 + [cat] * 4)
+    # Of the mean of the captions, in the style of romance.
+    dogs, dog, cats = [7.0, 5.0], [6.0, 5.0], [5.0, 7.0]
+    expected = [dogs] * 4 + [dog] * 2 + [cats] * 2
+    np.testing.assert_allclose(found.vectors[found.told_of], expected)
 
 
 def test_what_is_measured_is_not_learned(marked, monkeypatch):
     script = importlib.import_module('train_default_models')
     monkeypatch.setattr(script, '_is_measured', lambda caption: 'cat' in caption)
-    found = marked.scene_preferences(known_words('The dog cat ran on .'))
-    assert len(found.vectors) == 1 and len(found.texts) == 3
+    found = marked.photo_preferences(known_words('The dog cat ran slept on .'))
+    assert len(found.vectors) == 2 and len(found.texts) == 6
 
 
 def test_marks_of_another_pool_are_refused(marked, tmp_path):
@@ -301,4 +299,4 @@ def test_marks_of_another_pool_are_refused(marked, tmp_path):
     with pytest.raises(
         ValueError, match=r"marked\.txt: expected captions .*, found 'A bird sings ."
     ):
-        marked.scene_preferences(known_words(''))
+        marked.photo_preferences(known_words(''))
