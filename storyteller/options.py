@@ -142,7 +142,7 @@ class SearchOptions:
         """Number of finished texts needed."""
         return max(self.n_best, self.candidates)
 
-    def changed(self) -> dict[str, object]:
+    def changed(self) -> dict[str, Any]:
         """The fields that differ from 2015, with their values."""
         return {
             each.name: getattr(self, each.name)
@@ -152,18 +152,13 @@ class SearchOptions:
 
     def check_for(self, drawn: bool, beam_width: int = 1) -> None:
         """Raise an error for options without effect: of a search when sampling, and vice versa."""
-        for name in self._idle(drawn):
-            why = 'a seed draws a text' if drawn else 'without a seed a text is searched'
-            if name not in (FOR_SEARCH if drawn else FOR_DRAWS):
-                _, why = PART_OF[name]
+        for name, why in self._idle(drawn).items():
             raise ValueError(f'{name}={getattr(self, name)!r} has no effect: {why}')
         if not drawn and beam_width % self.groups:
             raise ValueError(f'groups: {self.groups} do not part a beam width of {beam_width}')
 
     def fitting(self, drawn: bool, beam_width: int = 1) -> SearchOptions:
-        """The same without what :meth:`check_for` would refuse.
-
-        Options without effect are reset, and `groups` becomes a divisor of the beam width.
+        """The same without options that have no effect; `groups` is a divisor of the beam width.
 
         Examples
         --------
@@ -174,16 +169,17 @@ class SearchOptions:
         """
         parted = replace(self, groups=1 if drawn else math.gcd(self.groups, beam_width))
         idle = parted._idle(drawn)
-        kept: dict[str, Any] = {k: value for k, value in parted.changed().items() if k not in idle}
-        return SearchOptions(**kept)
+        return SearchOptions(**{k: v for k, v in parted.changed().items() if k not in idle})
 
-    def _idle(self, drawn: bool) -> list[str]:
-        """The fields without effect; `n_best` has one when several samples are ranked."""
+    def _idle(self, drawn: bool) -> dict[str, str]:
+        """The fields without effect, and why; `n_best` has one when several samples are ranked."""
         changed = self.changed()
-        names = [*(FOR_SEARCH if drawn else FOR_DRAWS)]
-        names += [n for n, (whole, _) in PART_OF.items() if whole not in changed and n not in names]
-        several = self.candidates > 1
-        return [name for name in names if name in changed and not (several and name == 'n_best')]
+        idle = {name: why for name, (whole, why) in PART_OF.items() if whole not in changed}
+        why = 'a seed draws a text' if drawn else 'without a seed a text is searched'
+        idle |= dict.fromkeys(FOR_SEARCH if drawn else FOR_DRAWS, why)
+        if self.candidates > 1:
+            idle.pop('n_best', None)
+        return {name: why for name, why in idle.items() if name in changed}
 
 
 Telling = SearchOptions  # the older name
